@@ -1,0 +1,10 @@
+"""The class-difficulty core, and what two or more tasks share. Knows no task.
+
+Imported before torch, this package turns off libgomp's spin-waiting: a waiting OpenMP thread that
+spins takes the core from the run beside it and makes both 4-8 times slower. It must be set before
+torch loads libgomp, so every entry point imports ``common`` first.
+"""
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "0")

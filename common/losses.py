@@ -1,0 +1,191 @@
+"""Per-sample losses, and class weighting of any of them (Eqs. 11-14, Sec. 3.2.1).
+
+Shapes: B batch, C classes. Every loss maps logits (B, C) and labels (B,) to losses (B,): a
+weighting, a mean or a meta-learner can then be put on top of any of them.
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.distributed import all_reduce_sum, world_size
+
+PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
+Reduction = Literal["batch-size", "weight-sum", "sum"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+
+
+def weighted_mean(
+    losses: Tensor, sample_weights: Tensor, reduction: Reduction = "batch-size"
+) -> Tensor:
+    """Mean of w_i * loss_i; the paper does not say what it is divided by.
+
+    ``batch-size``: sum_i w_i l_i / B, as the authors' CIFAR and EGTEA code; under
+    ``torch.distributed`` every rank's batch must have the same size B (our samplers see to it) for
+    the mean of the ranks' gradients to be the gradient of the whole batch. ``weight-sum``:
+    sum_i w_i l_i / sum_i w_i, as their ImageNet-LT code and torch's ``CrossEntropyLoss(weight)``;
+    the weights are summed over the ranks, so that the same holds for batches of any size, and each
+    rank must call it in every step. ``sum``: sum_i w_i l_i, not divided at all; under
+    ``torch.distributed`` times the number of ranks, which the mean of the gradients divides by
+    again. If all weights of the batch are 0 the loss is 0.
+
+    Args:
+        losses: shape (B,).
+        sample_weights: shape (B,), >= 0.
+        reduction: what to divide by.
+
+    Returns:
+        0-d.
+
+    Raises:
+        ValueError: for an unknown reduction, or when the two shapes differ.
+
+    >>> losses, weights = torch.tensor([1.0, 3.0]), torch.tensor([0.5, 1.0])
+    >>> weighted_mean(losses, weights), weighted_mean(losses, weights, "weight-sum")
+    (tensor(1.7500), tensor(2.3333))
+    """
+    if losses.shape != sample_weights.shape:
+        # Without this a loss that is already a mean would be broadcast, and weighted by nothing.
+        raise ValueError(
+            f"losses of shape {tuple(losses.shape)} cannot be weighted by weights of shape "
+            f"{tuple(sample_weights.shape)}; give one loss per sample (reduction='none')"
+        )
+    weights = sample_weights.to(losses.dtype)
+    weighted = weights * losses
+    if reduction == "batch-size":
+        return weighted.mean()
+    if reduction == "weight-sum":
+        total = all_reduce_sum(weights.sum()) / world_size()
+        return weighted.sum() / torch.where(total > 0, total, 1.0)
+    if reduction == "sum":
+        return weighted.sum() * world_size()
+    raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p_y (Eq. 11). Shapes (B, C), (B,) -> (B,).
+
+    >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
+    tensor([0.6931])
+    """
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 1.0) -> Tensor:
+    """-(1 - p_y)^gamma log p_y (Eq. 13; Lin et al. 2017), softmax p, gradient through both factors.
+
+    Shapes (B, C), (B,) -> (B,).
+
+    Args:
+        logits: shape (B, C).
+        labels: shape (B,).
+        gamma: focusing parameter, >= 0; 0 is cross-entropy.
+
+    Raises:
+        ValueError: for gamma < 0.
+    """
+    if gamma < 0:
+        raise ValueError(f"gamma must be at least 0, not {gamma}")
+    log_p = -cross_entropy(logits, labels)
+    # 1 - p from expm1: exact where p is near 1. The clamp keeps the gradient of 0^gamma, which is
+    # infinite for gamma < 1, finite.
+    modulator = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny) ** gamma
+    return -modulator * log_p
+
+
+def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over classes of (p_c - [c = y])^2, softmax p, in [0, 1]. (B, C), (B,) -> (B,)."""
+    target = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    return F.mse_loss(logits.softmax(dim=1), target, reduction="none").mean(dim=1)
+
+
+def hinge_loss(logits: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
+    """Multi-class hinge (Crammer and Singer 2001): max(0, margin + max_{c != y} z_c - z_y).
+
+    Shapes (B, C), (B,) -> (B,).
+
+    >>> hinge_loss(torch.tensor([[2.0, 1.5, 0.0]]), torch.tensor([0]))
+    tensor([0.5000])
+    """
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    others = logits.scatter(1, labels[:, None], float("-inf"))
+    return F.relu(margin + others.amax(dim=1) - own)
+
+
+class SoftmaxEqualizationLoss:
+    """Softmax form of the equalization loss (Tan et al. 2020).
+
+    p_y = e^{z_y} / sum_k w_k e^{z_k},  w_k = 1 - beta_k T(f_k) (1 - [k = y]): for a sample of
+    another class, the logit of a rare class is left out of the softmax with probability gamma.
+    """
+
+    def __init__(
+        self,
+        class_counts: Tensor,
+        *,
+        gamma: float = 0.9,
+        threshold: float,
+        generator: torch.Generator,
+    ) -> None:
+        """Mark the rare classes.
+
+        Args:
+            class_counts: n_c, shape (C,), on the device of the logits.
+            gamma: probability of beta = 1, drawn for each sample and class, in [0, 1].
+            threshold: lambda: T = 1 where n_c / sum(n) < lambda.
+            generator: draws beta; the caller saves its state with the checkpoint.
+
+        Raises:
+            ValueError: for gamma outside [0, 1], or a threshold under which no or every class
+                falls: the loss would be cross-entropy or undefined.
+        """
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma must be in [0, 1], not {gamma}")
+        self.rare = class_counts / class_counts.sum() < threshold
+        if not bool(self.rare.any()) or bool(self.rare.all()):
+            raise ValueError(
+                f"threshold {threshold} must lie between the smallest and the largest share of a "
+                "class, so that some classes and not all are rare"
+            )
+        self.gamma = gamma
+        self.generator = generator
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses (B,) from logits (B, C) and labels (B,)."""
+        draw = torch.rand(logits.shape, generator=self.generator, device=self.generator.device)
+        ignored = self.rare & (draw.to(logits.device) < self.gamma)
+        # (1 - [k = y]): a sample's own class is never left out.
+        ignored = ignored.scatter(1, labels[:, None], False)
+        return cross_entropy(logits.masked_fill(ignored, float("-inf")), labels)
+
+
+class LdamLoss:
+    """Label-distribution-aware margin loss (Cao et al. 2019), for a cosine classifier.
+
+    Cross-entropy of s (z - m_y e_y) with margins m_c = max_margin n_c^{-1/4} / max_k n_k^{-1/4}.
+    """
+
+    def __init__(self, class_counts: Tensor, *, max_margin: float = 0.5, scale: float = 30.0):
+        """Compute the margins.
+
+        Args:
+            class_counts: n_c, shape (C,), > 0, on the device of the logits.
+            max_margin: the margin of the rarest class.
+            scale: s.
+
+        Raises:
+            ValueError: when a class has no sample (its margin would be infinite).
+        """
+        if not bool((class_counts > 0).all()):
+            raise ValueError("every class needs at least one training sample to have a margin")
+        inverse_root = class_counts.to(torch.float64) ** -0.25
+        self.margins = (max_margin * inverse_root / inverse_root.max()).to(torch.float32)
+        self.scale = scale
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses (B,) from cosines ``logits`` (B, C) in [-1, 1] and labels (B,)."""
+        margin = F.one_hot(labels, logits.shape[1]) * self.margins.to(logits.dtype)
+        return cross_entropy(self.scale * (logits - margin), labels)
