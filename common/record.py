@@ -1,0 +1,138 @@
+"""The result record: one JSON file per finished run, checked against one schema.
+
+A record says what was run (``config``, ``split``), what came out (``metrics``, ``history``) and
+where (``provenance``). Everything but ``provenance`` is a function of the configuration: two runs
+of one configuration on one machine write the same bytes there. A missing value is absent, never 0.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from common.errors import UserError
+
+_NUMBER_LIST = {"type": "array", "items": {"type": ["number", "null"]}}
+_CLASS_HISTORY = {"type": "array", "items": _NUMBER_LIST}
+_FRACTION_LIST = {
+    "type": "array",
+    "items": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]},
+}
+
+_EVALUATION = {
+    "type": "object",
+    "required": ["epoch", "error", "class_accuracy"],
+    "properties": {
+        "epoch": {"type": "integer", "minimum": 1},
+        "error": {"type": "number", "minimum": 0, "maximum": 100},
+        "class_accuracy": _FRACTION_LIST,
+        "difficulty_set_accuracy": {"type": "number", "minimum": 0, "maximum": 1},
+        "shot_accuracy": {"type": "object", "additionalProperties": {"type": "number"}},
+    },
+}
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Result of one finished run",
+    "type": "object",
+    "additionalProperties": False,
+    "required": [
+        "schema", "run", "group", "task", "dataset", "method", "variant", "condition", "seed",
+        "config", "split", "metrics", "history", "provenance",
+    ],
+    "properties": {
+        "schema": {"const": 1},
+        "run": {"type": "string", "minLength": 1},
+        "group": {"type": "string", "minLength": 1},
+        "task": {"type": "string"},
+        "dataset": {"type": "string"},
+        "method": {"type": "string"},
+        "variant": {"type": "string"},
+        "condition": {"type": "string"},
+        "seed": {"type": "integer", "minimum": 0},
+        "config": {"type": "object"},
+        "split": {
+            "type": "object",
+            "required": ["class_names", "train", "difficulty", "test", "imbalance", "digest"],
+            "properties": {
+                "class_names": {"type": "array", "items": {"type": "string"}},
+                "train": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                "difficulty": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                "test": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                "imbalance": {"type": "number", "minimum": 1},
+                "digest": {"type": "string"},
+            },
+        },
+        "metrics": {
+            "type": "object",
+            "required": ["last", "best"],
+            "properties": {"last": _EVALUATION, "best": _EVALUATION},
+        },
+        "history": {
+            "type": "object",
+            "required": ["epoch", "loss", "class_accuracy"],
+            "properties": {
+                "epoch": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+                "loss": _NUMBER_LIST,
+                "learning_rate": _NUMBER_LIST,
+                "class_accuracy": _CLASS_HISTORY,
+                "difficulty": _CLASS_HISTORY,
+                "bias": _NUMBER_LIST,
+                "tau": _NUMBER_LIST,
+                "class_weights": _CLASS_HISTORY,
+            },
+        },
+        "provenance": {
+            "type": "object",
+            "required": ["seconds", "finished", "versions", "hardware"],
+            "properties": {
+                "seconds": {"type": "number", "minimum": 0},
+                "finished": {"type": "string"},
+                "versions": {"type": "object"},
+                "hardware": {"type": "object"},
+                "starts": {"type": "integer", "minimum": 1},
+            },
+        },
+    },
+}
+
+_VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def check_record(record: dict[str, Any], source: object) -> None:
+    """Refuse a record that does not fit the schema.
+
+    Raises:
+        UserError: naming ``source`` and the first field that does not fit.
+    """
+    error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(record))
+    if error is not None:
+        where = "/".join(str(part) for part in error.absolute_path) or "the record"
+        raise UserError(
+            f"{source} is not a result record ({where}: {error.message}); delete the file and run "
+            "its experiment again."
+        )
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read and check one record.
+
+    Raises:
+        UserError: when the file is not JSON or does not fit the schema.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as a result record ({error}); delete the file and run its "
+            "experiment again."
+        ) from error
+    check_record(record, path)
+    return record
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Read every record below ``folder``, sorted by group and run; an absent folder holds none."""
+    records = [read_record(path) for path in sorted(folder.rglob("*.json"))]
+    return sorted(records, key=lambda record: (record["group"], record["run"]))

@@ -1,0 +1,333 @@
+"""A run's folder: who writes in it, its configuration, checkpoint, weights and result record.
+
+Every file is written whole under another name, flushed to the disk and then renamed, so a process
+killed at any moment leaves either the old file or the new one.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pickle
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import torch
+
+from common.errors import UserError, describe_os_error
+from common.record import check_record, read_record
+
+CHECKPOINT_FORMAT = 1
+_PARTIAL = ".partial"
+_START_ANEW = "delete it and start the same command again: the run then starts at its first epoch"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, all or nothing.
+
+    Raises:
+        UserError: when there is no room or no permission; ``path`` is then as before.
+    """
+    # The process in the name: two that write the same file do not write into each other's.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        raise describe_os_error(error, path) from error
+
+
+def _remove(path: Path) -> None:
+    """Delete a file if it is there and can be deleted."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def to_json(value: Any) -> bytes:
+    """``value`` as JSON bytes with sorted keys, lists of numbers on one line; NaN is refused."""
+    return (json.dumps(value, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values with ``torch.save``, all or nothing.
+
+    A sha256 of the file stands at its end; ``torch.load`` reads over it.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.write(_checksum(buffer.getbuffer()))
+    write_atomically(path, buffer.getvalue())
+
+
+def _checksum(content: bytes | memoryview) -> bytes:
+    """What :func:`save_tensors` appends to a file: 72 bytes."""
+    return b"\nsha256 " + hashlib.sha256(content).hexdigest().encode()
+
+
+def _checked_bytes(path: Path, remedy: str) -> memoryview:
+    """The content of :func:`save_tensors`'s file without its checksum.
+
+    torch.load itself does not notice a changed bit in a tensor.
+    """
+    try:
+        whole = memoryview(path.read_bytes())
+    except OSError as error:
+        raise describe_os_error(error, path) from error
+    length = len(_checksum(b""))
+    content, checksum = whole[:-length], whole[-length:]
+    if checksum != _checksum(content):
+        raise UserError(f"{path} is truncated or damaged (its checksum does not fit); {remedy}.")
+    return content
+
+
+def load_tensors(path: Path, remedy: str = _START_ANEW) -> dict[str, Any]:
+    """Read :func:`save_tensors`'s file: tensors and plain values only, never code.
+
+    Args:
+        path: the file.
+        remedy: what a user can do when it is damaged.
+
+    Raises:
+        UserError: when the file cannot be read, is truncated, damaged, or holds anything else.
+    """
+    content = _checked_bytes(path, remedy)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values, so loading it could run foreign "
+            f"code; {remedy}."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{path} was not written by this program; {remedy}.") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} was not written by this program; {remedy}.")
+    return state
+
+
+def _first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return ", ".join(
+        f"{name} {theirs.get(name, 'absent')!r} there, {ours.get(name, 'absent')!r} asked for"
+        for name in names[:3]
+    )
+
+
+def _damaged_config(path: Path, reason: object) -> str:
+    """What to do; the checkpoint and the record know their configuration themselves."""
+    return (
+        f"{path} is damaged ({reason}); delete this file and start the same command again: it "
+        "continues."
+    )
+
+
+class RunFolder:
+    """One run's folder, locked while in use (``with RunFolder(...) as folder:``).
+
+    A second process that asks for the same run waits until the first has ended or died, and then
+    finds the record or goes on from the checkpoint.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        """Name the folder.
+
+        Args:
+            path: the folder, made if absent.
+            config: the run's whole configuration, plain JSON values.
+        """
+        self.path = path
+        self.config = config
+        self.record_path = path / "record.json"
+        self.checkpoint_path = path / "checkpoint.pt"
+        self.weights_path = path / "weights.pt"
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Make and lock the folder, and check that it belongs to this configuration.
+
+        Raises:
+            UserError: when the folder cannot be written or belongs to another configuration.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("a")
+        except OSError as error:
+            raise describe_os_error(error, self.path) from error
+        try:
+            self._wait_for_lock(self._lock)
+            self._remove_partial_files()
+            self._check_config()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _wait_for_lock(self, lock: IO[str]) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{self.path} is in use by another process; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def _remove_partial_files(self) -> None:
+        """Delete what a process killed while writing left behind; the lock says it is dead."""
+        for path in self.path.glob(f".*{_PARTIAL}"):
+            _remove(path)
+
+    def _check_config(self) -> None:
+        """Write config.json, or compare with the one there."""
+        path = self.path / "config.json"
+        if not path.exists():
+            write_atomically(path, to_json(self.config))
+            return
+        try:
+            theirs = json.loads(path.read_bytes())
+        except OSError as error:
+            raise describe_os_error(error, path) from error
+        except ValueError as error:
+            raise UserError(_damaged_config(path, error)) from error
+        if not isinstance(theirs, dict):
+            raise UserError(_damaged_config(path, "no settings in it"))
+        self._refuse_other(theirs, path)
+
+    def _refuse_other(self, theirs: dict[str, Any], path: Path) -> None:
+        if theirs != self.config:
+            difference = _first_difference(self.config, theirs)
+            raise UserError(
+                f"{path} belongs to another configuration ({difference}); choose another folder "
+                "with --out, or delete that one."
+            )
+
+    def finished_record(self) -> dict[str, Any] | None:
+        """The record, if the run has finished.
+
+        Raises:
+            UserError: when the record is damaged or belongs to another configuration.
+        """
+        if not self.record_path.exists():
+            return None
+        record = read_record(self.record_path)
+        self._refuse_other(record["config"], self.record_path)
+        # Still there if the process was killed between its last two steps.
+        _remove(self.checkpoint_path)
+        return record
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write ``state`` (tensors and plain values) so that :meth:`load_checkpoint` gives it."""
+        config = json.dumps(self.config, sort_keys=True)
+        content = {"format": CHECKPOINT_FORMAT, "config": config, "state": state}
+        save_tensors(self.checkpoint_path, content)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint's state, or None.
+
+        Raises:
+            UserError: when it is damaged, holds code, or belongs to another configuration.
+        """
+        if not self.checkpoint_path.exists():
+            return None
+        content = load_tensors(self.checkpoint_path)
+        if content.get("format") != CHECKPOINT_FORMAT:
+            raise UserError(
+                f"{self.checkpoint_path} is not a checkpoint of this version; {_START_ANEW}."
+            )
+        self._refuse_other(json.loads(content["config"]), self.checkpoint_path)
+        state: dict[str, Any] = content["state"]
+        return state
+
+    def finish(self, weights: dict[str, Any], record: dict[str, Any]) -> None:
+        """Write weights, then the record, then drop the checkpoint: the run has finished."""
+        save_tensors(self.weights_path, weights)
+        check_record(record, self.record_path)
+        write_atomically(self.record_path, to_json(record))
+        _remove(self.checkpoint_path)
+
+
+def _processor_name() -> str:
+    """The CPU's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with '+changes' if the code differs from it; None outside git."""
+    root = Path(__file__).parent.parent
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        code = ["common", "classification", "data_prep"]
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}+changes" if changes else head
+
+
+def provenance(seconds: float, starts: int, device: torch.device) -> dict[str, Any]:
+    """Where and with what a run was made; the only part of a record that may differ by machine.
+
+    Args:
+        seconds: wall time of the run over all its starts.
+        starts: how often it was started or continued.
+        device: what it trained on.
+    """
+    hardware: dict[str, Any] = {
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        hardware["device"] = torch.cuda.get_device_name(device)
+    versions = {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("torch", "numpy")},
+    }
+    commit = _commit()
+    if commit is not None:
+        versions["commit"] = commit
+    return {
+        "seconds": round(seconds, 1),
+        "starts": starts,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "hardware": hardware,
+    }

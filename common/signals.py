@@ -1,0 +1,40 @@
+"""A polite request to stop (SIGTERM, Ctrl-C): finish the step, save, exit; start again to go on."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class StopRequest:
+    """Within ``with StopRequest() as stop:`` the first signal only sets :attr:`signal`."""
+
+    def __init__(self) -> None:
+        """No request yet."""
+        self.signal: int | None = None
+
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        # A second signal ends the process at once.
+        signal.signal(number, signal.SIG_DFL)
+
+    def __enter__(self) -> Self:
+        """Take over SIGTERM and SIGINT."""
+        self._before = {
+            number: signal.signal(number, self._remember)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
