@@ -1,0 +1,106 @@
+"""Data sets as tensors in memory: images, labels and the three parts of a split.
+
+Shapes: N images, C classes, H x W pixels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classification.recipes import ClassificationConfig, InputScaling
+from common.metrics import shot_groups
+from data_prep.mnist import load_digits, split_mnist_lt
+
+# Mean and standard deviation of MNIST's 60,000 training images, of value / 255.
+_MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images and labels on one device.
+
+    Attributes:
+        images: (N, 1, H, W), float32, scaled, channels last.
+        labels: (N,), int64, 0..C-1.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
+        """The whole set in order, ``size`` at a time; views, nothing is copied."""
+        return list(zip(self.images.split(size), self.labels.split(size), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class LongTailedData:
+    """The three parts of a long-tailed data set, and what a record says of them."""
+
+    train: LabelledImages
+    difficulty: LabelledImages
+    test: LabelledImages
+    train_counts: Tensor
+    """Training samples per class, shape (C,), int64, on the CPU."""
+    test_counts: Tensor
+    """Test samples per class, shape (C,), int64, on the CPU."""
+    description: dict[str, Any]
+    """The record's ``split``."""
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.train_counts.numel()
+
+
+def scale_pixels(images: Tensor, scaling: InputScaling) -> Tensor:
+    """Grey values (N, H, W), uint8 -> (N, 1, H, W), float32, channels last."""
+    scaled = images[:, None].to(torch.float32) / 255.0
+    if scaling == "standardise":
+        scaled = (scaled - _MNIST_MEAN) / _MNIST_STD
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def load_mnist_lt(
+    config: ClassificationConfig, device: torch.device, file: Path | None = None
+) -> LongTailedData:
+    """MNIST-LT of Sec. 4.1.1: 5000 images of 4 (head) and 9 (tail), 1000 for difficulty, 1600 test.
+
+    Args:
+        config: imbalance, split seed and input scaling are used.
+        device: where the images are kept.
+        file: another copy of the digits than the one that comes with the code.
+
+    Raises:
+        UserError: when the file is missing or damaged, or the imbalance leaves a class empty.
+    """
+    digits = load_digits(file)
+    seed = config.seed if config.split_seed is None else config.split_seed
+    split = split_mnist_lt(digits, config.imbalance, seed)
+
+    def part(images: Tensor, labels: Tensor, index: Tensor) -> LabelledImages:
+        scaled = scale_pixels(images[index], config.input_scaling)
+        return LabelledImages(scaled.to(device), labels[index].to(device))
+
+    counts = torch.tensor(split.train_counts)
+    return LongTailedData(
+        train=part(digits.train_images, digits.train_labels, split.train_index),
+        difficulty=part(digits.train_images, digits.train_labels, split.difficulty_index),
+        test=part(digits.test_images, digits.test_labels, split.test_index),
+        train_counts=counts,
+        test_counts=torch.tensor(split.test_counts),
+        description={
+            "class_names": list(split.class_names),
+            "train": list(split.train_counts),
+            "difficulty": list(split.difficulty_counts),
+            "test": list(split.test_counts),
+            "imbalance": split.imbalance,
+            "shot": {
+                name: mask.nonzero().flatten().tolist()
+                for name, mask in shot_groups(counts).items()
+            },
+            "digest": split.digest,
+        },
+    )

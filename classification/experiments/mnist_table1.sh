@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Experiment: mnist_table1 - all methods on MNIST-LT (digits 4 and 9), imbalance 99 and 199
+# Paper: Table 1 (MNIST-LT); claims M1, M2, M3
+# Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
+# Cost: @COST@
+# Smoke: SEEDS=0 IMBALANCES=99
+SEEDS=${SEEDS:-"0 1 2 3 4"}
+IMBALANCES=${IMBALANCES:-"99 199"}
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
+parse_arguments "$@"
+
+# The slowest method first, so that no core stands idle at the end.
+for method in l2rw cdb-w-fl cdb-w-ce cdb-s eql cb cfs focal ce; do
+  for imbalance in $IMBALANCES; do
+    for seed in $SEEDS; do
+      run classification.train mnist-lt --method "$method" --imbalance "$imbalance" --seed "$seed"
+    done
+  done
+done
+finish

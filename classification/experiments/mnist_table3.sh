@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Experiment: mnist_table3 - the effect of tau on CDB-S, MNIST-LT, imbalance 99 and 199
+# Paper: Table 3 (MNIST-LT), and the two other sigmoid versions
+# Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
+# Cost: @COST@
+# Smoke: SEEDS=0 IMBALANCES=99 TAUS="polynomial sigmoid-accv sigmoid-code"
+SEEDS=${SEEDS:-"0 1 2"}
+IMBALANCES=${IMBALANCES:-"99 199"}
+DYNAMIC="linear polynomial logarithmic sigmoid sigmoid-accv sigmoid-code"
+TAUS=${TAUS:-"0.5 1.0 1.5 2.0 5.0 $DYNAMIC"}
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
+parse_arguments "$@"
+
+for tau in $TAUS; do
+  for imbalance in $IMBALANCES; do
+    for seed in $SEEDS; do
+      run classification.train mnist-lt --method cdb-s --tau "$tau" \
+        --imbalance "$imbalance" --seed "$seed"
+    done
+  done
+done
+finish

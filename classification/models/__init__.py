@@ -1,0 +1,17 @@
+"""Networks of the classification experiments."""
+
+from classification.models.lenet import (
+    LENET_ARCHITECTURES,
+    Initialisation,
+    LenetArchitecture,
+    initialise,
+    make_lenet,
+)
+
+__all__ = [
+    "LENET_ARCHITECTURES",
+    "Initialisation",
+    "LenetArchitecture",
+    "initialise",
+    "make_lenet",
+]

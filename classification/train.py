@@ -1,0 +1,216 @@
+"""Train one run: python -m classification.train mnist-lt --method cdb-w-ce --imbalance 99 --seed 0.
+
+A run that has finished is skipped; one that was interrupted goes on where it was.
+"""
+
+import common  # noqa: F401, I001  (before torch: see common/__init__.py)
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from classification.data import load_mnist_lt
+from classification.engine import Training
+from classification.evaluate import evaluate
+from classification.recipes import RECIPES, ClassificationConfig, resolved, run_name
+from common.errors import UserError, run_main
+from common.progress import EpochProgress
+from common.run import RunFolder, provenance
+from common.signals import StopRequest
+from common.tensorboard import EpochLog
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A run, and where and how it is carried out."""
+
+    config: tyro.conf.OmitArgPrefixes[ClassificationConfig]
+    out: Path = Path("runs")
+    """Folder of all runs; this one is in OUT/GROUP/RUN."""
+    group: str | None = None
+    """Sub-folder; None: the data set's name."""
+    data: Path | None = None
+    """Another copy of the data than the one that comes with the code."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: cuda if there is one."""
+    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """CPU threads; two runs of one thread beat one run of two."""
+    checkpoint_seconds: float = 10.0
+    """Least time between two checkpoints; a lost process loses no more than this and an epoch."""
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is available; use --device cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _set_threads(number: int) -> None:
+    if number < 1:
+        raise UserError(f"--threads must be at least 1, not {number}.")
+    torch.set_num_threads(number)
+
+
+class _Clock:
+    """Wall time of a run over all its starts, and of the last checkpoint."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.starts = 1
+        self._start = self._last_save = time.monotonic()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds(), "starts": self.starts}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.before, self.starts = state["seconds"], int(state["starts"]) + 1
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self._start
+
+    def due(self, interval: float) -> bool:
+        if time.monotonic() - self._last_save < interval:
+            return False
+        self._last_save = time.monotonic()
+        return True
+
+
+def _continue(training: Training, folder: RunFolder, clock: _Clock) -> None:
+    """Go on from the folder's checkpoint, if it has one."""
+    state = folder.load_checkpoint()
+    if state is None:
+        return
+    try:
+        training.load_state_dict(state["training"])
+        clock.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        # Its configuration and checksum fit: another version of this program wrote it.
+        raise UserError(
+            f"{folder.checkpoint_path} does not fit this version of the program; delete it and "
+            "start the same command again: the run then starts at its first epoch."
+        ) from error
+
+
+def _fit(training: Training, folder: RunFolder, clock: _Clock, interval: float) -> None:
+    """Train to the last epoch, with checkpoints; a stop request saves and exits."""
+    config = training.config
+    with (
+        StopRequest() as stop,
+        EpochLog(folder.path / "tensorboard", training.epoch + 1) as log,
+        EpochProgress(folder.path.name, training.epoch, config.epochs) as progress,
+    ):
+        while training.epoch < config.epochs:
+            if training.run_epoch(stop):
+                scalars = training.end_epoch()
+                log.write(training.epoch, scalars)
+                accuracy = scalars["difficulty_set/balanced_accuracy"]
+                words = f"loss {scalars['train/loss']:.4f}  difficulty-set accuracy {accuracy:.4f}"
+                progress.show(training.epoch, words)
+            if stop.requested() or clock.due(interval):
+                folder.save_checkpoint({"training": training.state_dict()} | clock.state_dict())
+            if stop.signal is not None:
+                print("stopped after a checkpoint; the same command goes on", file=sys.stderr)
+                sys.exit(128 + stop.signal)
+
+
+def _results(training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and test metrics of the last epoch and of the best on the difficulty set."""
+    last = {name: w.clone() for name, w in training.model.state_dict().items()}
+    best = training.best["weights"]
+    accuracies = training.history["class_accuracy"]
+    metrics = {}
+    for name, epoch, weights in (
+        ("best", training.best["epoch"], best),
+        ("last", training.epoch, last),
+    ):
+        training.model.load_state_dict(weights)
+        measured = [a for a in accuracies[epoch - 1] if a is not None]
+        metrics[name] = {
+            "epoch": epoch,
+            "difficulty_set_accuracy": sum(measured) / len(measured),
+            **evaluate(training.model, training.data),
+        }
+    return {"last": last, "best": best}, metrics
+
+
+def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -> dict[str, Any]:
+    config = training.config
+    return {
+        "schema": 1,
+        "run": run_name(config),
+        "group": arguments.group or config.dataset,
+        "task": "classification",
+        "dataset": config.dataset,
+        "method": config.method,
+        "variant": "" if config.tau is None else f"tau={config.tau}",
+        "condition": f"{config.imbalance:g}",
+        "seed": config.seed,
+        "config": asdict(config),
+        "split": training.data.description,
+        "metrics": metrics,
+        "history": training.history,
+    }
+
+
+def train(arguments: Arguments) -> dict[str, Any]:
+    """Carry out a run, or go on with it, or find it finished.
+
+    Returns:
+        The result record.
+
+    Raises:
+        UserError: for any mistake a user can mend; a checkpoint that was there is still there.
+    """
+    _set_threads(arguments.threads)
+    config = resolved(arguments.config)
+    path = arguments.out / (arguments.group or config.dataset) / run_name(config)
+    with RunFolder(path, asdict(config)) as folder:
+        record = folder.finished_record()
+        if record is not None:
+            print(f"finished already: {folder.record_path}")
+            return record
+        device = _device(arguments.device)
+        training = Training(config, load_mnist_lt(config, device, arguments.data), device)
+        clock = _Clock()
+        _continue(training, folder, clock)
+        _fit(training, folder, clock, arguments.checkpoint_seconds)
+        weights, metrics = _results(training)
+        record = _record(arguments, training, metrics)
+        record["provenance"] = provenance(clock.seconds(), clock.starts, device)
+        folder.finish(weights, record)
+        errors = {name: f"{metrics[name]['error']:.2f} %" for name in metrics}
+        print(f"error {errors['last']} (best epoch {errors['best']})  {folder.record_path}")
+        return record
+
+
+def parse_arguments(words: list[str]) -> Arguments:
+    """Arguments from a command line: a recipe's name, then options that depart from it."""
+    if not words or words[0] not in RECIPES:
+        names = ", ".join(RECIPES)
+        if words and words[0] in ("-h", "--help"):
+            print(
+                f"usage: python -m classification.train {{{names}}} [options]; "
+                f"python -m classification.train mnist-lt --help tells the options"
+            )
+            sys.exit(0)
+        raise UserError(f"the first argument names the recipe, one of: {names}.")
+    default = Arguments(config=RECIPES[words[0]])
+    return tyro.cli(
+        Arguments, default=default, args=words[1:], prog=f"classification.train {words[0]}"
+    )
+
+
+def main() -> None:
+    """Command line."""
+    train(parse_arguments(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run_main(main)
