@@ -1,0 +1,6 @@
+"""From result records to tables, verdicts on the paper's claims, figures and one HTML report.
+
+Reads recorded results only: it never trains and knows no task's code.
+"""
+
+import common as common  # before torch: it turns off libgomp's spin-waiting

@@ -1,0 +1,192 @@
+"""Our results beside the paper's: its Tables 1-4, and the readings of an open point.
+
+Built from the rows of the paper's tables, so a dataset of a later experiment needs no code here.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis.grid import Grid
+from analysis.records import CELL, paper_runs, paper_table
+from analysis.summary import Summary, errors_by_seed, summarize
+from analysis.words import MISSING, dataset_name, method_name, run_name, signed
+
+NOT_IN_PAPER: Final = "not in the paper"
+SHORT_NAMES: Final = {"mnist": "mnist-lt", "cifar100": "cifar100-lt", "imagenet": "imagenet-lt"}
+TITLES: Final = {
+    1: "all methods",
+    2: "effect of τ on CDB-W-CE",
+    3: "effect of τ on CDB-S",
+    4: "decoupled learning",
+}
+Cell = tuple[str, str, str]
+
+# Config fields that have their own column, or that vary from seed to seed.
+_NO_READING: Final = frozenset(
+    {"method", "seed", "split_seed", "imbalance", "condition", "run", "group", "out"}
+)
+
+
+def error_table(table: int, dataset: str) -> pd.DataFrame:
+    """The paper's error rows of one of its tables on one dataset, in the paper's order."""
+    rows = paper_table()
+    chosen = (rows["table"] == table) & (rows["dataset"] == dataset) & (rows["metric"] == "error")
+    return rows[chosen]
+
+
+def tables_of(dataset: str) -> list[int]:
+    """Numbers of the paper's tables that give errors on ``dataset``."""
+    return [table for table in TITLES if not error_table(table, dataset).empty]
+
+
+def _home_table(method: str, dataset: str) -> int:
+    """The table that shows what the paper did not run: the last that has the method, else 1."""
+    holding = [t for t in tables_of(dataset) if method in set(error_table(t, dataset)["method"])]
+    return max(holding, default=1)
+
+
+def cells_of(rows: pd.DataFrame) -> list[Cell]:
+    """Method, variant and condition of each row, each cell once, in the rows' order."""
+    return list(dict.fromkeys(rows[CELL].itertuples(index=False, name=None)))
+
+
+def extra_cells(table: int, dataset: str, runs: pd.DataFrame) -> list[Cell]:
+    """Method, variant and condition of runs that the paper has nowhere and ``table`` shows."""
+    known: set[Cell] = set()
+    for number in tables_of(dataset):
+        known.update(cells_of(error_table(number, dataset)))
+    extras = [cell for cell in cells_of(runs) if cell not in known]
+    return sorted(cell for cell in extras if _home_table(cell[0], dataset) == table)
+
+
+def paper_summary(table: int, dataset: str, cell: Cell) -> Summary:
+    """The paper's mean and spread of one cell, empty where it has none; its n is not given."""
+    rows = error_table(table, dataset)
+    rows = rows[(rows[CELL] == list(cell)).all(axis=1)]
+    if rows.empty:
+        return Summary()
+    return Summary(float(rows["value"].iloc[0]), float(rows["std"].iloc[0]))
+
+
+def our_summary(runs: pd.DataFrame, cell: Cell, column: str) -> Summary:
+    """Mean and spread of one cell over our seeds."""
+    return summarize(list(errors_by_seed(runs, *cell, column)))
+
+
+def _by_condition(cells: Sequence[Cell]) -> list[Cell]:
+    """Group the cells of one condition, smallest imbalance first, else in the given order."""
+    return sorted(cells, key=lambda cell: float(cell[2]) if cell[2].isdigit() else math.inf)
+
+
+def _row(table: int, dataset: str, cell: Cell, frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:
+    paper = paper_summary(table, dataset, cell)
+    ours = [
+        (our_summary(runs, cell, "error_last"), our_summary(runs, cell, "error_best"))
+        for runs in frames
+    ]
+    texts = [run_name(cell[0], cell[1]), cell[2]]
+    texts.append(NOT_IN_PAPER if math.isnan(paper.mean) else str(paper))
+    for last, best in ours:
+        texts += [last.with_n(), signed(last.mean - paper.mean), best.with_n()]
+    return tuple(texts)
+
+
+def runs_note(runs: pd.DataFrame, dataset: str) -> str:
+    """How many runs of how many epochs a table is made from."""
+    if runs.empty:
+        return "No run of this experiment is recorded yet."
+    epochs = int(runs["epochs"].max())
+    unit = "epoch" if epochs == 1 else "epochs"
+    return f"{len(runs)} recorded runs of {dataset_name(dataset)}, {epochs} {unit} each."
+
+
+_NUMBERS: Final = (
+    "Test error in %, mean ± sample standard deviation (number of seeds). Gap: ours at the last "
+    "epoch minus the paper's, in points. The best epoch is chosen on the difficulty set, never on "
+    "the test set."
+)
+
+
+def comparison_grid(
+    name: str, table: int, dataset: str, published: pd.DataFrame, local: pd.DataFrame | None = None
+) -> Grid:
+    """One of the paper's error tables beside our runs.
+
+    Args:
+        name: the block's name.
+        table: the paper's number, 1-4.
+        dataset: such as ``mnist-lt``.
+        published: frame of the committed records.
+        local: frame of this machine's runs, shown in columns of their own when given.
+
+    Raises:
+        UserError: when two runs claim the same cell and seed.
+    """
+    frames = [paper_runs(frame, dataset) for frame in (published, local) if frame is not None]
+    cells = cells_of(error_table(table, dataset))
+    for runs in frames:
+        cells += [cell for cell in extra_cells(table, dataset, runs) if cell not in cells]
+    header = ["Method", "Imbalance", "Paper"]
+    for owner in ("Ours", "This machine")[: len(frames)]:
+        header += [f"{owner}, last epoch", "Gap", f"{owner}, best epoch"]
+    notes = [_NUMBERS, runs_note(frames[0], dataset)]
+    if local is not None:
+        notes.append("This machine: " + runs_note(frames[1], dataset))
+    return Grid(
+        name,
+        f"Table {table}, {dataset_name(dataset)}: {TITLES[table]}",
+        tuple(header),
+        tuple(_row(table, dataset, cell, frames) for cell in _by_condition(cells)),
+        " ".join(notes),
+    )
+
+
+def _varying_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Config fields that take more than one value, in the config's order."""
+    names = dict.fromkeys(name for config in configs for name in config)
+    return [
+        name
+        for name in names
+        if name not in _NO_READING and len({str(config.get(name)) for config in configs}) > 1
+    ]
+
+
+def _reading_cells(runs: pd.DataFrame, condition: str) -> list[str]:
+    chosen = runs[runs["condition"] == condition]
+    columns = ("difficulty_error_last", "difficulty_error_best", "error_last", "error_best")
+    return [summarize(list(chosen[column])).with_n() for column in columns]
+
+
+def readings_grid(name: str, dataset: str, published: pd.DataFrame) -> Grid:
+    """What each reading of an open point gives, from the group ``<dataset>-readings``.
+
+    One row per method and configuration; only the config fields that vary in the group are
+    columns. The choice between readings may use the difficulty set's columns only.
+    """
+    runs = published[published["group"] == f"{dataset}-readings"]
+    fields = _varying_fields(list(runs["config"]))
+    conditions = sorted(set(runs["condition"]), key=float)
+    header = ["Method", *(field.replace("_", " ") for field in fields)]
+    for condition in conditions:
+        kinds = ("difficulty set, last", "difficulty set, best", "test, last", "test, best")
+        header += [f"{condition}: {kind}" for kind in kinds]
+    keys = [
+        (method, *(str(config.get(field, MISSING)) for field in fields))
+        for method, config in zip(runs["method"], runs["config"], strict=True)
+    ]
+    rows = []
+    for key in dict.fromkeys(keys):
+        same = runs[[other == key for other in keys]]
+        cells = [cell for condition in conditions for cell in _reading_cells(same, condition)]
+        rows.append((method_name(key[0]), *key[1:], *cells))
+    note = (
+        "Error in % at the last epoch and at the best epoch on the difficulty set, per imbalance; "
+        "mean ± sample standard deviation (number of seeds)."
+    )
+    title = f"Readings of the open points, {dataset_name(dataset)}"
+    empty = "No run of the readings is recorded yet."
+    return Grid(name, title, tuple(header), tuple(rows), note if rows else empty,
+                words=tuple(range(1 + len(fields))))  # fmt: skip

@@ -1,0 +1,138 @@
+"""The course of one run: loss, accuracy, difficulty, tau and weights, epoch by epoch.
+
+Shapes: E epochs, C classes.
+"""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.style import CYCLE, GREY, panels
+from analysis.records import Record
+from analysis.words import dataset_name, run_name
+
+# Up to this many classes each has a line; above, a median and quartiles per shot group.
+MAX_LINES: Final = 10
+# Up to this many epochs are marked by points.
+SHORT_RUN: Final = 5
+# The paper's groups (Sec. 4.1.6), by the number of training samples of a class.
+SHOTS: Final = {"many-shot": (101, math.inf), "medium-shot": (21, 100), "few-shot": (0, 20)}
+_DASHES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def as_array(rows: list[list[float | None]]) -> np.ndarray:
+    """History per class, shape (E, C), with NaN where a class was not measured."""
+    return np.array([[math.nan if x is None else x for x in row] for row in rows], dtype=float)
+
+
+def _marker(epochs: int) -> str:
+    """Points as well as lines where a line alone would hardly show."""
+    return "o" if epochs <= SHORT_RUN else ""
+
+
+def _lines(axes: Axes, epochs: np.ndarray, values: np.ndarray, names: list[str]) -> None:
+    for index, name in enumerate(names):
+        axes.plot(
+            epochs, values[:, index], color=CYCLE[index % len(CYCLE)],
+            linestyle=_DASHES[index // len(CYCLE) or index % 2], label=name,
+            marker=_marker(len(epochs)),
+        )  # fmt: skip
+
+
+def shot_groups(train_counts: list[int]) -> dict[str, np.ndarray]:
+    """Class indices of each shot group that has a class; a class without samples is few-shot."""
+    counts = np.asarray(train_counts)
+    groups = {
+        name: np.flatnonzero((counts >= low) & (counts <= high))
+        for name, (low, high) in SHOTS.items()
+    }
+    return {name: classes for name, classes in groups.items() if classes.size}
+
+
+def _bands(axes: Axes, epochs: np.ndarray, values: np.ndarray, counts: list[int]) -> None:
+    for index, (name, classes) in enumerate(shot_groups(counts).items()):
+        low, middle, high = np.nanquantile(values[:, classes], (0.25, 0.5, 0.75), axis=1)
+        colour, dashes = CYCLE[index], _DASHES[index]
+        label = f"{name}, {classes.size} classes (median, quartiles)"
+        axes.plot(epochs, middle, color=colour, linestyle=dashes, label=label)
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _class_panel(axes: Axes, record: Record, field: str) -> None:
+    epochs = np.asarray(record["history"]["epoch"])
+    values = as_array(record["history"][field])
+    split = record["split"]
+    if values.shape[1] > MAX_LINES:
+        _bands(axes, epochs, values, split["train"])
+        return
+    pairs = zip(split["class_names"], split["train"], strict=True)
+    _lines(axes, epochs, values, [f"{name} ({count} train)" for name, count in pairs])
+
+
+def _scalar_panel(axes: Axes, record: Record, field: str) -> None:
+    history = record["history"]
+    values = [math.nan if value is None else value for value in history[field]]
+    axes.plot(history["epoch"], values, color=CYCLE[-1], marker=_marker(len(values)))
+
+
+# Field of the history, title, label of the y axis, whether it has a value per class.
+_PANELS: Final[tuple[tuple[str, str, str, bool], ...]] = (
+    ("loss", "Training loss", "mean loss", False),
+    ("class_accuracy", "Class accuracy after the epoch", "accuracy, difficulty set", True),
+    ("difficulty", "Difficulty during the epoch", "difficulty $d_c$", True),
+    ("tau", "τ during the epoch", "τ", False),
+    ("bias", "Bias before the epoch", "bias", False),
+    ("class_weights", "Weights during the epoch", "weight $w_c$", True),
+)
+_FRACTIONS: Final = ("class_accuracy", "difficulty")
+
+
+def available_panels(record: Record) -> list[tuple[str, str, str, bool]]:
+    """The panels that the record has data for; a method without a balancer has two."""
+    return [panel for panel in _PANELS if record["history"].get(panel[0])]
+
+
+def _describe(record: Record) -> str:
+    last, best = record["metrics"]["last"], record["metrics"]["best"]
+    name = run_name(record["method"], record["variant"])
+    where = f"{dataset_name(record['dataset'])}, imbalance {record['condition']}"
+    return (
+        f"{name}; {where}; seed {record['seed']}\n"
+        f"test error {last['error']:.2f} % at the last epoch, "
+        f"{best['error']:.2f} % at epoch {best['epoch']} (dotted: best on the difficulty set)"
+    )
+
+
+def draw(record: Record) -> Figure:
+    """Every course the record holds, each over the epochs."""
+    chosen = available_panels(record)
+    columns = min(len(chosen), 3)
+    rows = math.ceil(len(chosen) / columns)
+    figure, axes = panels(rows, columns, 3.9 * columns, 0.9 + 2.75 * rows)
+    for panel, (field, title, label, per_class) in zip(axes, chosen, strict=False):
+        (_class_panel if per_class else _scalar_panel)(panel, record, field)
+        panel.axvline(record["metrics"]["best"]["epoch"], color=GREY, linestyle=":", linewidth=1.2)
+        panel.set(title=title, xlabel="epoch", ylabel=label)
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        panel.margins(y=0.1)
+        panel.set_ylim(*((-0.03, 1.03) if field in _FRACTIONS else (0, None)))
+    for unused in axes[len(chosen) :]:
+        unused.set_visible(False)
+    per_class_panel = axes[[panel[0] for panel in chosen].index("class_accuracy")]
+    labels = per_class_panel.get_legend_handles_labels()
+    figure.legend(*labels, loc="outside lower center", ncols=5)
+    figure.suptitle(_describe(record), fontsize=11)
+    return figure
+
+
+def first_seeds(records: list[Record]) -> list[Record]:
+    """Of each configuration (group, method, variant, condition) the run of the lowest seed."""
+    first: dict[tuple[Any, ...], Record] = {}
+    for record in sorted(records, key=lambda record: int(record["seed"])):
+        key = tuple(record[name] for name in ("group", "method", "variant", "condition"))
+        first.setdefault(key, record)
+    return sorted(first.values(), key=lambda record: (record["group"], record["run"]))

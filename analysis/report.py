@@ -1,0 +1,229 @@
+"""One HTML page with everything: tables beside the paper's, claims, figures, courses, machines.
+
+    python -m analysis.report
+
+The page stands alone: figures are inside it and nothing is loaded from elsewhere.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+
+from analysis.claims import claims_grid, count_verdicts
+from analysis.comparison import SHORT_NAMES, comparison_grid, readings_grid, tables_of
+from analysis.figures.__main__ import course_figures, paper_figures, result_figures
+from analysis.figures.run_course import first_seeds
+from analysis.figures.style import as_data_url, styled
+from analysis.grid import Grid
+from analysis.records import (
+    RESULTS,
+    RUNS,
+    Record,
+    experiment_runs,
+    local_records,
+    mixed_settings,
+    published_records,
+    require_folder,
+    to_frame,
+)
+from analysis.reproduction import count_outcomes, reproduction_grid
+from analysis.tables import console, datasets_run
+from analysis.words import number
+from common.errors import describe_os_error, run_main
+
+CAPTIONS = {
+    "fig2": "The paper's Fig. 2: weight of a class over its accuracy, for the fixed τ of Table 2.",
+    "fig3": "The paper's Fig. 3: the four growth laws of τ over the performance bias, T_M = 5.",
+    "error_bars": "Table 1: mean and standard deviation of each method's test error.",
+    "tau_sweep": "Tables 2 and 3: test error over fixed and dynamic τ.",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Print Table 1 beside the paper's and write the report."""
+
+    runs: Path = RUNS
+    """Folder of this machine's runs."""
+    results: Path = RESULTS
+    """Folder of the published records."""
+    out: Path = RUNS / "report"
+    """Folder to write index.html into."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the report is made from."""
+
+    published: list[Record]
+    local: list[Record]
+    published_frame: pd.DataFrame = field(init=False)
+    local_frame: pd.DataFrame = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Tidy both sets of records once."""
+        object.__setattr__(self, "published_frame", to_frame(self.published))
+        object.__setattr__(self, "local_frame", to_frame(self.local))
+
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets with a run beside the paper's."""
+        return datasets_run(self.published_frame, self.local_frame)
+
+
+def comparison_grids(material: Material, tables: Iterable[int] | None = None) -> list[Grid]:
+    """The paper's tables beside the published runs and, when there are any, this machine's."""
+    local = material.local_frame if material.local else None
+    grids = []
+    for dataset in material.datasets:
+        for table in tables_of(dataset) if tables is None else tables:
+            name = f"{dataset}-table-{table}"
+            grids.append(comparison_grid(name, table, dataset, material.published_frame, local))
+    return grids
+
+
+def _readings(material: Material) -> list[Grid]:
+    frame = material.published_frame
+    grids = [readings_grid(f"readings-{s}", d, frame) for s, d in SHORT_NAMES.items()]
+    return [grid for grid in grids if grid.rows]
+
+
+def _warnings(material: Material) -> list[str]:
+    """Cells whose runs differ in more than the seed, so that some are left out."""
+    sentences = []
+    frames = {"Published": material.published_frame, "This machine": material.local_frame}
+    for owner, frame in frames.items():
+        for dataset in material.datasets:
+            found = mixed_settings(experiment_runs(frame, dataset))
+            sentences += [
+                f"{owner}: {sentence}; the most frequent one counts." for sentence in found
+            ]
+    return sentences
+
+
+def _embed(makers: Mapping[str, Callable[[], Figure]]) -> list[dict[str, str]]:
+    """Name, caption and data address of each figure."""
+    captions = {name: text for name in makers for key, text in CAPTIONS.items() if key in name}
+    return [
+        {"name": name, "caption": captions.get(name, name), "url": as_data_url(styled(draw))}
+        for name, draw in makers.items()
+    ]
+
+
+def _flat(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
+
+
+def machines_grid(material: Material) -> Grid:
+    """Hardware and versions of all runs, with their number and time."""
+    seconds: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for owner, records in (("published", material.published), ("this machine", material.local)):
+        for record in records:
+            where = record["provenance"]
+            key = (owner, _flat(where["hardware"]), _flat(where["versions"]))
+            seconds[key].append(float(where["seconds"]))
+    rows = [
+        (*key, str(len(s)), number(sum(s), 0), number(sum(s) / len(s), 1))
+        for key, s in seconds.items()
+    ]
+    header = ("Runs", "Hardware", "Versions", "Number", "Seconds in all", "Seconds a run")
+    return Grid("machines", "Machines", header, tuple(rows), words=(0, 1, 2))
+
+
+def _runs_grid(material: Material) -> Grid:
+    """How many runs of what, by group."""
+    frame = pd.concat(
+        [material.published_frame.assign(owner="published")] * bool(material.published)
+        + [material.local_frame.assign(owner="this machine")] * bool(material.local)
+        or [material.published_frame.assign(owner="")]
+    )
+    rows = []
+    for (owner, group), runs in frame.groupby(["owner", "group"], sort=False):
+        conditions = sorted(set(runs["condition"]), key=lambda text: (len(text), text))
+        lists = [list(dict.fromkeys(runs["method"])), conditions]
+        lists += [list(map(str, sorted(set(runs[name])))) for name in ("seed", "epochs")]
+        rows.append((owner, group, str(len(runs)), *map(", ".join, lists)))
+    header = ("Runs", "Group", "Number", "Methods", "Imbalance", "Seeds", "Epochs")
+    return Grid("runs", "What was run", header, tuple(rows), words=(0, 1, 3, 4, 5, 6))
+
+
+def context(material: Material) -> dict[str, Any]:
+    """Everything the template shows."""
+    # Published runs decide the claims; without any, this machine's do.
+    from_published = bool(material.published)
+    claims = claims_grid(material.published_frame if from_published else material.local_frame)
+    reproduction = reproduction_grid(material.local, material.published)
+    figures = paper_figures() | result_figures(material.published_frame, material.local_frame)
+    courses = first_seeds(material.local)
+    return {
+        "published": len(material.published),
+        "local": len(material.local),
+        "warnings": _warnings(material),
+        "runs": _runs_grid(material),
+        "tables": comparison_grids(material),
+        "readings": _readings(material),
+        "claims": claims,
+        "claims_from": "the published records" if from_published else "this machine's runs",
+        "verdicts": count_verdicts(claims),
+        "reproduction": reproduction,
+        "outcomes": count_outcomes(reproduction),
+        "figures": _embed(figures),
+        "courses": _embed(course_figures(courses)),
+        "machines": machines_grid(material),
+    }
+
+
+def render(material: Material) -> str:
+    """The whole page as HTML; the same records give the same page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(context(material))
+
+
+def write_report(page: str, folder: Path) -> Path:
+    """Write ``index.html`` below ``folder``, whole and then renamed.
+
+    Raises:
+        UserError: when the folder cannot be written or is full.
+    """
+    path = folder / "index.html"
+    part = path.with_suffix(".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise describe_os_error(error, path) from error
+    return path
+
+
+def main(options: Options) -> None:
+    """Print Table 1, then write the page.
+
+    Raises:
+        UserError: for a folder that does not exist or cannot be written, or a damaged record.
+    """
+    published = published_records(require_folder(options.results, RESULTS, "--results"))
+    local = local_records(require_folder(options.runs, RUNS, "--runs"))
+    material = Material(published, local)
+    screen = console()
+    for grid in comparison_grids(material, tables=[1]):
+        screen.print(grid.to_terminal(), "")
+    path = write_report(render(material), options.out)
+    print(f"Report: {path} ({len(local)} runs of this machine, {len(published)} published)")
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(tyro.cli(Options, description=__doc__)))

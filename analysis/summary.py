@@ -1,0 +1,107 @@
+"""Mean, spread and the paired difference of two methods.
+
+Shapes: n seeds.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import pandas as pd
+from scipy import stats
+
+from analysis.words import MISSING, number, signed
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over n seeds; ``std`` is the sample standard deviation, NaN for a single seed."""
+
+    mean: float = math.nan
+    std: float = math.nan
+    n: int = 0
+
+    def __str__(self) -> str:
+        """``8.59 ± 0.41``, ``8.59`` without a spread, a dash without a value."""
+        if math.isnan(self.mean):
+            return MISSING
+        return number(self.mean) + ("" if math.isnan(self.std) else f" ± {number(self.std)}")
+
+    def with_n(self) -> str:
+        """Add the number of seeds: ``8.59 ± 0.41 (5)``."""
+        return f"{self} ({self.n})" if self.n else MISSING
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean and sample standard deviation (divided by n - 1) of the values that are not NaN.
+
+    >>> str(summarize([2.0, 4.0]))
+    '3.00 ± 1.41'
+    """
+    known = [float(value) for value in values if not math.isnan(value)]
+    if not known:
+        return Summary()
+    return Summary(fmean(known), stdev(known) if len(known) > 1 else math.nan, len(known))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean difference a - b, paired by seed, with its 95 % t-interval.
+
+    Attributes:
+        label: what is subtracted from what.
+        mean: in the unit of the values (points of error).
+        low: lower end; NaN for a single pair.
+        high: upper end; NaN for a single pair.
+        n: pairs, that is seeds that both have.
+    """
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """``CDB-S - CFS = −1.20 [−1.90, −0.50], n = 5``."""
+        interval = "" if math.isnan(self.low) else f" [{number(self.low)}, {number(self.high)}]"
+        return f"{self.label} = {signed(self.mean)}{interval}, n = {self.n}"
+
+
+def difference_of(label: str, pairs: Sequence[float], confidence: float = 0.95) -> Difference:
+    """Mean of the paired differences and its interval from Student's t with n - 1 degrees.
+
+    Args:
+        label: what is subtracted from what.
+        pairs: the differences, shape (n,), n >= 1.
+        confidence: the interval's level.
+
+    >>> str(difference_of("a − b", [1.0, 2.0, 3.0]))
+    'a − b = +2.00 [−0.48, 4.48], n = 3'
+    """
+    summary = summarize(pairs)
+    # half width = t_{(1 + confidence) / 2, n - 1} * s / sqrt(n)
+    quantile = float(stats.t.ppf((1.0 + confidence) / 2.0, max(summary.n - 1, 1)))
+    half = quantile * summary.std / math.sqrt(summary.n)
+    return Difference(label, summary.mean, summary.mean - half, summary.mean + half, summary.n)
+
+
+def errors_by_seed(
+    rows: pd.DataFrame, method: str, variant: str, condition: str, column: str
+) -> pd.Series:
+    """One cell's values of ``column``, indexed by seed; empty when the cell was not run."""
+    chosen = rows[
+        (rows["method"] == method) & (rows["variant"] == variant) & (rows["condition"] == condition)
+    ]
+    return chosen.set_index("seed")[column].dropna()
+
+
+def paired_difference(label: str, first: pd.Series, second: pd.Series) -> Difference | None:
+    """First minus second over the seeds that both have; None when there is no such seed.
+
+    The same seed is the same split of the data, so the pairing removes the split's part of the
+    spread.
+    """
+    pairs = (first - second).dropna()
+    return difference_of(label, list(pairs)) if len(pairs) else None

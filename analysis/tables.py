@@ -1,0 +1,139 @@
+"""Print the paper's tables beside ours; keep the tables in the Markdown pages current.
+
+    python -m analysis.tables            print every table that has runs
+    python -m analysis.tables --write    rewrite the generated blocks of the Markdown pages
+    python -m analysis.tables --check    exit code 1 when a block is not current
+
+A block is made from the published records only, never from this machine's runs.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import tyro
+from rich.console import Console
+
+from analysis.blocks import check_pages, write_pages
+from analysis.claims import claims_grid
+from analysis.comparison import SHORT_NAMES, comparison_grid, readings_grid, tables_of
+from analysis.grid import Grid
+from analysis.records import (
+    RESULTS,
+    experiment_runs,
+    mixed_settings,
+    published_records,
+    require_folder,
+    to_frame,
+)
+from common.errors import UserError, run_main
+
+_PLAIN_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Options:
+    """The paper's tables beside ours, from the published records."""
+
+    results: Path = RESULTS
+    """Folder of the published records."""
+    root: Path = Path(".")
+    """Repository whose Markdown pages are rewritten or checked."""
+    write: bool = False
+    """Rewrite the generated blocks."""
+    check: bool = False
+    """Exit with code 1 when a generated block is not current."""
+
+
+def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
+    """For every table's name, what makes it from the published runs."""
+    makers: dict[str, Callable[[], Grid]] = {}
+    for short, dataset in SHORT_NAMES.items():
+        for table in tables_of(dataset):
+            name = f"{short}-table-{table}"
+            makers[name] = partial(comparison_grid, name, table, dataset, frame)
+        name = f"readings-{short}"
+        makers[name] = partial(readings_grid, name, dataset, frame)
+    makers["claims"] = partial(claims_grid, frame)
+    return makers
+
+
+def datasets_run(*frames: pd.DataFrame) -> list[str]:
+    """Datasets with at least one run beside the paper's; all of them when there is none."""
+    run = [d for d in SHORT_NAMES.values() if any(d in set(frame["group"]) for frame in frames)]
+    return run or list(SHORT_NAMES.values())
+
+
+def check_settings(frame: pd.DataFrame) -> None:
+    """Refuse published runs whose cells mix settings.
+
+    Raises:
+        UserError: naming the first such cell and the config fields that differ.
+    """
+    for dataset in SHORT_NAMES.values():
+        for sentence in mixed_settings(experiment_runs(frame, dataset)):
+            raise UserError(
+                f"In group {dataset} {sentence}; publish runs of one setting, or give the others "
+                "a group of their own."
+            )
+
+
+def console() -> Console:
+    """A console that does not wrap tables at 80 columns when its output goes into a file."""
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+
+
+def print_tables(frame: pd.DataFrame) -> None:
+    """Print every table of the datasets that were run, the readings and the claims."""
+    makers = table_makers(frame)
+    run = set(datasets_run(frame))
+    hidden = {short for short, dataset in SHORT_NAMES.items() if dataset not in run}
+    screen = console()
+    for name, make in makers.items():
+        if any(name.startswith(f"{h}-") or name == f"readings-{h}" for h in hidden):
+            continue
+        grid = make()
+        if grid.rows:
+            screen.print(grid.to_terminal(), "")
+
+
+def _check(root: Path, makers: Mapping[str, Callable[[], str]]) -> None:
+    sentences = check_pages(root, makers)
+    for sentence in sentences:
+        print(sentence)
+    if sentences:
+        sys.exit(1)
+    print("Every generated table is current.")
+
+
+def main(options: Options) -> None:
+    """Print, write or check.
+
+    Raises:
+        UserError: for a folder that does not exist, a damaged record, mixed settings or an
+            unknown block.
+    """
+    if options.write and options.check:
+        raise UserError("--write and --check exclude each other; give one of them.")
+    folder = require_folder(options.results, RESULTS, "--results")
+    frame = to_frame(published_records(folder))
+    check_settings(frame)
+
+    def text(make: Callable[[], Grid]) -> str:
+        return make().to_markdown()
+
+    makers = {name: partial(text, make) for name, make in table_makers(frame).items()}
+    if options.check:
+        _check(options.root, makers)
+    elif options.write:
+        for page in write_pages(options.root, makers):
+            print(f"{page} rewritten")
+    else:
+        print_tables(frame)
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(tyro.cli(Options, description=__doc__)))
