@@ -1,0 +1,144 @@
+"""MNIST-LT training speed: python -m benchmarks.mnist.
+
+Prints, from interleaved measurements in one process of one thread, medians and the spread:
+
+* steps/s of our engine beside a plain loop of the same network, batch and optimizer: a
+  ``torch.utils.data.DataLoader`` over PIL images with torchvision's ``ToTensor`` and ``Normalize``;
+* the cost of an epoch with CDB-W-CE and CDB-S over cross-entropy;
+* the share of the difficulty pass in an epoch.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms  # type: ignore[import-untyped]
+
+from classification.data import load_mnist_lt
+from classification.engine import Training
+from classification.evaluate import measure
+from classification.recipes import MNIST_LT, Method, resolved
+from common.signals import StopRequest
+from data_prep.mnist import load_digits, split_mnist_lt
+
+
+class PilDigits(Dataset[tuple[torch.Tensor, int]]):
+    """The MNIST-LT training images, one PIL image at a time."""
+
+    def __init__(self) -> None:
+        """Imbalance 99, split seed 0."""
+        digits = load_digits()
+        index = split_mnist_lt(digits, 99, 0).train_index
+        to_pil = transforms.ToPILImage()
+        self._images = [to_pil(image) for image in digits.train_images[index]]
+        self._labels = digits.train_labels[index].tolist()
+        self._transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+        )
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """Image (1, 28, 28) and label."""
+        return self._transform(self._images[index]), self._labels[index]
+
+
+def plain_network() -> nn.Module:
+    """LeNet-5 as one writes it down."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2)),
+    )
+
+
+def plain_epoch() -> Callable[[], None]:
+    """One epoch of the plain loop."""
+    loader = DataLoader(PilDigits(), batch_size=100, shuffle=True)
+    model, loss = plain_network(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+
+    def epoch() -> None:
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss(model(images), labels).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def new_training(method: Method) -> Training:
+    """A run of ours at its start, imbalance 99, seed 0."""
+    config = resolved(replace(MNIST_LT, method=method))
+    device = torch.device("cpu")
+    return Training(config, load_mnist_lt(config, device), device)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def show(label: str, values: list[float], unit: str, target: str) -> None:
+    """One line: median, smallest, largest, and what we want."""
+    middle = statistics.median(values)
+    print(f"{label:<58} {middle:8.2f} ({min(values):.2f} .. {max(values):.2f}) {unit:<9} {target}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each, interleaved")
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    stop = StopRequest()
+    ce, cdb_w, cdb_s = (new_training(m) for m in ("ce", "cdb-w-ce", "cdb-s"))
+
+    def whole_epoch(training: Training) -> None:
+        training.run_epoch(stop)
+        training.end_epoch()
+
+    work: dict[str, Callable[[], object]] = {
+        "plain": plain_epoch(),
+        "ce": lambda: whole_epoch(ce),
+        "cdb-w-ce": lambda: whole_epoch(cdb_w),
+        "cdb-s": lambda: whole_epoch(cdb_s),
+        "pass": lambda: measure(ce.model, ce.data.difficulty, 2),
+    }
+    for job in work.values():
+        job()
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, job in work.items():
+            times[name].append(seconds(job))
+    report(times)
+
+
+def report(times: dict[str, list[float]]) -> None:
+    """Print the figures; every ratio is taken round by round."""
+    steps = 50
+
+    def ratio(a: str, b: str) -> list[float]:
+        return [x / y for x, y in zip(times[a], times[b], strict=True)]
+
+    show("plain DataLoader loop", [steps / t for t in times["plain"]], "steps/s", "")
+    show("ours, difficulty pass included", [steps / t for t in times["ce"]], "steps/s", "")
+    show("ours over the plain loop", ratio("plain", "ce"), "times", "(target: at least 2)")
+    for name in ("cdb-w-ce", "cdb-s"):
+        cost = [100 * (r - 1) for r in ratio(name, "ce")]
+        show(f"an epoch of {name} over one of ce", cost, "%", "(target: at most 8)")
+    share = [100 * r for r in ratio("pass", "ce")]
+    show("difficulty pass in an epoch", share, "%", "(target: at most 5)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Sets up, runs experiments, prints the table beside the paper's, draws the figures and
+# writes the report: see --help.
+source "$(dirname "${BASH_SOURCE[0]}")/common/experiment.sh"
+
+readonly DEFAULT=mnist_table1
+SCRIPTS=(*/experiments/*.sh)
+
+SEEDS=
+CHOSEN=()
+SETUP=yes
+SMOKE=no
+
+print_usage() {
+  cat <<USAGE
+Usage: ./run_all.sh [OPTION...] [EXPERIMENT...] [-- TRAINING_OPTION...]
+
+Sets up if needed (.venv), runs the experiments, prints the table beside the paper's, draws the
+figures and writes one HTML report. Without a name: $DEFAULT with seed 0, the main job.
+
+  --list           every experiment: its paper table, the data it needs, its cost
+  --smoke          every experiment, very short, with figures and report, anew in runs/smoke
+  -j N             run N at a time (default: the number of cores)
+  --seeds "0 1"    the seeds (default: the experiment's own)
+  --out FOLDER     where runs and report go (default: runs)
+  --slurm          submit each experiment as one Slurm job array (settings: SBATCH_*)
+  --no-setup       use the Python that is there: PYTHON=..., else .venv, else python3 (conda)
+  -h, --help       this text
+  -- OPTION...     further options for each training command, such as -- --epochs 2
+
+Finished runs are skipped; an interrupted one continues from its last checkpoint.
+USAGE
+}
+
+header() { sed -n "s/^# $2: *//p" "$1"; }
+
+list_experiments() {
+  local script
+  for script in "${SCRIPTS[@]}"; do
+    echo "$(header "$script" Experiment)"
+    echo "    paper  $(header "$script" Paper)"
+    echo "    data   $(header "$script" Data)"
+    echo "    cost   $(header "$script" Cost)"
+    echo "    script $script"
+  done
+}
+
+names() { basename --suffix=.sh --multiple "${SCRIPTS[@]}"; }
+
+script_of() { printf '%s\n' "${SCRIPTS[@]}" | grep "/$1\.sh$"; }
+
+parse_command_line() {
+  local options=(--list --smoke -j --seeds --out --slurm --no-setup --help)
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --list) list_experiments; exit 0 ;;
+      --smoke) SMOKE=yes ;;
+      -j) need_value "$1" "$@"; check_jobs "$2"; JOBS=$2; shift ;;
+      -j[0-9]*) check_jobs "${1#-j}"; JOBS=${1#-j} ;;
+      --seeds) need_value "$1" "$@"; check_seeds "$2"; SEEDS=$2; shift ;;
+      --out) need_value "$1" "$@"; OUT=$(absolute "$2"); shift ;;
+      --slurm) MODE=slurm ;;
+      --no-setup) SETUP=no ;;
+      -h | --help) print_usage; exit 0 ;;
+      --) shift; EXTRA=("$@"); break ;;
+      -*) fail "unknown option '$1'$(nearest "$1" "${options[@]}"); see --help." ;;
+      *) choose "$1" ;;
+    esac
+    shift
+  done
+}
+
+choose() {
+  local all
+  mapfile -t all < <(names)
+  [[ " ${all[*]} " == *" $1 "* ]] ||
+    fail "there is no experiment '$1'$(nearest "$1" "${all[@]}"); ./run_all.sh --list names them."
+  CHOSEN+=("$1")
+}
+
+# Few and very short runs: the settings of each experiment's Smoke line, and two epochs (the second
+# uses the difficulties that the first has measured). Always anew, since finished runs would be
+# skipped and exercise nothing.
+choose_smoke() {
+  [[ ${#CHOSEN[@]} -gt 0 ]] || mapfile -t CHOSEN < <(names)
+  EXTRA=(--epochs 2 "${EXTRA[@]}")
+  OUT=$OUT/smoke
+  rm -rf "$OUT"
+}
+
+experiment() {
+  local script
+  script=$(script_of "$1")
+  shift
+  local arguments=(--out "$OUT" "$@")
+  [[ -z $SEEDS ]] || arguments+=(--seeds "$SEEDS")
+  [[ -z $JOBS ]] || arguments+=(-j "$JOBS")
+  (
+    [[ $SMOKE == no ]] || eval "export $(header "$script" Smoke)"
+    exec bash "$script" "${arguments[@]}" -- "${EXTRA[@]}"
+  )
+}
+
+# Runs a command so that a signal for this script ends it, and then this script.
+run_interruptible() {
+  "$@" &
+  local child=$!
+  trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 143' TERM HUP
+  trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 130' INT
+  local code=0
+  wait "$child" || code=$?
+  trap - TERM HUP INT
+  return "$code"
+}
+
+# One launcher for all, so that the remaining time is that of the whole job.
+run_experiments() {
+  local name commands=$OUT/logs/commands.txt
+  mkdir -p "$OUT/logs"
+  for name in "${CHOSEN[@]}"; do
+    experiment "$name" --dry-run
+  done >"$commands"
+  echo "Experiments: ${CHOSEN[*]} ($(wc -l <"$commands") runs, ${JOBS:-$CORES} at a time)"
+  run_interruptible "$PYTHON" -m common.launch -j "${JOBS:-$CORES}" --logs "$OUT/logs" "$commands"
+}
+
+submit_experiments() {
+  local name
+  for name in "${CHOSEN[@]}"; do
+    experiment "$name" --slurm
+  done
+  echo "When the jobs have ended: $PYTHON -m analysis.report --runs $OUT --out $OUT/report"
+}
+
+parse_command_line "$@"
+[[ $SMOKE == no ]] || choose_smoke
+if [[ ${#CHOSEN[@]} -eq 0 ]]; then
+  CHOSEN=("$DEFAULT")
+  SEEDS=${SEEDS:-0}
+fi
+if [[ $SETUP == yes ]]; then
+  bash setup.sh
+  PYTHON=.venv/bin/python
+fi
+choose_python
+export PYTHON
+check_packages
+if [[ $MODE == slurm ]]; then
+  submit_experiments
+  exit
+fi
+code=0
+run_experiments || code=$?
+[[ $code -lt 128 ]] || exit "$code"
+"$PYTHON" -m analysis.report --runs "$OUT" --out "$OUT/report"
+exit "$code"

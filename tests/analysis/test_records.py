@@ -1,0 +1,106 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from analysis.records import (
+    RUNS,
+    config_differences,
+    local_records,
+    mixed_settings,
+    paper_claims,
+    paper_runs,
+    paper_table,
+    published_records,
+    require_folder,
+    to_frame,
+)
+from common.errors import UserError
+
+
+def test_frame_has_one_row_per_run_with_errors_in_percent(make_record):
+    record = make_record(seed=3, error=7.5, best_error=5.25, epochs=4, difficulty_set_accuracy=0.93)
+    row = to_frame([record]).iloc[0]
+    assert (row["method"], row["variant"], row["condition"], row["seed"]) == ("ce", "", "99", 3)
+    assert (row["error_last"], row["error_best"], row["epoch_best"]) == (7.5, 5.25, 3)
+    assert row["difficulty_error_last"] == pytest.approx(7.0)
+    assert row["epochs"] == 4
+
+
+def test_missing_difficulty_accuracy_is_nan_and_not_zero(make_record):
+    row = to_frame([make_record(difficulty_set_accuracy=None)]).iloc[0]
+    assert math.isnan(row["difficulty_error_last"])
+
+
+def test_only_the_group_named_like_the_dataset_stands_beside_the_paper(make_record):
+    frame = to_frame([make_record(), make_record(group="mnist-lt-readings", error=50.0)])
+    assert list(paper_runs(frame, "mnist-lt")["error_last"]) == [8.0]
+
+
+def test_shortened_trial_runs_do_not_enter_the_table(make_record):
+    frame = to_frame([make_record(seed=0, epochs=4), make_record(seed=1, epochs=2, error=50.0)])
+    assert list(paper_runs(frame, "mnist-lt")["seed"]) == [0]
+
+
+def test_two_records_of_one_cell_and_seed_are_refused(make_record):
+    frame = to_frame([make_record(), make_record(run="again")])
+    with pytest.raises(UserError, match="again"):
+        paper_runs(frame, "mnist-lt")
+
+
+def test_of_several_settings_the_one_with_most_runs_is_taken(make_record):
+    changed = make_record(seed=0, error=50.0, config={"learning_rate": 0.5}, run="other")
+    frame = to_frame([changed, make_record(seed=0), make_record(seed=1)])
+    assert list(paper_runs(frame, "mnist-lt")["error_last"]) == [8.0, 8.0]
+
+
+def test_each_method_may_have_settings_of_its_own(make_record):
+    frame = to_frame([make_record(), make_record("cb", config={"cb_beta": 0.9})])
+    assert len(paper_runs(frame, "mnist-lt")) == 2
+
+
+def test_empty_frames_give_empty_tables():
+    frame = to_frame([])
+    assert paper_runs(frame, "mnist-lt").empty
+    assert mixed_settings(paper_runs(frame, "mnist-lt")) == []
+
+
+def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_named(make_record):
+    same = [make_record(seed=0), make_record(seed=1)]
+    assert mixed_settings(to_frame(same)) == []
+    other = make_record(seed=2, config={"learning_rate": 0.5})
+    (sentence,) = mixed_settings(to_frame([*same, other]))
+    assert "ce 99" in sentence
+    assert "learning_rate" in sentence
+
+
+def test_config_differences_name_changed_and_absent_fields():
+    assert config_differences({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5}) == ["b", "c"]
+
+
+def test_local_records_are_read_from_record_json_only(make_record, finish):
+    runs = finish(make_record(seed=1), make_record(seed=0))
+    assert [record["seed"] for record in local_records(runs)] == [0, 1]
+
+
+def test_damaged_record_is_a_user_error_naming_the_file(make_record, publish):
+    results = publish(make_record())
+    path = next(results.rglob("*.json"))
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=path.name):
+        published_records(results)
+
+
+def test_only_the_default_folder_may_be_absent(tmp_path: Path):
+    assert require_folder(RUNS, RUNS, "--runs") == RUNS
+    with pytest.raises(UserError, match="--runs"):
+        require_folder(tmp_path / "absent", RUNS, "--runs")
+
+
+def test_the_papers_numbers_are_read_as_numbers_and_text():
+    table = paper_table()
+    row = table[(table["method"] == "ce") & (table["dataset"] == "mnist-lt")].iloc[0]
+    assert (row["variant"], row["condition"], row["value"], row["std"]) == ("", "99", 8.59, 0.41)
+    cifar = table[(table["table"] == 1) & (table["dataset"] == "cifar100-lt")]
+    assert cifar["std"].isna().all()
+    assert {"M1", "M2", "M3", "M4", "M5"} <= set(paper_claims()["id"])

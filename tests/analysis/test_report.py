@@ -1,0 +1,143 @@
+import ast
+import copy
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.report import Material, Options, main, render, write_report
+from analysis.reproduction import outcome, reproduction_grid
+from common.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def no_figures():
+    """Most tests look at the text; drawing is tested with the figures."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("analysis.report.as_data_url", lambda figure: "data:image/svg+xml;base64,")
+    patch.setattr("analysis.report.styled", lambda draw: None)
+    yield
+    patch.undo()
+
+
+def test_report_is_one_page_with_numbers_and_figures_and_no_address(
+    tmp_path, make_record, publish, finish, capsys
+):
+    published = [make_record(seed=s, error=8.0 + s) for s in range(3)]
+    local = make_record(seed=0, error=8.0)
+    options = Options(runs=finish(local), results=publish(*published), out=tmp_path / "report")
+    main(options)
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
+    assert "8.59 ± 0.41" in page
+    assert "9.00 ± 1.00 (3)" in page
+    # Figs. 2 and 3, error bars, tau sweep and one course, all inside the page.
+    assert page.count('src="data:image/svg+xml;base64,') == 5
+    assert not re.search(r"https?://|url\(|<script|<link|@import", page)
+    out = capsys.readouterr().out
+    assert "8.59 ± 0.41" in out
+    assert "index.html" in out
+
+
+def test_report_without_any_run_holds_the_papers_numbers(no_figures):
+    page = render(Material([], []))
+    assert "No run is recorded yet" in page
+    assert "This machine has no finished run yet" in page
+    assert "8.59 ± 0.41" in page
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_report_of_published_runs_only(no_figures, make_record):
+    page = render(Material([make_record()], []))
+    assert "This machine, last epoch" not in page
+    assert "Decided from the published records" in page
+
+
+def test_report_of_local_runs_only(no_figures, make_record):
+    page = render(Material([], [make_record(error=8.25)]))
+    assert "This machine, last epoch" in page
+    assert "8.25 (1)" in page
+    assert "not published" in page
+    assert "Decided from this machine&#39;s runs" in page
+
+
+def test_report_shows_readings_machines_and_warnings(no_figures, make_record):
+    records = [
+        make_record(seed=0),
+        make_record(seed=1, config={"learning_rate": 0.5}),
+        make_record(group="mnist-lt-readings"),
+    ]
+    page = render(Material(records, []))
+    assert "Readings of the open points, MNIST-LT" in page
+    assert "cores 2, cpu test CPU" in page
+    assert "differ in learning_rate" in page
+
+
+def test_names_in_records_cannot_inject_markup(no_figures, make_record):
+    page = render(Material([], [make_record(run="<b>bold</b>")]))
+    assert "<b>bold</b>" not in page
+
+
+def test_the_same_records_give_the_same_page(no_figures, make_record):
+    material = Material([make_record()], [make_record()])
+    assert render(material) == render(material)
+
+
+def test_run_with_equal_metrics_and_course_is_identical(make_record):
+    assert outcome(make_record(), make_record()) == "identical"
+
+
+def test_slower_run_is_still_identical(make_record):
+    slower = make_record()
+    slower["provenance"]["seconds"] = 500.0
+    assert outcome(slower, make_record()) == "identical"
+
+
+def test_reproduction_names_what_differs(make_record):
+    published = make_record(error=8.0)
+    assert outcome(make_record(error=8.0625), published) == "differs by +0.062 points"
+    assert outcome(make_record(error=8.0, epochs=2), published) == "other settings: epochs"
+    assert outcome(make_record(), None) == "not published"
+    course = copy.deepcopy(published)
+    course["history"]["loss"][0] += 0.5
+    assert outcome(course, published) == "same metrics, other course"
+    data = copy.deepcopy(published)
+    data["split"]["digest"] = "else"
+    assert outcome(data, published) == "other data split"
+
+
+def test_reproduction_pairs_runs_by_group_and_name(make_record):
+    local = [make_record(seed=0), make_record(seed=5)]
+    grid = reproduction_grid(local, [make_record(seed=0), make_record(seed=1)])
+    assert [row[5] for row in grid.rows] == ["identical", "not published"]
+    assert grid.rows[1][2] == "–"
+
+
+def test_reproduction_shows_versions_that_differ(make_record):
+    local = make_record()
+    local["provenance"]["versions"] = {"python": "3.11.9", "torch": "2.12.0"}
+    grid = reproduction_grid([local], [make_record()])
+    assert grid.rows[0][6] == "torch 2.12.0 / 2.11.0"
+
+
+def test_missing_folder_is_a_user_error(tmp_path, publish):
+    with pytest.raises(UserError, match="--runs"):
+        main(Options(runs=tmp_path / "absent", results=publish(), out=tmp_path / "report"))
+
+
+def test_report_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "report").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="report"):
+        write_report("page", tmp_path / "report")
+
+
+def test_analysis_knows_no_task_and_never_trains():
+    for path in (ROOT / "analysis").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules.append(node.module)
+            roots = {module.split(".")[0] for module in modules}
+            assert not roots & {"classification", "detection", "video", "data_prep"}, path

@@ -1,0 +1,380 @@
+import copy
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from common.balancer import ClassDifficultyBalancer
+from common.losses import (
+    REDUCTIONS,
+    PerSampleLoss,
+    Reduction,
+    cross_entropy,
+    focal_loss,
+    hinge_loss,
+    squared_error,
+)
+from common.tau import TAU_LAWS
+
+C = 3
+thorough = settings(deadline=None, max_examples=60, derandomize=True)
+epochs_of_performance = st.lists(
+    st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=C, max_size=C),
+    min_size=1,
+    max_size=4,
+)
+LOSSES: dict[str, PerSampleLoss] = {
+    "cross-entropy": cross_entropy,
+    "focal": partial(focal_loss, gamma=2.0),
+    "squared error": squared_error,
+    "hinge": hinge_loss,
+}
+
+
+def performance_of(values: Sequence[float | None]) -> Tensor:
+    return torch.tensor([math.nan if a is None else a for a in values], dtype=torch.float64)
+
+
+def state_of(balancer: ClassDifficultyBalancer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in balancer.state_dict().items()}
+
+
+def assert_same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def updated(
+    tau: Any = "sigmoid", performance: list[float] | None = None, **options: Any
+) -> ClassDifficultyBalancer:
+    balancer = ClassDifficultyBalancer(C, tau, **options)
+    balancer.update(torch.tensor(performance or [0.9, 0.6, 0.3]))
+    return balancer
+
+
+def slow_sigmoid_balancer(epochs: list[list[float | None]]) -> tuple[list[float], float]:
+    """Eqs. 3, 5, 10 and 4 with plain numbers: unscaled weights and tau after the epochs."""
+    difficulty, seen = [1.0] * C, [False] * C
+    for performance in epochs:
+        for c, a in enumerate(performance):
+            if a is not None:
+                difficulty[c], seen[c] = 1 - a, True
+    last = [1 - difficulty[c] for c in range(C) if seen[c]]
+    bias = max(max(last) / (min(last) + 0.01) - 1, 0) if last else 0.0
+    tau = 5 * (2 / (1 + math.exp(-bias)) - 1)
+    weights = [d**tau for d in difficulty]
+    return (weights if sum(weights) > 0 else [1.0] * C), tau
+
+
+@thorough
+@given(epochs_of_performance)
+def test_balancer_follows_the_paper_s_equations_over_several_epochs(
+    epochs: list[list[float | None]],
+) -> None:
+    balancer = ClassDifficultyBalancer(C)
+    for performance in epochs:
+        balancer.update(performance_of(performance))
+    weights, tau = slow_sigmoid_balancer(epochs)
+    scaled = [w * C / sum(weights) for w in weights]
+    assert float(balancer.tau) == pytest.approx(tau, abs=1e-9)
+    assert balancer.class_weights.tolist() == pytest.approx(scaled, rel=1e-5, abs=1e-30)
+    shares = [w / sum(weights) for w in weights]
+    assert balancer.probabilities.tolist() == pytest.approx(shares, rel=1e-6, abs=1e-30)
+
+
+@thorough
+@given(epochs_of_performance, st.sampled_from(TAU_LAWS))
+def test_weights_sum_to_the_number_of_classes_and_probabilities_to_1(
+    epochs: list[list[float | None]], law: Any
+) -> None:
+    balancer = ClassDifficultyBalancer(C, law)
+    for performance in epochs:
+        balancer.update(performance_of(performance))
+        assert float(balancer.class_weights.sum()) == pytest.approx(C, rel=1e-5)
+        assert float(balancer.probabilities.sum()) == pytest.approx(1)
+
+
+def test_hand_worked_update() -> None:
+    # d = 0.1, 0.4, 0.7; tau 2: 0.01, 0.16, 0.49, sum 0.66.
+    balancer = updated(2.0)
+    assert balancer.difficulty.tolist() == pytest.approx([0.1, 0.4, 0.7])
+    assert balancer.probabilities.tolist() == pytest.approx([1 / 66, 16 / 66, 49 / 66])
+    assert balancer.class_weights.tolist() == pytest.approx([3 / 66, 48 / 66, 147 / 66])
+    assert float(balancer.bias) == pytest.approx(0.9 / 0.31 - 1)
+
+
+def test_weights_as_printed_when_not_normalised() -> None:
+    balancer = updated(2.0, normalize=False)
+    assert balancer.class_weights.tolist() == pytest.approx([0.01, 0.16, 0.49])
+
+
+@pytest.mark.parametrize("tau", [0.0, 2.0, *TAU_LAWS])
+def test_all_classes_weigh_the_same_before_the_first_update(tau: Any) -> None:
+    balancer = ClassDifficultyBalancer(C, tau)
+    assert balancer.difficulty.tolist() == [1.0] * C
+    assert balancer.class_weights.tolist() == [1.0] * C
+    assert balancer.probabilities.tolist() == pytest.approx([1 / C] * C)
+    assert not balancer.measured.any()
+    assert float(balancer.bias) == 0
+
+
+def test_loss_before_the_first_update_is_the_plain_mean() -> None:
+    losses = torch.tensor([0.5, 1.0, 3.0])
+    weighted = ClassDifficultyBalancer(C).weighted_mean(losses, torch.tensor([0, 1, 1]))
+    assert weighted == losses.mean()
+
+
+def test_class_never_measured_keeps_difficulty_1_and_does_not_count_for_the_bias() -> None:
+    balancer = ClassDifficultyBalancer(C)
+    balancer.update(performance_of([0.9, None, 0.6]))
+    assert balancer.difficulty.tolist() == pytest.approx([0.1, 1.0, 0.4])
+    assert balancer.measured.tolist() == [True, False, True]
+    assert float(balancer.bias) == pytest.approx(0.9 / 0.61 - 1)
+
+
+def test_class_missing_from_a_later_measurement_keeps_its_last_difficulty() -> None:
+    balancer = updated()
+    balancer.update(performance_of([0.8, None, 0.5]))
+    assert balancer.difficulty.tolist() == pytest.approx([0.2, 0.4, 0.5])
+    assert float(balancer.bias) == pytest.approx(0.8 / 0.51 - 1)
+
+
+def test_measuring_nothing_changes_nothing() -> None:
+    balancer = updated()
+    before = state_of(balancer)
+    balancer.update(performance_of([None, None, None]))
+    assert_same_state(before, state_of(balancer))
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.5, *TAU_LAWS])
+def test_perfect_model_weighs_all_classes_alike(tau: Any) -> None:
+    balancer = updated(tau, [1.0, 1.0, 1.0])
+    assert balancer.class_weights.tolist() == [1.0] * C
+    assert balancer.probabilities.tolist() == pytest.approx([1 / C] * C)
+
+
+def test_perfect_class_is_left_out_for_the_epoch() -> None:
+    balancer = updated("sigmoid", [1.0, 0.5, 0.5])
+    assert balancer.class_weights.tolist() == [0.0, 1.5, 1.5]
+
+
+def test_fixed_tau_0_weighs_all_classes_alike_also_a_perfect_one() -> None:
+    assert updated(0.0, [1.0, 0.5, 0.2]).class_weights.tolist() == [1.0] * C
+
+
+def test_equal_performance_weighs_all_classes_alike() -> None:
+    balancer = updated("sigmoid", [0.7, 0.7, 0.7])
+    assert float(balancer.tau) == 0
+    assert balancer.class_weights.tolist() == pytest.approx([1.0] * C)
+
+
+@pytest.mark.parametrize("classes", [1, 0, -3])
+def test_single_class_is_refused(classes: int) -> None:
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        ClassDifficultyBalancer(classes)
+
+
+@pytest.mark.parametrize(
+    ("tau", "options", "words"),
+    [
+        (-0.5, {}, "tau must be"),
+        ("sigmiod", {}, "tau must be"),
+        (1.0, {"eps": 0.0}, "eps must be"),
+        ("sigmoid", {"eps": -0.01}, "eps must be"),
+        ("sigmoid", {"eps": 1.0}, "eps must be"),
+        (1.0, {"tau_max": -1.0}, "tau_max must be"),
+        ("sigmoid", {"tau_max": -1.0}, "tau_max must be"),
+        (1.0, {"power": 0.5}, "power must be"),
+        ("polynomial", {"power": 0.5}, "power must be"),
+        ("sigmoid", {"reduction": "mean"}, "reduction must be"),
+    ],
+)
+def test_impossible_option_is_refused_at_once(
+    tau: Any, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        ClassDifficultyBalancer(C, tau, **options)
+
+
+@pytest.mark.parametrize(
+    "performance",
+    [
+        torch.tensor([0.5, 0.5]),
+        torch.tensor([[0.5, 0.5, 0.5]]),
+        torch.tensor(0.5),
+        torch.tensor([0.5, 1.5, 0.5]),
+        torch.tensor([0.5, -0.1, 0.5]),
+        torch.tensor([0.5, math.inf, 0.5]),
+        torch.tensor([90.0, 60.0, 30.0]),
+    ],
+)
+def test_refused_update_leaves_the_state_unchanged(performance: Tensor) -> None:
+    balancer = updated()
+    before = state_of(balancer)
+    with pytest.raises(ValueError, match=r"performance"):
+        balancer.update(performance)
+    assert_same_state(before, state_of(balancer))
+
+
+def test_update_works_in_place() -> None:
+    balancer = ClassDifficultyBalancer(C)
+    pointers = {name: value.data_ptr() for name, value in balancer.named_buffers()}
+    held = balancer.class_weights
+    balancer.update(torch.tensor([0.9, 0.6, 0.3]))
+    balancer.load_state_dict(updated(performance=[0.1, 0.2, 0.3]).state_dict())
+    assert {name: value.data_ptr() for name, value in balancer.named_buffers()} == pointers
+    assert len(pointers) == 5
+    assert held.tolist() == balancer.class_weights.tolist() != [1.0] * C
+
+
+def test_update_between_forward_and_backward_does_not_change_the_gradient() -> None:
+    balancer = updated()
+    weights = balancer.class_weights.clone()
+    losses = torch.ones(2, requires_grad=True)
+    loss = balancer.weighted_mean(losses, torch.tensor([0, 2]))
+    balancer.update(torch.tensor([0.1, 0.2, 0.9]))
+    (gradient,) = torch.autograd.grad(loss, [losses])
+    assert gradient.tolist() == pytest.approx([float(weights[0]) / 2, float(weights[2]) / 2])
+
+
+@pytest.mark.parametrize("law", TAU_LAWS)
+def test_restored_balancer_continues_identically(law: Any) -> None:
+    balancer = updated(law, [0.9, math.nan, 0.3])
+    restored = ClassDifficultyBalancer(C, law)
+    restored.load_state_dict(balancer.state_dict())
+    assert_same_state(state_of(balancer), state_of(restored))
+    assert torch.equal(balancer.probabilities, restored.probabilities)
+    for one in (balancer, restored):
+        one.update(performance_of([None, None, 0.4]))
+    assert_same_state(state_of(balancer), state_of(restored))
+    fresh = ClassDifficultyBalancer(C, law)
+    fresh.update(performance_of([None, None, 0.4]))
+    assert not torch.equal(fresh.difficulty, restored.difficulty)
+
+
+def test_balancer_in_a_model_is_saved_with_it_and_trains_nothing() -> None:
+    model = nn.ModuleDict({"net": nn.Linear(2, C), "balancer": updated()})
+    assert "balancer.difficulty" in model.state_dict()
+    assert list(model["balancer"].parameters()) == []
+
+
+def test_state_of_another_number_of_classes_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        updated().load_state_dict(ClassDifficultyBalancer(C + 1).state_dict())
+
+
+def test_moving_the_balancer_moves_everything_it_holds() -> None:
+    balancer = updated().to("meta")
+    assert {value.device.type for value in balancer.buffers()} == {"meta"}
+    assert balancer.sample_weights(torch.zeros(2, dtype=torch.int64, device="meta")).is_meta
+
+
+def test_copy_does_not_share_state() -> None:
+    balancer = updated()
+    copied = copy.deepcopy(balancer)
+    copied.update(torch.tensor([0.1, 0.2, 0.3]))
+    assert not torch.equal(copied.class_weights, balancer.class_weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])
+def test_performance_of_any_dtype_is_taken(dtype: torch.dtype) -> None:
+    balancer = ClassDifficultyBalancer(C)
+    balancer.update(torch.tensor([1, 0, 1], dtype=dtype))
+    assert balancer.difficulty.tolist() == [0.0, 1.0, 0.0]
+
+
+def test_performance_measured_in_inference_mode_is_taken() -> None:
+    balancer = ClassDifficultyBalancer(C)
+    with torch.inference_mode():
+        performance = torch.tensor([0.9, 0.6, 0.3]) * 1.0
+        balancer.update(performance)
+    losses = torch.ones(1, requires_grad=True)
+    balancer.weighted_mean(losses, torch.tensor([2])).backward()
+    assert losses.grad is not None
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_any_per_sample_loss_is_weighted_class_by_class(name: str, reduction: Reduction) -> None:
+    balancer = updated("logarithmic", reduction=reduction)
+    generator = torch.Generator().manual_seed(1)
+    logits, labels = torch.randn(7, C, generator=generator), torch.arange(7) % C
+    weights = balancer.class_weights.tolist()
+    total = weight_sum = 0.0
+    for z, y in zip(logits, labels, strict=True):
+        total += weights[y] * LOSSES[name](z[None], y[None]).item()
+        weight_sum += weights[y]
+    divisor = {"batch-size": 7.0, "weight-sum": weight_sum, "sum": 1.0}[reduction]
+    assert balancer.weighted(LOSSES[name])(logits, labels).item() == pytest.approx(total / divisor)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_of_the_weighted_loss_equals_the_finite_difference(name: str) -> None:
+    weighted = updated("logarithmic").weighted(LOSSES[name])
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, C, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 2])
+    assert torch.autograd.gradcheck(lambda z: weighted(z, labels), [logits])
+
+
+def test_weighted_loss_follows_later_updates() -> None:
+    balancer = ClassDifficultyBalancer(C)
+    weighted = balancer.weighted(cross_entropy)
+    logits, labels = torch.zeros(2, C), torch.tensor([0, 0])
+    before = weighted(logits, labels)
+    balancer.update(torch.tensor([0.9, 0.6, 0.3]))
+    assert weighted(logits, labels) < before
+
+
+@pytest.mark.parametrize(
+    ("base", "option"),
+    [
+        ("sigmoid", {"tau": "linear"}),
+        ("sigmoid", {"tau": 1.0}),
+        ("sigmoid", {"tau_max": 2.0}),
+        ("sigmoid", {"eps": 0.2}),
+        ("polynomial", {"power": 3.0}),
+        ("sigmoid", {"normalize": False}),
+        ("sigmoid", {"reduction": "weight-sum"}),
+        ("sigmoid", {"reduction": "sum"}),
+    ],
+)
+def test_every_option_changes_the_loss(base: str, option: dict[str, Any]) -> None:
+    losses, labels = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 1, 1])
+    performance = [0.9, 0.6, 0.05]  # a large bias: the power of Eq. 8 shows
+    plain = updated(base, performance).weighted_mean(losses, labels)
+    changed = updated(**({"tau": base, "performance": performance} | option))
+    assert abs(float(plain - changed.weighted_mean(losses, labels))) > 1e-3 * float(plain)
+
+
+def test_every_law_gives_other_weights() -> None:
+    weights = {tuple(updated(law).class_weights.tolist()) for law in TAU_LAWS}
+    assert len(weights) == len(TAU_LAWS)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([-1, 0]),
+        torch.tensor([0, C]),
+        torch.tensor([1, 2], dtype=torch.uint8),  # torch would index with it as a mask
+        torch.tensor([0.0, 1.0]),
+    ],
+)
+def test_label_that_is_no_class_is_refused_rather_than_given_a_weight(labels: Tensor) -> None:
+    with pytest.raises((IndexError, RuntimeError)):
+        updated().sample_weights(labels)
+
+
+@pytest.mark.parametrize("reduce", [torch.mean, torch.sum])
+def test_loss_that_is_reduced_already_is_refused(reduce: Callable[[Tensor], Tensor]) -> None:
+    labels = torch.tensor([0, 1, 2])
+    loss = reduce(cross_entropy(torch.zeros(3, C), labels))
+    with pytest.raises(ValueError, match="one loss per sample"):
+        updated().weighted_mean(loss, labels)

@@ -1,0 +1,154 @@
+"""Runs every code block of docs/using-the-core.md, in order, as a reader would."""
+
+import os
+import re
+import runpy
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from common.balancer import ClassDifficultyBalancer
+from common.losses import cross_entropy
+
+PAGE = Path(__file__).parents[2] / "docs" / "using-the-core.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+RANKS = 2
+
+
+def run_blocks(blocks: list[str], folder: Path) -> dict[str, Any]:
+    """The names that the blocks leave, when run one after the other in ``folder``."""
+    script = folder / "page.py"
+    script.write_text("\n".join(blocks))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return runpy.run_path(str(script))
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run_blocks(BLOCKS, tmp_path_factory.mktemp("page"))
+
+
+def test_all_code_of_the_page_is_run() -> None:
+    fences = [line for line in PAGE.read_text().splitlines() if line.startswith("```")]
+    assert fences == ["```python", "```"] * len(BLOCKS)
+    assert len(BLOCKS) == 9
+
+
+def test_code_of_the_page_runs_and_balances_by_accuracy(page: dict[str, Any]) -> None:
+    balancer = page["balancer"]
+    assert balancer.measured.all()
+    assert len(set(balancer.class_weights.tolist())) == 3
+    assert torch.equal(page["sampler"].probabilities, balancer.probabilities)
+
+
+def test_every_loss_of_the_page_is_weighted(page: dict[str, Any]) -> None:
+    losses = torch.stack(page["weighted_losses"])
+    assert losses.shape == (4,)
+    assert bool((losses > 0).all())
+    assert len(set(losses.tolist())) == 4
+
+
+def test_average_precision_drives_the_balancer(page: dict[str, Any]) -> None:
+    scores, positive = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True, False, True])
+    by_hand = (1 / 1 + 2 / 3) / 2
+    assert float(page["average_precision"](scores, positive)) == pytest.approx(by_hand)
+    assert page["average_precision"](scores, torch.zeros(3, dtype=torch.bool)).isnan()
+    torch.testing.assert_close(page["by_ap"].difficulty, 1 - page["ap"])
+
+
+def test_lower_is_better_measure_drives_the_balancer(page: dict[str, Any]) -> None:
+    assert page["by_error"].difficulty.tolist() == pytest.approx([0.05, 0.2, 1.0])
+
+
+def flat(state: Any) -> list[Any]:
+    """All leaves of nested dicts and lists."""
+    if isinstance(state, dict):
+        return [leaf for key in sorted(state, key=str) for leaf in flat(state[key])]
+    if isinstance(state, list):
+        return [leaf for value in state for leaf in flat(value)]
+    return [state]
+
+
+def same(first: Any, second: Any) -> bool:
+    return torch.equal(first, second) if isinstance(first, Tensor) else bool(first == second)
+
+
+def test_resumed_run_of_the_page_equals_the_uninterrupted_one(page: dict[str, Any]) -> None:
+    uninterrupted, resumed = flat(page["train"](epochs=4)), flat(page["resumed"])
+    assert len(uninterrupted) == len(resumed) > 15
+    assert all(same(a, b) for a, b in zip(uninterrupted, resumed, strict=True))
+
+
+@pytest.mark.parametrize("part", ["balancer", "sampler", "streams"])
+def test_resuming_without_a_part_gives_another_run(
+    page: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    checkpoint = page["train"](epochs=2)
+    checkpoint[part] = page["train"](epochs=0)[part]
+    other = page["train"](epochs=4, checkpoint=checkpoint)
+    weights = zip(flat(other["model"]), flat(page["resumed"]["model"]), strict=True)
+    assert not all(same(a, b) for a, b in weights)
+
+
+def test_loss_that_is_already_a_mean_is_refused_as_the_page_says() -> None:
+    balancer, labels = ClassDifficultyBalancer(3), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="one loss per sample"):
+        balancer.weighted_mean(cross_entropy(torch.zeros(2, 3), labels).mean(), labels)
+
+
+def run_rank(number: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting-point",
+        rank=number,
+        world_size=RANKS,
+        timeout=timedelta(seconds=60),
+    )
+    own = Path(folder) / str(number)
+    own.mkdir()
+    # The setting, the imports of CDB-W and CDB-S, and the last block: several GPUs.
+    imports = [line for block in BLOCKS for line in block.splitlines() if "import" in line[:40]]
+    names = run_blocks([BLOCKS[0], "\n".join(imports), BLOCKS[-1]], own)
+    state = [names[f"distributed_{name}"].state_dict() for name in ("model", "balancer")]
+    torch.save(state, own / "state.pt")
+    dist.destroy_process_group()
+
+
+def in_one_process(page: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """The same training with whole batches: what the ranks must arrive at together."""
+    model, optimizer_class = page["new_model"](), torch.optim.SGD
+    optimizer = optimizer_class(model.parameters(), lr=0.1)
+    balancer = ClassDifficultyBalancer(3, reduction="weight-sum")
+    generator = page["Streams"](seed=0)["sampler"]
+    sampler = page["InstanceBalancedSampler"](page["train_labels"], 3, generator)
+    for _ in range(2):
+        for index in sampler.draw().split(32):
+            images, labels = page["train_images"][index], page["train_labels"][index]
+            optimizer.zero_grad()
+            balancer.weighted(cross_entropy)(model(images), labels).backward()
+            optimizer.step()
+        balancer.update(page["class_accuracy"](model, page["difficulty_loader"], 3))
+    return [model.state_dict(), balancer.state_dict()]
+
+
+def test_ranks_of_the_page_train_the_model_of_one_process(
+    page: dict[str, Any], tmp_path: Path
+) -> None:
+    spawn(run_rank, args=(str(tmp_path),), nprocs=RANKS)
+    first, second = (torch.load(tmp_path / str(rank) / "state.pt") for rank in range(RANKS))
+    assert all(same(a, b) for a, b in zip(flat(first), flat(second), strict=True))
+    assert len(flat(first)) == 9
+    for a, b in zip(flat(first), flat(in_one_process(page)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,480 @@
+"""The shell scripts, driven with stand-ins for Python, Slurm and the installer."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(ROOT.glob("*/experiments/*.sh"))
+RUNNABLE = [ROOT / name for name in ("setup.sh", "run_all.sh", "run_tests.sh", ".ci/run")]
+TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
+TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
+TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
+
+CHANGES = ("SEEDS", "IMBALANCES", "TAUS", "PYTHON")  # what would change the scripts
+
+# Stands in for the environment's Python: runs the launcher, notes everything else.
+FAKE_PYTHON = f"""#!/usr/bin/env bash
+case "$1 $2" in
+  "-c "*) exit 0 ;;
+  "-m common.launch") exec {shlex.quote(sys.executable)} "$@" ;;
+esac
+echo "$*" >>"$CALLS"
+echo "epoch 1/1"
+if [[ -n ${{FAKE_FAIL:-}} && "$*" == *"$FAKE_FAIL"* ]]; then exit 3; fi
+if [[ -n ${{FAKE_SLEEP:-}} && $2 == classification.train ]]; then exec sleep "$FAKE_SLEEP"; fi
+"""
+
+FAKE_SBATCH = """#!/usr/bin/env bash
+printf '%s\\n' "$@" >>"$CALLS"
+"""
+
+# Stands in for the system's Python 3.11: makes an environment whose installers only take notes.
+FAKE_SYSTEM_PYTHON = """#!/usr/bin/env bash
+[[ $1 == -m && $2 == venv ]] || exit 0
+mkdir -p "$3/bin"
+cat >"$3/bin/python" <<'VENV'
+#!/usr/bin/env bash
+echo "python $*" >>"$CALLS"
+cat >.venv/bin/uv <<'UV'
+#!/usr/bin/env bash
+echo "uv $*" >>"$CALLS"
+sleep "${FAKE_SLEEP:-0}"
+exit "${FAKE_UV_CODE:-0}"
+UV
+chmod +x .venv/bin/uv
+VENV
+chmod +x "$3/bin/python"
+"""
+
+
+def write_program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def call(
+    script: Path, *arguments: str, cwd: Path | str = ROOT, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    clean = {k: v for k, v in os.environ.items() if k not in CHANGES}
+    return subprocess.run(
+        [str(script), *arguments],
+        cwd=cwd,
+        env=clean | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def assert_one_sentence(result: "subprocess.CompletedProcess[str]", *parts: str) -> None:
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    for part in parts:
+        assert part in result.stderr
+
+
+def header(script: Path, name: str) -> str:
+    lines = script.read_text().splitlines()
+    found = [line.removeprefix(f"# {name}:").strip() for line in lines if f"# {name}:" in line]
+    assert len(found) == 1, f"{script.name} needs one header line '# {name}:'"
+    return found[0]
+
+
+# ---- every script
+
+
+@pytest.mark.parametrize("script", RUNNABLE + EXPERIMENTS, ids=lambda path: path.name)
+def test_script_is_executable(script: Path) -> None:
+    assert os.access(script, os.X_OK)
+    assert script.read_text().startswith("#!/usr/bin/env bash\n")
+
+
+@pytest.mark.parametrize(
+    "script", [*RUNNABLE, *EXPERIMENTS, ROOT / "common/experiment.sh"], ids=lambda path: path.name
+)
+def test_script_is_valid_bash(script: Path) -> None:
+    result = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
+def test_experiment_states_what_it_is_and_costs(script: Path) -> None:
+    assert header(script, "Experiment").startswith(script.stem + " - ")
+    assert header(script, "Paper").startswith(("Table ", "Figure "))
+    assert header(script, "Data")
+    cost = header(script, "Cost")
+    assert any(character.isdigit() for character in cost), "the cost is a measured number"
+
+
+# ---- experiments
+
+
+def dry_run(script: Path, *arguments: str, **environment: str) -> list[list[str]]:
+    result = call(script, "--dry-run", *arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    return [shlex.split(line) for line in result.stdout.splitlines()]
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+@pytest.mark.parametrize(
+    ("script", "runs"),
+    [(TABLE1, 9 * 2 * 5), (TABLE2, 11 * 2 * 3), (TABLE3, 11 * 2 * 3)],
+    ids=["table1", "table2", "table3"],
+)
+def test_dry_run_prints_every_run_once(script: Path, runs: int) -> None:
+    commands = dry_run(script)
+    assert len(commands) == len({tuple(words) for words in commands}) == runs
+    assert {tuple(words[1:4]) for words in commands} == {("-m", "classification.train", "mnist-lt")}
+
+
+def test_table_1_covers_the_methods_imbalances_and_seeds() -> None:
+    cells = {
+        (option(w, "--method"), option(w, "--imbalance"), option(w, "--seed"))
+        for w in dry_run(TABLE1)
+    }
+    methods = ["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
+    assert cells == {(m, i, s) for m in methods for i in ("99", "199") for s in "01234"}
+
+
+@pytest.mark.parametrize(("script", "method"), [(TABLE2, "cdb-w-ce"), (TABLE3, "cdb-s")])
+def test_tables_2_and_3_sweep_tau(script: Path, method: str) -> None:
+    commands = dry_run(script)
+    fixed = ["0.5", "1.0", "1.5", "2.0", "5.0"]
+    dynamic = ["linear", "polynomial", "logarithmic", "sigmoid", "sigmoid-accv", "sigmoid-code"]
+    assert {option(words, "--tau") for words in commands} == {*fixed, *dynamic}
+    assert {option(words, "--method") for words in commands} == {method}
+
+
+def test_seeds_folder_and_training_options_reach_every_command(tmp_path: Path) -> None:
+    folder = str(tmp_path / "my runs")
+    commands = dry_run(TABLE1, "--seeds", "7 8", "--out", folder, "--", "--epochs", "2")
+    assert len(commands) == 9 * 2 * 2
+    assert {option(words, "--seed") for words in commands} == {"7", "8"}
+    assert {option(words, "--out") for words in commands} == {folder}
+    assert all(words[-2:] == ["--epochs", "2"] for words in commands)
+
+
+def test_seeds_may_come_from_the_environment_and_the_option_wins() -> None:
+    assert {option(w, "--seed") for w in dry_run(TABLE1, SEEDS="5")} == {"5"}
+    assert {option(w, "--seed") for w in dry_run(TABLE1, "--seeds", "6", SEEDS="5")} == {"6"}
+
+
+def test_relative_folder_is_meant_from_where_the_user_stands(tmp_path: Path) -> None:
+    result = call(TABLE1, "--dry-run", "--out", "here", cwd=tmp_path)
+    assert option(shlex.split(result.stdout.splitlines()[0]), "--out") == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--sedes", "1"), "did you mean --seeds?"),
+        (("--epochs", "2"), "go after --"),
+        (("-j", "0"), "-j"),
+        (("-j", "two"), "'two'"),
+        (("--seeds", "1,2"), "'1,2'"),
+        (("--out",), "--out needs a value"),
+    ],
+)
+def test_wrong_option_of_an_experiment_is_one_sentence(
+    arguments: tuple[str, ...], part: str
+) -> None:
+    assert_one_sentence(call(TABLE1, "--dry-run", *arguments), part)
+
+
+def test_experiment_runs_its_commands_from_any_folder(tmp_path: Path) -> None:
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    calls, out = tmp_path / "calls", tmp_path / "out"
+    result = call(
+        TABLE1, "-j", "4", "--seeds", "3", "--out", str(out),
+        cwd=tmp_path, PYTHON=str(python), CALLS=str(calls),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "18 of 18 finished" in result.stdout
+    assert len(calls.read_text().splitlines()) == 18
+    assert len(list((out / "logs").glob("mnist-lt_*.log"))) == 18
+
+
+def test_python_without_the_packages_is_one_sentence(tmp_path: Path) -> None:
+    python = write_program(tmp_path / "python", "#!/bin/sh\nexit 1\n")
+    assert_one_sentence(call(TABLE1, PYTHON=str(python)), "setup.sh", str(python))
+
+
+# ---- Slurm
+
+
+def test_slurm_submits_one_array_whose_task_runs_its_line(tmp_path: Path) -> None:
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    write_program(tmp_path / "bin/sbatch", FAKE_SBATCH)
+    calls, out = tmp_path / "calls", tmp_path / "my runs"
+    settings = {
+        "PYTHON": str(python),
+        "CALLS": str(calls),
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    }
+    result = call(TABLE1, "--slurm", "-j", "6", "--seeds", "0 1", "--out", str(out), **settings)
+    assert result.returncode == 0, result.stderr
+    arguments = calls.read_text().splitlines()
+    assert "--array=1-36%6" in arguments
+    assert f"--chdir={ROOT}" in arguments
+    assert arguments.count("--job-name=mnist_table1") == 1
+
+    calls.unlink()
+    wrap = next(a for a in arguments if a.startswith("--wrap=")).removeprefix("--wrap=")
+    task = os.environ | settings | {"SLURM_ARRAY_TASK_ID": "2"}
+    subprocess.run(["sh", "-c", wrap], cwd=ROOT, env=task, check=True, capture_output=True)
+    expected = dry_run(TABLE1, "--seeds", "0 1", "--out", str(out), **settings)[1]
+    assert calls.read_text().strip() == " ".join(expected[1:])
+
+
+def test_slurm_without_sbatch_is_one_sentence(tmp_path: Path) -> None:
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    if shutil.which("sbatch"):
+        pytest.skip("this machine has Slurm")
+    result = call(TABLE1, "--slurm", "--out", str(tmp_path), PYTHON=str(python))
+    assert_one_sentence(result, "sbatch", "-j N")
+
+
+# ---- run_all.sh
+
+
+def test_list_names_every_experiment_with_table_data_and_cost() -> None:
+    result = call(ROOT / "run_all.sh", "--list")
+    assert result.returncode == 0
+    named = [line.split(" - ")[0] for line in result.stdout.splitlines() if line[0] != " "]
+    assert named == [script.stem for script in EXPERIMENTS]
+    for script in EXPERIMENTS:
+        for name in ("Experiment", "Paper", "Data", "Cost"):
+            assert header(script, name) in result.stdout
+
+
+def test_help_names_every_option() -> None:
+    result = call(ROOT / "run_all.sh", "--help")
+    assert result.returncode == 0
+    for name in ("--list", "--smoke", "-j", "--seeds", "--slurm", "--out", "--no-setup", "--help"):
+        assert f"  {name}" in result.stdout or f", {name}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--smok",), "did you mean --smoke?"),
+        (("mnist_tabel2",), "did you mean mnist_table2?"),
+        (("zzz",), "no experiment 'zzz'"),
+        (("-j", "-1"), "'-1'"),
+        (("--seeds",), "--seeds needs a value"),
+    ],
+)
+def test_wrong_option_of_run_all_is_one_sentence(arguments: tuple[str, ...], part: str) -> None:
+    assert_one_sentence(call(ROOT / "run_all.sh", *arguments), part)
+
+
+def run_all(
+    tmp_path: Path, *arguments: str, **environment: str
+) -> "tuple[subprocess.CompletedProcess[str], list[str]]":
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    calls = tmp_path / "calls"
+    result = call(
+        ROOT / "run_all.sh", "--no-setup", "--out", str(tmp_path / "out"), *arguments,
+        PYTHON=str(python), CALLS=str(calls), **environment,
+    )  # fmt: skip
+    return result, calls.read_text().splitlines()
+
+
+def test_default_job_is_table_1_with_seed_0_then_the_report(tmp_path: Path) -> None:
+    result, calls = run_all(tmp_path, OMP_NUM_THREADS="1")
+    out = tmp_path / "out"
+    assert result.returncode == 0, result.stderr
+    assert f"(18 runs, {len(os.sched_getaffinity(0))} at a time)" in result.stdout
+    trained, last = calls[:-1], calls[-1]
+    expected = dry_run(TABLE1, "--seeds", "0", "--out", str(out))
+    assert sorted(trained) == sorted(" ".join(words[1:]) for words in expected)
+    assert last == f"-m analysis.report --runs {out} --out {out}/report"
+
+
+def test_named_experiment_has_its_own_seeds(tmp_path: Path) -> None:
+    result, calls = run_all(tmp_path, "mnist_table3", "-j", "4")
+    assert result.returncode == 0, result.stderr
+    assert len([line for line in calls if "classification.train" in line]) == 66
+
+
+def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
+    left_over = tmp_path / "out/smoke/mnist-lt/x/record.json"
+    real = tmp_path / "out/mnist-lt/x/record.json"
+    for file in (left_over, real):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    result, calls = run_all(tmp_path, "--smoke", "-j", "4")
+    assert result.returncode == 0, result.stderr
+    assert not left_over.exists()
+    assert real.exists()
+    trained = [line for line in calls if "classification.train" in line]
+    assert len(trained) == 9 + 3 + 3
+    assert all(f"--out {tmp_path}/out/smoke --epochs 2" in line for line in trained)
+    assert calls[-1].startswith("-m analysis.report")
+
+
+def test_failed_run_is_reported_after_the_report(tmp_path: Path) -> None:
+    result, calls = run_all(tmp_path, FAKE_FAIL="--method focal")
+    assert result.returncode == 1
+    assert calls[-1].startswith("-m analysis.report")
+    assert "16 of 18 finished" in result.stdout
+    assert result.stderr.count("failed with exit code 3") == 2
+
+
+def test_signal_for_run_all_ends_the_runs_and_writes_no_report(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    settings = {"PYTHON": str(python), "CALLS": str(calls), "FAKE_SLEEP": "61.25"}
+    process = subprocess.Popen(
+        [ROOT / "run_all.sh", "--no-setup", "--out", tmp_path / "out", "-j", "2"],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while not calls.exists() or len(calls.read_text().splitlines()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert len(calls.read_text().splitlines()) == 2
+    assert not processes_with(f"CALLS={calls}")
+
+
+def processes_with(setting: str) -> list[str]:
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if setting.encode() in environment.read_bytes().split(b"\0"):
+                found.append(environment.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+# ---- setup.sh
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("setup.sh", "requirements.lock", "requirements-uv.lock"):
+        shutil.copy(ROOT / name, folder)
+    write_program(tmp_path / "bin/python3.11", FAKE_SYSTEM_PYTHON)
+    return folder
+
+
+def setup_settings(checkout: Path) -> dict[str, str]:
+    programs = checkout.parent / "bin"
+    return {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(checkout.parent / "calls")}
+
+
+def set_up(checkout: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    settings = setup_settings(checkout) | environment
+    return call(checkout / "setup.sh", cwd=checkout.parent, **settings)
+
+
+def installer_calls(checkout: Path) -> list[str]:
+    calls = checkout.parent / "calls"
+    return calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_setup_installs_both_locks_by_hash(checkout: Path) -> None:
+    assert set_up(checkout).returncode == 0
+    uv, packages = installer_calls(checkout)
+    assert uv.startswith("python -m pip install")
+    assert uv.endswith("--require-hashes -r requirements-uv.lock")
+    assert packages.startswith("uv pip install")
+    assert packages.endswith("--require-hashes -r requirements.lock")
+
+
+def test_second_setup_does_nothing_and_says_nothing(checkout: Path) -> None:
+    set_up(checkout)
+    again = set_up(checkout)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert len(installer_calls(checkout)) == 2
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-uv.lock"])
+def test_changed_lock_installs_anew(checkout: Path, lock: str) -> None:
+    set_up(checkout)
+    with (checkout / lock).open("a") as file:
+        file.write("# changed\n")
+    assert set_up(checkout).returncode == 0
+    assert len(installer_calls(checkout)) == 4
+    set_up(checkout)
+    assert len(installer_calls(checkout)) == 4
+
+
+def test_failed_setup_says_so_and_the_next_one_repairs_it(checkout: Path) -> None:
+    failed = set_up(checkout, FAKE_UV_CODE="1")
+    assert failed.returncode == 2
+    assert "could not be installed" in failed.stderr
+    assert set_up(checkout).returncode == 0
+    assert set_up(checkout).stdout == ""
+
+
+def test_setup_killed_half_way_is_repaired(checkout: Path) -> None:
+    process = subprocess.Popen(
+        [checkout / "setup.sh"],
+        env=os.environ | setup_settings(checkout) | {"FAKE_SLEEP": "2"},
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 20
+    while len(installer_calls(checkout)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (checkout / ".venv/half-written").touch()
+    assert set_up(checkout).returncode == 0
+    assert not (checkout / ".venv/half-written").exists()
+    assert set_up(checkout).stdout == ""
+
+
+def test_two_setups_at_once_install_once(checkout: Path) -> None:
+    settings = os.environ | setup_settings(checkout) | {"FAKE_SLEEP": "0.5"}
+    both = [subprocess.Popen([checkout / "setup.sh"], env=settings) for _ in range(2)]
+    assert [process.wait(timeout=30) for process in both] == [0, 0]
+    assert len(installer_calls(checkout)) == 2
+
+
+def test_environment_of_the_users_own_is_left_alone(checkout: Path) -> None:
+    own = checkout / ".venv/own"
+    own.parent.mkdir()
+    own.touch()
+    result = set_up(checkout)
+    assert result.returncode == 2
+    assert "was not made by setup.sh" in result.stderr
+    assert own.exists()
+    assert installer_calls(checkout) == []
+
+
+def test_no_supported_python_is_one_sentence(checkout: Path) -> None:
+    programs = checkout.parent / "few-programs"
+    programs.mkdir()
+    for name in ("bash", "env", "cat", "sha256sum", "cut", "flock", "dirname"):
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).symlink_to(found)
+    write_program(programs / "python3", "#!/bin/sh\nexit 1\n")  # as a Python 3.10 would answer
+    result = set_up(checkout, PATH=str(programs))
+    assert_one_sentence(result, "Python 3.11 or 3.12")
+    assert not (checkout / ".venv").exists()
