@@ -131,9 +131,9 @@ def option(field: str) -> str:
 
 MNIST_LT = ClassificationConfig(
     architecture="lenet5",
-    initialisation="torch-default",
-    input_scaling="unit",
-    loss_reduction="sum",
+    initialisation="truncated-normal",
+    input_scaling="standardise",
+    loss_reduction="batch-size",
     epochs=100,
     batch_size=100,
     learning_rate=0.001,

@@ -82,6 +82,19 @@ class _Clock:
         return True
 
 
+def _begin(config: ClassificationConfig, device: torch.device, file: Path | None) -> Training:
+    """The run at its first step.
+
+    Raises:
+        UserError: when the data or a setting does not allow it.
+    """
+    data = load_mnist_lt(config, device, file)
+    try:
+        return Training(config, data, device)
+    except ValueError as error:
+        raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
+
+
 def _continue(training: Training, folder: RunFolder, clock: _Clock) -> None:
     """Go on from the folder's checkpoint, if it has one."""
     state = folder.load_checkpoint()
@@ -177,7 +190,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
             print(f"finished already: {folder.record_path}")
             return record
         device = _device(arguments.device)
-        training = Training(config, load_mnist_lt(config, device, arguments.data), device)
+        training = _begin(config, device, arguments.data)
         clock = _Clock()
         _continue(training, folder, clock)
         _fit(training, folder, clock, arguments.checkpoint_seconds)

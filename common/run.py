@@ -119,7 +119,7 @@ def load_tensors(path: Path, remedy: str = _START_ANEW) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, so loading it could run foreign "
             f"code; {remedy}."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # Whole, but of something else: the unpickler raises anything.
         raise UserError(f"{path} was not written by this program; {remedy}.") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} was not written by this program; {remedy}.")
