@@ -59,7 +59,7 @@ install_uv() {
 install_packages() {
   local quiet=()
   [[ -t 2 ]] || quiet=(--quiet)
-  .venv/bin/uv pip install "${quiet[@]}" --python .venv/bin/python --require-hashes \
+  .venv/bin/uv pip install "${quiet[@]}" --compile-bytecode --python .venv/bin/python --require-hashes \
     -r requirements.lock
 }
 
