@@ -57,7 +57,9 @@ class LongTailedData:
 
 def scale_pixels(images: Tensor, scaling: InputScaling) -> Tensor:
     """Grey values (N, H, W), uint8 -> (N, 1, H, W), float32, channels last."""
-    scaled = images[:, None].to(torch.float32) / 255.0
+    scaled = images[:, None].to(torch.float32)
+    if scaling != "raw":
+        scaled = scaled / 255.0
     if scaling == "standardise":
         scaled = (scaled - _MNIST_MEAN) / _MNIST_STD
     return scaled.contiguous(memory_format=torch.channels_last)

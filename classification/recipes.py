@@ -16,7 +16,7 @@ from common.tau import parse_tau
 
 Method = Literal["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
 METHODS: tuple[Method, ...] = get_args(Method)
-InputScaling = Literal["standardise", "unit"]
+InputScaling = Literal["standardise", "unit", "raw"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class ClassificationConfig:
     initialisation: Initialisation = "xavier-uniform"
     """How the weights start."""
     input_scaling: InputScaling = "standardise"
-    """Pixels with mean 0 and standard deviation 1 (MNIST's constants), or in [0, 1] (unit)."""
+    """Pixels with mean 0 and standard deviation 1 (MNIST's constants), in [0, 1] (unit), or as
+    stored, in [0, 255] (raw)."""
     epochs: int = 100
     """Passes over as many samples as the training set has."""
     batch_size: int = 100
@@ -131,8 +132,8 @@ def option(field: str) -> str:
 
 MNIST_LT = ClassificationConfig(
     architecture="lenet5",
-    initialisation="truncated-normal",
-    input_scaling="standardise",
+    initialisation="torch-default",
+    input_scaling="raw",
     loss_reduction="batch-size",
     epochs=100,
     batch_size=100,
@@ -165,7 +166,7 @@ def run_name(config: ClassificationConfig) -> str:
     usual = asdict(resolved(replace(RECIPES[config.dataset], seed=config.seed)))
     parts: list[str] = [config.method]
     parts += [f"tau-{config.tau}"] if config.tau is not None else []
-    parts += [f"imbalance-{config.imbalance:g}"]
+    parts += [f"imbalance-{config.imbalance:.15g}"]
     for name, value in asdict(config).items():
         if name not in _NAMED and value != usual[name]:
             parts.append(f"{name.replace('_', '-')}-{value}")

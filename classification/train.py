@@ -163,7 +163,7 @@ def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -
         "dataset": config.dataset,
         "method": config.method,
         "variant": "" if config.tau is None else f"tau={config.tau}",
-        "condition": f"{config.imbalance:g}",
+        "condition": f"{config.imbalance:.15g}",
         "seed": config.seed,
         "config": asdict(config),
         "split": training.data.description,

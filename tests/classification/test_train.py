@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import classification.train
+from classification.recipes import MNIST_LT
+from classification.train import Arguments, parse_arguments
+from common.record import read_record
+from common.run import load_tensors
+from tests.classification.trainer import Trainer, assert_nothing_left_over, assert_same_run
+
+RUN = ("--method", "cdb-w-ce", "--tau", "2", "--epochs", "4", "--imbalance", "3", "--seed", "5")
+
+
+@pytest.fixture
+def run(trainer: Trainer) -> Path:
+    return trainer.reference(*RUN)
+
+
+def test_the_command_line_departs_from_the_recipe() -> None:
+    assert parse_arguments(["mnist-lt"]) == Arguments(config=MNIST_LT)
+    arguments = parse_arguments(
+        ["mnist-lt", "--method", "cdb-s", "--tau", "linear", "--learning-rate", "0.5",
+         "--no-normalize-weights", "--out", "there", "--group", "g", "--threads", "2"]
+    )  # fmt: skip
+    assert (arguments.config.method, arguments.config.tau) == ("cdb-s", "linear")
+    assert arguments.config.learning_rate == 0.5
+    assert arguments.config.normalize_weights is False
+    assert arguments.config.batch_size == MNIST_LT.batch_size
+    assert (arguments.out, arguments.group, arguments.threads) == (Path("there"), "g", 2)
+
+
+def test_help_names_the_recipes_and_then_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, expected in (
+        (["--help"], ["mnist-lt"]),
+        (["mnist-lt", "--help"], ["--tau", "--checkpoint-seconds", "--eql-threshold", "--out"]),
+    ):
+        with pytest.raises(SystemExit, match="0"):
+            parse_arguments(words)
+        text = capsys.readouterr().out
+        assert all(word in text for word in expected)
+
+
+def test_a_run_prints_its_epochs_and_its_error(trainer: Trainer, tmp_path: Path) -> None:
+    ended = trainer.run(tmp_path, *RUN)
+    lines = ended.out.splitlines()
+    name = "cdb-w-ce_tau-2.0_imbalance-3_epochs-4_seed-5"
+    assert lines[0] == f"{name}: epoch 0/4"
+    assert any(line.startswith("epoch 4/4  loss ") for line in lines)
+    record = read_record(tmp_path / "mnist-lt" / name / "record.json")
+    errors = {epoch: record["metrics"][epoch]["error"] for epoch in ("last", "best")}
+    start = f"error {errors['last']:.2f} % (best epoch {errors['best']:.2f} %)"
+    assert lines[-1] == f"{start}  {tmp_path / 'mnist-lt' / name / 'record.json'}"
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_the_record_says_what_was_run(run: Path) -> None:
+    record = read_record(run / "record.json")  # Which checks it against the schema.
+    assert record["run"] == run.name
+    assert (record["group"], record["dataset"]) == ("mnist-lt", "mnist-lt")
+    assert (record["method"], record["variant"]) == ("cdb-w-ce", "tau=2.0")
+    assert (record["condition"], record["seed"]) == ("3", 5)
+    assert record["config"] == json.loads((run / "config.json").read_text())
+    assert record["split"]["train"] == [3750, 1250]
+    assert record["provenance"]["starts"] == 1
+    assert {len(values) for values in record["history"].values()} == {4}
+
+
+def test_methods_without_difficulty_have_no_variant_and_no_tau(trainer: Trainer) -> None:
+    record = read_record(trainer.reference("--epochs", "1") / "record.json")
+    assert record["variant"] == ""
+    assert record["history"].keys() == {"epoch", "loss", "learning_rate", "class_accuracy"}
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(trainer: Trainer, run: Path) -> None:
+    best = read_record(run / "record.json")["metrics"]["best"]["epoch"]
+    weights = load_tensors(run / "weights.pt")
+    shorter = tuple(str(best) if word == "4" else word for word in RUN)
+    expected = load_tensors(trainer.reference(*shorter) / "weights.pt")["last"]
+    for name, weight in expected.items():
+        assert torch.equal(weights["best"][name], weight)
+
+
+def test_runs_of_a_group_have_their_own_folder(trainer: Trainer, run: Path, tmp_path: Path) -> None:
+    assert trainer.run(tmp_path, *RUN, "--group", "mine").code == 0
+    (other,) = (tmp_path / "mine").iterdir()
+    assert other.name == run.name
+    assert read_record(other / "record.json")["group"] == "mine"
+    assert_nothing_left_over(other)
+
+
+def test_threads_and_checkpoints_change_no_bit(trainer: Trainer, run: Path, tmp_path: Path) -> None:
+    assert trainer.run(tmp_path, *RUN, "--checkpoint-seconds", "0").code == 0
+    assert_same_run(tmp_path / "mnist-lt" / run.name, run)
+
+
+def test_a_checkpoint_is_written_when_its_time_has_come(
+    trainer: Trainer, tmp_path: Path, run: Path
+) -> None:
+    for seconds, expected in (("0", True), ("1000", False)):
+        out = tmp_path / seconds
+        # Killed at the first step of the second epoch: five hundred images by a hundred.
+        trainer.run(out, *RUN, "--checkpoint-seconds", seconds, at=("step", 6), what="kill")
+        assert (out / "mnist-lt" / run.name / "checkpoint.pt").exists() is expected
+
+
+def test_the_entry_point_quiets_openmp_before_torch_is_loaded() -> None:
+    source = Path(classification.train.__file__).read_text(encoding="utf-8").splitlines()
+    imports = [line for line in source if line.startswith(("import ", "from "))]
+    assert imports[0].startswith("import common  ")

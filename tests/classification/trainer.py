@@ -1,0 +1,103 @@
+"""Training processes to be killed, and what an undisturbed run gives."""
+
+import json
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.run import load_tensors
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Ended:
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Trainer:
+    """Starts ``classification.train`` in processes that can be killed."""
+
+    server: "subprocess.Popen[str]"
+    folder: Path
+    logs: dict[int, tuple[Path, Path]] = field(default_factory=dict)
+    undisturbed: dict[tuple[str, ...], Path] = field(default_factory=dict)
+
+    def _ask(self, **order: Any) -> int:
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def start(self, out: Path, *arguments: str, **job: Any) -> int:
+        """Start the run; its process id. ``job``: see fork_server.py."""
+        number = len(self.logs)
+        logs = (self.folder / f"{number}.out", self.folder / f"{number}.err")
+        words = ["mnist-lt", "--out", str(out), *arguments]
+        job |= {"arguments": words, "stdout": str(logs[0]), "stderr": str(logs[1])}
+        process = self._ask(start=job)
+        self.logs[process] = logs
+        return process
+
+    def output(self, process: int) -> str:
+        """What the process has written to standard output so far."""
+        path = self.logs[process][0]
+        return path.read_text() if path.exists() else ""
+
+    def wait(self, process: int) -> Ended:
+        """Wait for its end."""
+        code = self._ask(wait=process)
+        return Ended(code, *(path.read_text() for path in self.logs[process]))
+
+    def run(self, out: Path, *arguments: str, **job: Any) -> Ended:
+        """Start it and wait for its end."""
+        return self.wait(self.start(out, *arguments, **job))
+
+    def reference(self, *arguments: str, whole: bool = False) -> Path:
+        """The folder of an undisturbed run, trained once a session."""
+        if arguments not in self.undisturbed:
+            out = self.folder / f"reference-{len(self.undisturbed)}"
+            ended = self.run(out, *arguments, whole=whole)
+            assert ended.code == 0, ended
+            self.undisturbed[arguments] = only_run(out)
+        return self.undisturbed[arguments]
+
+
+def only_run(out: Path) -> Path:
+    """The folder of the one run below ``out``."""
+    (path,) = (out / "mnist-lt").iterdir()
+    return path
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run / "record.json").read_text())
+    return record
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    """Weights, history and record are equal to the bit; only ``provenance`` may differ."""
+    ours, theirs = load_tensors(run / "weights.pt"), load_tensors(reference / "weights.pt")
+    assert ours.keys() == theirs.keys() == {"last", "best"}
+    for epoch, weights in theirs.items():
+        assert ours[epoch].keys() == weights.keys()
+        for name, weight in weights.items():
+            assert torch.equal(ours[epoch][name], weight), f"{name} of the {epoch} epoch"
+    records = read_record(run), read_record(reference)
+    for record in records:
+        del record["provenance"]
+    assert json.dumps(records[0], sort_keys=True) == json.dumps(records[1], sort_keys=True)
+
+
+def assert_nothing_left_over(run: Path) -> None:
+    """A finished run holds its results and no checkpoint or temporary file."""
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.json", "lock", "record.json", "weights.pt", "tensorboard"}

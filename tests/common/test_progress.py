@@ -1,0 +1,63 @@
+import io
+import sys
+import time
+
+import pytest
+
+from common.progress import EpochProgress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_file_gets_at_most_a_line_a_second_and_always_the_last(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EpochProgress("run", done=0, total=40) as progress:
+        for epoch in range(1, 41):
+            clock[0] += 0.125
+            progress.show(epoch, f"loss {epoch}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "run: epoch 0/40",
+        *(f"epoch {epoch}/40  loss {epoch}" for epoch in (1, 9, 17, 25, 33, 40)),
+    ]
+
+
+def test_a_continued_run_begins_where_it_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    with EpochProgress("run", done=7, total=9) as progress:
+        progress.show(8, "words")
+    assert capsys.readouterr().out.splitlines() == ["run: epoch 7/9", "epoch 8/9  words"]
+
+
+def test_each_line_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw, 10_000)))
+    progress = EpochProgress("run", done=0, total=2)
+    assert raw.getvalue() == b"run: epoch 0/2\n"
+    progress.show(1, "words")
+    assert raw.getvalue().endswith(b"epoch 1/2  words\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with EpochProgress("my-run", done=1, total=3) as progress:
+        progress.show(2, "loss 0.1234")
+        progress.show(3, "loss 0.0123")
+    shown = terminal.getvalue()
+    assert "my-run" in shown
+    assert "3/3" in shown
+    assert "loss 0.0123" in shown
+    assert "epoch 3/3" not in shown
