@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from classification.recipes import ClassificationConfig, InputScaling
+from common.difficulty import check_labels
+from common.errors import UserError
 from common.metrics import shot_groups
 from data_prep.mnist import load_digits, split_mnist_lt
 
@@ -48,6 +50,15 @@ class LongTailedData:
     """Test samples per class, shape (C,), int64, on the CPU."""
     description: dict[str, Any]
     """The record's ``split``."""
+
+    def __post_init__(self) -> None:
+        """Refuse labels out of range in any part, and fewer than two classes."""
+        if self.num_classes < 2:
+            raise UserError(
+                f"the data has {self.num_classes} class; classification needs at least 2."
+            )
+        for part in (self.train, self.difficulty, self.test):
+            check_labels(part.labels, self.num_classes)
 
     @property
     def num_classes(self) -> int:

@@ -10,18 +10,13 @@ import torch
 from torch import Tensor
 
 from classification.data import LongTailedData
-from classification.evaluate import make_model, measure
+from classification.evaluate import make_model, measure, plain_numbers
 from classification.methods import make_method
 from classification.recipes import ClassificationConfig
 from common.errors import UserError
 from common.metrics import balanced_accuracy
 from common.signals import StopRequest
 from common.streams import Streams
-
-
-def _plain(values: Tensor) -> list[float | None]:
-    """Numbers of a tensor (C,), NaN as None: JSON has no NaN."""
-    return [None if value != value else value for value in values.tolist()]
 
 
 class Training:
@@ -90,14 +85,20 @@ class Training:
         return self._step == len(batches)
 
     def _check_losses(self) -> None:
+        """Refuse to go on after a loss, or the last update, that was not finite."""
         wrong = (~self._losses.isfinite()).nonzero()
         if wrong.numel():
             step = int(wrong[0])
-            raise UserError(
-                f"The loss is {float(self._losses[step])} at epoch {self.epoch + 1}, step "
-                f"{step + 1}; lower --learning-rate (now {self.config.learning_rate}) or check the "
-                "images. Nothing after the last good checkpoint was saved."
-            )
+            raise self._diverged(f"The loss is {float(self._losses[step])}", step + 1)
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise self._diverged("The weights are no longer finite", self._step)
+
+    def _diverged(self, what: str, step: int) -> UserError:
+        return UserError(
+            f"{what} at epoch {self.epoch + 1}, step {step}; lower --learning-rate (now "
+            f"{self.config.learning_rate}) or check the images. Nothing after the last good "
+            "checkpoint was saved."
+        )
 
     def end_epoch(self) -> dict[str, float]:
         """Measure the difficulty set, update the balancer, keep history and best weights.
@@ -125,7 +126,7 @@ class Training:
             "epoch": self.epoch + 1,
             "loss": float(self._losses.mean()),
             "learning_rate": self.config.learning_rate,
-            "class_accuracy": _plain(accuracy),
+            "class_accuracy": plain_numbers(accuracy),
         }
         scalars = {
             "train/loss": row["loss"],

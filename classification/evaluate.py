@@ -4,6 +4,7 @@ Use: ``python -m classification.evaluate runs/mnist-lt/ce_imbalance-99_seed-0``.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,12 +31,17 @@ def measure(model: nn.Module, data: LabelledImages, num_classes: int) -> torch.T
     return class_accuracy(model, data.batches(EVALUATION_BATCH), num_classes).cpu()
 
 
+def plain_numbers(values: torch.Tensor) -> list[float | None]:
+    """Numbers of a tensor (C,) for JSON, which has no NaN: a class not measured is None."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
 def evaluate(model: nn.Module, data: LongTailedData) -> dict[str, Any]:
     """The record's test metrics: error in percent, accuracy per class and per shot group."""
     accuracy = measure(model, data.test, data.num_classes)
     return {
         "error": error_percent(accuracy, data.test_counts),
-        "class_accuracy": accuracy.tolist(),
+        "class_accuracy": plain_numbers(accuracy),
         "shot_accuracy": shot_accuracy(accuracy, data.train_counts),
     }
 
@@ -69,23 +75,42 @@ def read_config(folder: Path) -> ClassificationConfig:
         ) from error
 
 
+def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
+    """A finished run's weights by epoch ('last', 'best'), checked against ``model``.
+
+    Raises:
+        UserError: when the run has not finished, or the file is damaged or of another network.
+    """
+    path, remedy = folder / "weights.pt", f"delete {folder} and train the run again"
+    if not path.exists():
+        raise UserError(f"{path} is not there: the run has not finished; start its command again.")
+    weights = load_tensors(path, remedy)
+    try:
+        for epoch in ("best", "last"):
+            model.load_state_dict(weights[epoch])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path} holds the weights of another network; {remedy}.") from error
+    return weights
+
+
+def describe(result: dict[str, Any], class_names: list[str]) -> str:
+    """Error and accuracy per class in words."""
+    pairs = zip(class_names, result["class_accuracy"], strict=True)
+    classes = ", ".join(f"{name}: {'n/a' if a is None else f'{a:.4f}'}" for name, a in pairs)
+    return f"error {result['error']:.2f} %; accuracy of class {classes}"
+
+
 def main() -> None:
     """Command line."""
     folder = tyro.cli(Arguments).run
     config = read_config(folder)
     data = load_mnist_lt(config, torch.device("cpu"))
     model = make_model(config, data.num_classes, Streams(config.seed))
-    weights = load_tensors(folder / "weights.pt")
+    weights = load_weights(folder, model)
     for epoch in ("last", "best"):
         model.load_state_dict(weights[epoch])
         result = evaluate(model, data)
-        classes = ", ".join(
-            f"{name}: {accuracy:.4f}"
-            for name, accuracy in zip(
-                data.description["class_names"], result["class_accuracy"], strict=True
-            )
-        )
-        print(f"{epoch} epoch: error {result['error']:.2f} %; accuracy of class {classes}")
+        print(f"{epoch} epoch: {describe(result, data.description['class_names'])}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Shapes: B training samples, V samples of the balanced (difficulty) set.
 """
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
@@ -36,9 +38,12 @@ def reweight(
         return cross_entropy(functional_call(model, weights, (x,)), y)
 
     direction = grad(lambda weights: losses(weights, *balanced).mean())(parameters)
-    slope: Tensor = jvp(
-        lambda weights: losses(weights, images, labels), (parameters,), (direction,)
-    )[1]
+    with warnings.catch_warnings():
+        # torch's first forward-mode derivative compiles some with its deprecated torch.jit.
+        warnings.simplefilter("ignore", FutureWarning)
+        slope: Tensor = jvp(
+            lambda weights: losses(weights, images, labels), (parameters,), (direction,)
+        )[1]
     useful = slope.detach().clamp_min(0.0)
     return useful / torch.where(useful.any(), useful.sum(), 1.0)
 

@@ -5,7 +5,7 @@ A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is 
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from operator import ge, gt, le, lt
 from typing import Literal, get_args
 
@@ -82,22 +82,43 @@ class ClassificationConfig:
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         _check_ranges(self)
+        _check_effect(self)
         if self.tau is None:
             return
-        if not uses_difficulty(self.method):
-            raise UserError(
-                f"--tau {self.tau} has no effect on --method {self.method}; leave it out, or "
-                "choose cdb-s, cdb-w-ce or cdb-w-fl."
-            )
         try:
             parse_tau(self.tau)
         except ValueError as error:
             raise UserError(f"--tau {self.tau} is refused: {error}.") from error
 
 
+_CDB: tuple[Method, ...] = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
+# The methods that an option is for, where it is not for all.
+USED_BY: dict[str, tuple[Method, ...]] = {
+    **dict.fromkeys(("tau", "tau_max", "tau_power", "eps", "normalize_weights"), _CDB),
+    "focal_gamma": ("focal", "cdb-w-fl"),
+    "cfs_q": ("cfs",),
+    "cb_beta": ("cb",),
+    "eql_gamma": ("eql",),
+    "eql_threshold": ("eql",),
+    "l2rw_batch_size": ("l2rw",),
+}
+
+
 def uses_difficulty(method: Method) -> bool:
     """Whether the method is one of the paper's (CDB)."""
-    return method.startswith("cdb-")
+    return method in _CDB
+
+
+def _check_effect(config: ClassificationConfig) -> None:
+    """Refuse a setting that departs from its default but never reaches the method's code."""
+    for field in fields(config):
+        users = USED_BY.get(field.name, (config.method,))
+        value = getattr(config, field.name)
+        if config.method not in users and value != field.default:
+            raise UserError(
+                f"{option(field.name)} {value} has no effect on --method {config.method}; leave it "
+                f"out, or choose {' or '.join(users)}."
+            )
 
 
 _AT_LEAST = {

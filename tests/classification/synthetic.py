@@ -37,9 +37,11 @@ def small_data(counts: tuple[int, ...] = COUNTS, seed: int = 0) -> LongTailedDat
 def config(**changes: object) -> ClassificationConfig:
     """A resolved configuration that suits the small data; ``changes`` depart from it."""
     usual: dict[str, object] = {
-        "epochs": 3, "batch_size": 16, "learning_rate": 0.02, "l2rw_batch_size": 12,
-        "eql_threshold": 0.25, "input_scaling": "unit", "loss_reduction": "batch-size",
+        "epochs": 3, "batch_size": 16, "learning_rate": 0.02,
+        "initialisation": "xavier-uniform", "input_scaling": "unit",
     }  # fmt: skip
+    of_the_method = {"l2rw": {"l2rw_batch_size": 12}, "eql": {"eql_threshold": 0.25}}
+    usual |= of_the_method.get(str(changes.get("method")), {})
     return resolved(ClassificationConfig(**(usual | changes)))  # type: ignore[arg-type]
 
 

@@ -30,11 +30,11 @@ EPOCHS = 4
 
 def options(method: str) -> tuple[str, ...]:
     # A learning rate at which each epoch's difficulty differs from the last.
+    own = {"l2rw": ("--l2rw-batch-size", "50"), "eql": ("--eql-threshold", "0.45")}
     return (
         "--method", method, "--epochs", str(EPOCHS), "--batch-size", str(BATCH),
-        "--learning-rate", "0.01", "--loss-reduction", "batch-size", "--l2rw-batch-size", "50",
-        "--imbalance", "1.5",
-        "--eql-threshold", "0.45",
+        "--learning-rate", "0.01", "--loss-reduction", "batch-size", "--imbalance", "1.5",
+        *own.get(method, ()),
     )  # fmt: skip
 
 
