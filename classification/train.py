@@ -3,8 +3,6 @@
 A run that has finished is skipped; one that was interrupted goes on where it was.
 """
 
-import common  # noqa: F401, I001  (before torch: see common/__init__.py)
-
 import sys
 import time
 from dataclasses import asdict, dataclass

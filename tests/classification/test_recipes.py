@@ -74,7 +74,9 @@ def test_an_option_is_refused_where_it_has_no_effect(name: str) -> None:
         if method in USED_BY[name]:
             assert getattr(replace(config, **{name: OTHERS[name]}), name) == OTHERS[name]
             continue
-        with pytest.raises(UserError, match=rf"{option(name)} .* has no effect on --method {method};"):
+        with pytest.raises(
+            UserError, match=rf"{option(name)} .* has no effect on --method {method};"
+        ):
             replace(config, **{name: OTHERS[name]})
 
 
