@@ -3,12 +3,14 @@
 Prints, from interleaved measurements in one process of one thread, medians and the spread:
 
 * steps/s of our engine beside a plain loop of the same network, batch and optimizer: a
-  ``torch.utils.data.DataLoader`` over PIL images with torchvision's ``ToTensor`` and ``Normalize``;
+  ``torch.utils.data.DataLoader`` over PIL images with torchvision's ``ToTensor``;
 * the cost of an epoch with CDB-W-CE and CDB-S over cross-entropy;
-* the share of the difficulty pass in an epoch.
+* the share of the difficulty pass in an epoch;
+* the speed of each of two runs side by side over one alone.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -37,9 +39,7 @@ class PilDigits(Dataset[tuple[torch.Tensor, int]]):
         to_pil = transforms.ToPILImage()
         self._images = [to_pil(image) for image in digits.train_images[index]]
         self._labels = digits.train_labels[index].tolist()
-        self._transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
-        )
+        self._transform = transforms.ToTensor()
 
     def __len__(self) -> int:
         """N."""
@@ -88,6 +88,24 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def epoch_seconds(rounds: int) -> float:
+    """Median time of an epoch of cross-entropy in a process of one thread."""
+    torch.set_num_threads(1)
+    training, stop = new_training("ce"), StopRequest()
+    training.run_epoch(stop)
+    training.end_epoch()
+    return statistics.median(
+        seconds(lambda: (training.run_epoch(stop), training.end_epoch())) for _ in range(rounds)
+    )
+
+
+def side_by_side(rounds: int) -> list[float]:
+    """Speed of each of two processes over that of one alone, in percent."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        alone = pool.apply(epoch_seconds, (rounds,))
+        return [100 * alone / t for t in pool.map(epoch_seconds, [rounds] * 2, chunksize=1)]
+
+
 def show(label: str, values: list[float], unit: str, target: str) -> None:
     """One line: median, smallest, largest, and what we want."""
     middle = statistics.median(values)
@@ -121,6 +139,7 @@ def main() -> None:
         for name, job in work.items():
             times[name].append(seconds(job))
     report(times)
+    show("each of two runs side by side, of one alone", side_by_side(rounds), "%", "")
 
 
 def report(times: dict[str, list[float]]) -> None:
