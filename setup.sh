@@ -59,8 +59,10 @@ install_uv() {
 install_packages() {
   local quiet=()
   [[ -t 2 ]] || quiet=(--quiet)
-  .venv/bin/uv pip install "${quiet[@]}" --compile-bytecode --python .venv/bin/python --require-hashes \
-    -r requirements.lock
+  # --compile-bytecode: where PYTHONDONTWRITEBYTECODE is set, every later start would compile torch
+  # and the rest again, which takes seconds.
+  .venv/bin/uv pip install "${quiet[@]}" --compile-bytecode --python .venv/bin/python \
+    --require-hashes -r requirements.lock
 }
 
 is_current && exit 0

@@ -58,7 +58,10 @@ class LongTailedData:
                 f"the data has {self.num_classes} class; classification needs at least 2."
             )
         for part in (self.train, self.difficulty, self.test):
-            check_labels(part.labels, self.num_classes)
+            try:
+                check_labels(part.labels, self.num_classes)
+            except ValueError as error:
+                raise UserError(f"the data cannot be used as it is: {error}.") from error
 
     @property
     def num_classes(self) -> int:
@@ -76,22 +79,31 @@ def scale_pixels(images: Tensor, scaling: InputScaling) -> Tensor:
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
-def load_mnist_lt(
+def load_data(
     config: ClassificationConfig, device: torch.device, file: Path | None = None
 ) -> LongTailedData:
-    """MNIST-LT of Sec. 4.1.1: 5000 images of 4 (head) and 9 (tail), 1000 for difficulty, 1600 test.
+    """The configured data set on ``device``.
 
     Args:
-        config: imbalance, split seed and input scaling are used.
+        config: a resolved configuration.
         device: where the images are kept.
-        file: another copy of the digits than the one that comes with the code.
+        file: another copy of the data than the usual one.
 
     Raises:
-        UserError: when the file is missing or damaged, or the imbalance leaves a class empty.
+        UserError: when the data is missing, damaged or does not fit the configuration.
     """
+    match config.dataset:
+        case "mnist-lt":
+            return _load_mnist_lt(config, device, file)
+
+
+def _load_mnist_lt(
+    config: ClassificationConfig, device: torch.device, file: Path | None
+) -> LongTailedData:
+    """MNIST-LT of Sec. 4.1.1: 5000 images of 4 (head) and 9, 1000 for difficulty, 1600 for test."""
     digits = load_digits(file)
-    seed = config.seed if config.split_seed is None else config.split_seed
-    split = split_mnist_lt(digits, config.imbalance, seed)
+    assert config.split_seed is not None  # resolved
+    split = split_mnist_lt(digits, config.imbalance, config.split_seed)
 
     def part(images: Tensor, labels: Tensor, index: Tensor) -> LabelledImages:
         scaled = scale_pixels(images[index], config.input_scaling)

@@ -13,7 +13,7 @@ import torch
 import tyro
 from torch import nn
 
-from classification.data import LabelledImages, LongTailedData, load_mnist_lt
+from classification.data import LabelledImages, LongTailedData, load_data
 from classification.models import make_lenet
 from classification.recipes import ClassificationConfig
 from common.difficulty import class_accuracy
@@ -104,7 +104,7 @@ def main() -> None:
     """Command line."""
     folder = tyro.cli(Arguments).run
     config = read_config(folder)
-    data = load_mnist_lt(config, torch.device("cpu"))
+    data = load_data(config, torch.device("cpu"))
     model = make_model(config, data.num_classes, Streams(config.seed))
     weights = load_weights(folder, model)
     for epoch in ("last", "best"):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from classification.data import load_mnist_lt
+from classification.data import load_data
 from classification.engine import Training
 from classification.evaluate import evaluate
 from classification.recipes import RECIPES, ClassificationConfig, resolved, run_name
@@ -86,9 +86,8 @@ def _begin(config: ClassificationConfig, device: torch.device, file: Path | None
     Raises:
         UserError: when the data or a setting does not allow it.
     """
-    data = load_mnist_lt(config, device, file)
     try:
-        return Training(config, data, device)
+        return Training(config, load_data(config, device, file), device)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
 

@@ -1,10 +1,9 @@
 """A run's folder: who writes in it, its configuration, checkpoint, weights and result record.
 
-Every file is written whole under another name, flushed to the disk and then renamed, so a process
-killed at any moment leaves either the old file or the new one.
+Every file is written with ``common.files``, so a process killed at any moment leaves either the old
+file or the new one.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import io
@@ -22,46 +21,11 @@ from typing import IO, Any, Self
 import torch
 
 from common.errors import UserError, describe_os_error
+from common.files import remove, remove_partial_files, write_atomically
 from common.record import check_record, read_record
 
 CHECKPOINT_FORMAT = 1
-_PARTIAL = ".partial"
 _START_ANEW = "delete it and start the same command again: the run then starts at its first epoch"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, all or nothing.
-
-    Raises:
-        UserError: when there is no room or no permission; ``path`` is then as before.
-    """
-    # The process in the name: two that write the same file do not write into each other's.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        _remove(temporary)
-        raise describe_os_error(error, path) from error
-
-
-def _remove(path: Path) -> None:
-    """Delete a file if it is there and can be deleted."""
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def to_json(value: Any) -> bytes:
@@ -176,7 +140,8 @@ class RunFolder:
             raise describe_os_error(error, self.path) from error
         try:
             self._wait_for_lock(self._lock)
-            self._remove_partial_files()
+            # The lock says that whoever left one is dead.
+            remove_partial_files(self.path)
             self._check_config()
         except BaseException:
             self._lock.close()
@@ -199,11 +164,6 @@ class RunFolder:
         except BlockingIOError:
             print(f"{self.path} is in use by another process; waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-
-    def _remove_partial_files(self) -> None:
-        """Delete what a process killed while writing left behind; the lock says it is dead."""
-        for path in self.path.glob(f".*{_PARTIAL}"):
-            _remove(path)
 
     def _check_config(self) -> None:
         """Write config.json, or compare with the one there."""
@@ -240,7 +200,7 @@ class RunFolder:
         record = read_record(self.record_path)
         self._refuse_other(record["config"], self.record_path)
         # Still there if the process was killed between its last two steps.
-        _remove(self.checkpoint_path)
+        remove(self.checkpoint_path)
         return record
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
@@ -271,7 +231,7 @@ class RunFolder:
         save_tensors(self.weights_path, weights)
         check_record(record, self.record_path)
         write_atomically(self.record_path, to_json(record))
-        _remove(self.checkpoint_path)
+        remove(self.checkpoint_path)
 
 
 def _processor_name() -> str:

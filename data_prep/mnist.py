@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import math
-import os
 import struct
 import zipfile
 import zlib
@@ -28,6 +27,7 @@ import tyro
 from torch import Tensor
 
 from common.errors import UserError, describe_os_error, run_main
+from common.files import write_atomically
 from common.metrics import shot_groups
 from common.streams import stream_seed
 
@@ -366,16 +366,7 @@ def write_arrays(arrays: Mapping[str, Array], out: Path) -> None:
     Raises:
         UserError: ``out`` cannot be written; what stood there before is untouched.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(_pack(arrays))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise describe_os_error(error, out) from error
+    write_atomically(out, _pack(arrays))
 
 
 def _pack(arrays: Mapping[str, Array]) -> bytes:

@@ -97,11 +97,33 @@ def _lenet_ren(num_classes: int) -> nn.Sequential:
 _MAKERS = {"lenet5": _lenet5, "lenet5-1998": _lenet5_1998, "lenet-ren": _lenet_ren}
 
 
-def _fill_weight(weight: Tensor, how: Initialisation, generator: torch.Generator) -> None:
-    if how == "xavier-uniform":
-        nn.init.xavier_uniform_(weight, generator=generator)
+def _torch_bound(module: nn.Conv2d | nn.Linear) -> float:
+    """1 / sqrt(fan_in)."""
+    return float(module.weight[0].numel() ** -0.5)
+
+
+def _fill_weight(
+    module: nn.Conv2d | nn.Linear, how: Initialisation, generator: torch.Generator
+) -> None:
+    bound = _torch_bound(module)
+    match how:
+        case "xavier-uniform":
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        case "truncated-normal":
+            nn.init.trunc_normal_(module.weight, std=0.1, a=-0.2, b=0.2, generator=generator)
+        case "torch-default":
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+
+
+def _fill_bias(
+    module: nn.Conv2d | nn.Linear, how: Initialisation, generator: torch.Generator
+) -> None:
+    assert module.bias is not None
+    if how == "torch-default":
+        bound = _torch_bound(module)
+        nn.init.uniform_(module.bias, -bound, bound, generator=generator)
     else:
-        nn.init.trunc_normal_(weight, std=0.1, a=-0.2, b=0.2, generator=generator)
+        nn.init.zeros_(module.bias)
 
 
 def initialise(model: nn.Module, how: Initialisation, generator: torch.Generator) -> None:
@@ -115,15 +137,10 @@ def initialise(model: nn.Module, how: Initialisation, generator: torch.Generator
         generator: the model's own generator.
     """
     for module in model.modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear) or module.bias is None:
-            continue
-        if how == "torch-default":
-            bound = (module.weight[0].numel()) ** -0.5
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-        else:
-            _fill_weight(module.weight, how, generator)
-            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            _fill_weight(module, how, generator)
+            if module.bias is not None:
+                _fill_bias(module, how, generator)
 
 
 def make_lenet(

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 import classification.train
-from classification.data import LabelledImages, LongTailedData, load_mnist_lt
+from classification.data import LabelledImages, LongTailedData, load_data
 from classification.engine import Training
 from common.difficulty import count_per_class
 from common.errors import run_main
@@ -62,7 +62,7 @@ def _hook(name: str, number: int, what: str) -> None:
 
 
 def _every_tenth(*arguments: Any) -> LongTailedData:
-    data = load_mnist_lt(*arguments)
+    data = load_data(*arguments)
 
     def some(part: LabelledImages) -> LabelledImages:
         return LabelledImages(part.images[::10], part.labels[::10])
@@ -89,7 +89,7 @@ def _carry_out(job: dict[str, Any]) -> int:
     if "limit" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
     if not job.get("whole", False):
-        vars(classification.train)["load_mnist_lt"] = _every_tenth
+        vars(classification.train)["load_data"] = _every_tenth
     if "at" in job:
         name, number = job["at"]
         _hook(name, number, job["what"])

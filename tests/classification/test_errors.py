@@ -172,7 +172,7 @@ def synthetic(labels: list[int], counts: list[int]) -> LongTailedData:
     ("labels", "counts", "words"),
     [
         ([0, 0, 0, 1, 1], [3, 2, 0], "class 2 has no training sample"),
-        ([0, 0, 0, 0, 0], [5], "at least 2 classes, not 1"),
+        ([0, 0, 0, 0, 0], [5], "classification needs at least 2"),
         ([0, 0, 0, 1, 2], [3, 2], "label 2 is outside 0..1"),
         ([0, 0, 0, 1, -1], [3, 2], "label -1 is outside 0..1"),
     ],
@@ -185,8 +185,9 @@ def test_labels_that_cannot_be_learnt(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = synthetic(labels, counts)
-    monkeypatch.setattr(classification.train, "load_mnist_lt", lambda *arguments: data)
+    monkeypatch.setattr(
+        classification.train, "load_data", lambda *arguments: synthetic(labels, counts)
+    )
     monkeypatch.setattr(sys, "argv", ["train", "mnist-lt", "--out", str(tmp_path), *RUN])
     with pytest.raises(SystemExit) as end:
         run_main(classification.train.main)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classification.data import LabelledImages, load_mnist_lt
+from classification.data import LabelledImages, load_data
 from classification.engine import Training
 from classification.methods import make_method
 from classification.recipes import METHODS, ClassificationConfig
@@ -344,7 +344,7 @@ def test_every_option_of_the_data_changes_the_data() -> None:
     usual = config(imbalance=99, seed=0)
 
     def first_images(**changes: object) -> tuple[str, Tensor]:
-        data = load_mnist_lt(replace(usual, **changes), torch.device("cpu"))  # type: ignore[arg-type]
+        data = load_data(replace(usual, **changes), torch.device("cpu"))  # type: ignore[arg-type]
         return data.description["digest"], data.train.images[:50]
 
     digest, images = first_images()

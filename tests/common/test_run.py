@@ -13,7 +13,8 @@ import torch
 
 import common.run as run_module
 from common.errors import UserError
-from common.run import RunFolder, load_tensors, provenance, save_tensors, write_atomically
+from common.files import write_atomically
+from common.run import RunFolder, load_tensors, provenance, save_tensors
 
 CONFIG: dict[str, Any] = {"method": "ce", "learning_rate": 0.001, "tau": None}
 

@@ -1,0 +1,55 @@
+"""Files written whole: all or nothing, whenever the process or the machine stops. Needs no torch.
+
+The content goes to another name, is flushed to the disk and then renamed, so that a process killed
+at any moment leaves either the old file or the new one.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from common.errors import describe_os_error
+
+_PARTIAL: Final = ".partial"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, all or nothing.
+
+    Raises:
+        UserError: when there is no room or no permission; ``path`` is then as before.
+    """
+    # The process in the name: two that write the same file do not write into each other's.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        remove(temporary)
+        raise describe_os_error(error, path) from error
+
+
+def remove(path: Path) -> None:
+    """Delete a file if it is there and can be deleted."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Delete what processes killed while writing left in ``folder``; no other may be writing."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        remove(path)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
