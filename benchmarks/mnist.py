@@ -7,7 +7,8 @@ Prints, from interleaved measurements in one process of one thread, medians and 
   PIL image through ``ToTensor`` and ``Normalize``;
 * the cost of an epoch with CDB-W-CE and CDB-S over cross-entropy;
 * the share of the difficulty pass in an epoch;
-* the speed of each of two runs side by side over one alone.
+* the speed of each of two runs side by side over one alone, and both together over the plain loop
+  with torch's usual number of threads: what the machine does in either way.
 """
 
 import argparse
@@ -115,14 +116,16 @@ def show(label: str, values: list[float], unit: str, target: str) -> None:
     print(f"{label:<58} {middle:8.2f} ({min(values):.2f} .. {max(values):.2f}) {unit:<9} {target}")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of each, interleaved")
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
+def make_jobs(usual_threads: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: an epoch of 50 steps each, and the difficulty pass."""
     stop = StopRequest()
     ce, cdb_w, cdb_s = (new_training(m) for m in ("ce", "cdb-w-ce", "cdb-s"))
+    plain = plain_epoch()
+
+    def plain_with_usual_threads() -> None:
+        torch.set_num_threads(usual_threads)
+        plain()
+        torch.set_num_threads(1)
 
     def whole_epoch(training: Training) -> None:
         training.run_epoch(stop)
@@ -132,14 +135,25 @@ def main() -> None:
         for index in training.method.sampler.draw().split(MNIST_LT.batch_size):
             training.train_step(index)
 
-    work: dict[str, Callable[[], object]] = {
-        "plain": plain_epoch(),
+    return {
+        "plain": plain,
+        "plain, usual threads": plain_with_usual_threads,
         "steps": lambda: steps_alone(ce),
         "ce": lambda: whole_epoch(ce),
         "cdb-w-ce": lambda: whole_epoch(cdb_w),
         "cdb-s": lambda: whole_epoch(cdb_s),
         "pass": lambda: measure(ce.model, ce.data.difficulty, 2),
     }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each, interleaved")
+    rounds = parser.parse_args().rounds
+    usual_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    work = make_jobs(usual_threads)
     for job in work.values():
         job()
     times: dict[str, list[float]] = {name: [] for name in work}
@@ -147,7 +161,13 @@ def main() -> None:
         for name, job in work.items():
             times[name].append(seconds(job))
     report(times)
-    show("each of two runs side by side, of one alone", side_by_side(rounds), "%", "")
+    together = side_by_side(rounds)
+    show("each of two runs side by side, of one alone", together, "%", "")
+    both = [
+        sum(together) / 100 * t / e
+        for t, e in zip(times["plain, usual threads"], times["ce"], strict=True)
+    ]
+    show(f"two of ours over one plain loop of {usual_threads} threads", both, "times", "")
 
 
 def report(times: dict[str, list[float]]) -> None:
@@ -157,7 +177,8 @@ def report(times: dict[str, list[float]]) -> None:
     def ratio(a: str, b: str) -> list[float]:
         return [x / y for x, y in zip(times[a], times[b], strict=True)]
 
-    show("plain DataLoader loop", [steps / t for t in times["plain"]], "steps/s", "")
+    for name in ("plain", "plain, usual threads"):
+        show(f"DataLoader loop, {name}", [steps / t for t in times[name]], "steps/s", "")
     show("ours", [steps / t for t in times["steps"]], "steps/s", "")
     show("ours over the plain loop", ratio("plain", "steps"), "times", "(target: at least 2)")
     for name in ("cdb-w-ce", "cdb-s"):
