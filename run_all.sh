@@ -24,7 +24,8 @@ figures and writes one HTML report. Without a name: $DEFAULT with seed 0, the ma
   --seeds "0 1"    the seeds (default: the experiment's own)
   --out FOLDER     where runs and report go (default: runs)
   --slurm          submit each experiment as one Slurm job array (settings: SBATCH_*)
-  --no-setup       use the Python that is there: PYTHON=..., else .venv, else python3 (conda)
+  --no-setup       use the Python that is there: PYTHON=..., else the active conda environment's,
+                   else .venv, else python3
   -h, --help       this text
   -- OPTION...     further options for each training command, such as -- --epochs 2
 
@@ -85,7 +86,16 @@ choose_smoke() {
   [[ ${#CHOSEN[@]} -gt 0 ]] || mapfile -t CHOSEN < <(names)
   EXTRA=(--epochs 2 "${EXTRA[@]}")
   OUT=$OUT/smoke
-  rm -rf "$OUT"
+  [[ ! -e $OUT || -e $OUT/logs/commands.txt ]] ||
+    fail "the folder $OUT was not made by --smoke; move it away or choose another one with --out."
+  rm -rf "$OUT" 2>/dev/null ||
+    fail "the folder $OUT cannot be emptied; remove it or choose another one with --out."
+}
+
+# Makes the folder of the logs and the file of commands, before anything starts.
+check_out() {
+  { mkdir -p "$OUT/logs" && : >>"$OUT/logs/commands.txt"; } 2>/dev/null ||
+    fail "--out: $OUT/logs cannot be written; change its permissions or choose another folder."
 }
 
 experiment() {
@@ -113,13 +123,16 @@ run_interruptible() {
   return "$code"
 }
 
-# One launcher for all, so that the remaining time is that of the whole job.
-run_experiments() {
-  local name commands=$OUT/logs/commands.txt
-  mkdir -p "$OUT/logs"
+print_all_commands() {
+  local name
   for name in "${CHOSEN[@]}"; do
     experiment "$name" --dry-run
-  done >"$commands"
+  done
+}
+
+# One launcher for all, so that the remaining time is that of the whole job.
+run_experiments() {
+  local commands=$OUT/logs/commands.txt
   echo "Experiments: ${CHOSEN[*]} ($(wc -l <"$commands") runs, ${JOBS:-$CORES} at a time)"
   run_interruptible "$PYTHON" -m common.launch -j "${JOBS:-$CORES}" --logs "$OUT/logs" "$commands"
 }
@@ -138,17 +151,14 @@ if [[ ${#CHOSEN[@]} -eq 0 ]]; then
   CHOSEN=("$DEFAULT")
   SEEDS=${SEEDS:-0}
 fi
-if [[ $SETUP == yes ]]; then
-  bash setup.sh
-  PYTHON=.venv/bin/python
-fi
-choose_python
-export PYTHON
+check_out
+prepare_python "$SETUP"
 check_packages
 if [[ $MODE == slurm ]]; then
   submit_experiments
   exit
 fi
+print_all_commands >"$OUT/logs/commands.txt"
 code=0
 run_experiments || code=$?
 [[ $code -lt 128 ]] || exit "$code"

@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Sets up if needed and runs all tests, two at a time; further arguments go to pytest.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-bash setup.sh
-# Two test processes with one quiet thread each: threads of their own would only slow each other.
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-0}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec .venv/bin/python -m pytest -n 2 "$@"
+# Sets up if needed and runs all tests, two at a time:
+#   ./run_tests.sh [--no-setup] [PYTEST_ARGUMENT...]
+# --no-setup is that of run_all.sh.
+source "$(dirname "${BASH_SOURCE[0]}")/common/experiment.sh"
+
+setup=yes
+if [[ ${1:-} == --no-setup ]]; then
+  setup=no
+  shift
+fi
+prepare_python "$setup"
+exec "$PYTHON" -m pytest -n 2 "$@"

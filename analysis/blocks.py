@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from common.errors import UserError, describe_os_error
+from common.errors import UserError
+from common.files import write_atomically
 
 Maker = Callable[[], str]
 
@@ -92,9 +93,6 @@ def write_pages(root: Path, makers: Mapping[str, Maker]) -> list[Path]:
         text = page.read_text(encoding="utf-8")
         filled = fill(text, makers, page)
         if filled != text:
-            try:
-                page.write_text(filled, encoding="utf-8")
-            except OSError as error:
-                raise describe_os_error(error, page) from error
+            write_atomically(page, filled.encode())
             changed.append(page)
     return changed

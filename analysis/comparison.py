@@ -62,6 +62,18 @@ def extra_cells(table: int, dataset: str, runs: pd.DataFrame) -> list[Cell]:
     return sorted(cell for cell in extras if _home_table(cell[0], dataset) == table)
 
 
+def tables_run(dataset: str, runs: pd.DataFrame) -> list[int]:
+    """The paper's tables with a cell that ``runs`` hold and no earlier table shows."""
+    left = set(cells_of(runs))
+    tables = []
+    for table in tables_of(dataset):
+        shown = {*cells_of(error_table(table, dataset)), *extra_cells(table, dataset, runs)}
+        if left & shown:
+            tables.append(table)
+        left -= shown
+    return tables
+
+
 def paper_summary(table: int, dataset: str, cell: Cell) -> Summary:
     """The paper's mean and spread of one cell, empty where it has none; its n is not given."""
     rows = error_table(table, dataset)

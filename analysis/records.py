@@ -3,7 +3,7 @@
 A *frame* is a pandas DataFrame with one row per run and the columns :data:`COLUMNS`. Errors are
 percent of the test set; ``difficulty_error_*`` are percent of the difficulty set, from its balanced
 accuracy. ``last`` is the last epoch, ``best`` the epoch with the best balanced accuracy on the
-difficulty set. A missing value is NaN.
+difficulty set; ``split`` is the digest of the data split. A missing value is NaN.
 """
 
 import json
@@ -28,11 +28,9 @@ RUNS: Final = Path("runs")
 COLUMNS: Final = (
     "group", "run", "dataset", "method", "variant", "condition", "seed", "epochs",
     "error_last", "error_best", "epoch_best",
-    "difficulty_error_last", "difficulty_error_best", "seconds", "config",
+    "difficulty_error_last", "difficulty_error_best", "seconds", "split", "config",
 )  # fmt: skip
 CELL: Final = ["method", "variant", "condition"]
-# What a run's config may change from seed to seed of one cell without making it another setting.
-_SEED_FIELDS: Final = ("seed", "split_seed")
 
 
 def require_folder(folder: Path, default: Path, option: str) -> Path:
@@ -81,6 +79,7 @@ def _row(record: Record) -> dict[str, Any]:
         "difficulty_error_last": _difficulty_error(last),
         "difficulty_error_best": _difficulty_error(best),
         "seconds": record["provenance"]["seconds"],
+        "split": record["split"]["digest"],
     }
 
 
@@ -89,14 +88,37 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
 
 
+def _group_runs(frame: pd.DataFrame, dataset: str) -> tuple[pd.DataFrame, int]:
+    """The runs of the group named like the dataset, and how many epochs most of them have."""
+    rows = frame[(frame["group"] == dataset) & (frame["dataset"] == dataset)]
+    counts = Counter(rows["epochs"])
+    return rows, max(counts, key=lambda epochs: (counts[epochs], epochs), default=0)
+
+
 def experiment_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Keep the runs of the paper's experiment on ``dataset``.
 
-    These are the runs of the group named like the dataset (other groups hold other settings), of
-    the longest schedule found there (a shortened trial run is not the experiment).
+    These are the runs of the group named like the dataset (other groups hold other settings) that
+    have as many epochs as most there, of equally frequent numbers the larger: a shortened trial run
+    is not the experiment. :func:`left_out` names the others.
     """
-    rows = frame[(frame["group"] == dataset) & (frame["dataset"] == dataset)]
-    return rows[rows["epochs"] == rows["epochs"].max()]
+    rows, epochs = _group_runs(frame, dataset)
+    return rows[rows["epochs"] == epochs]
+
+
+def _other_schedules(frame: pd.DataFrame, dataset: str) -> list[str]:
+    rows, usual = _group_runs(frame, dataset)
+    sentences = []
+    for epochs, runs in rows[rows["epochs"] != usual].groupby("epochs"):
+        names = ", ".join(runs["run"].iloc[:3]) + (", ..." if len(runs) > 3 else "")
+        verb = "has" if len(runs) == 1 else "have"
+        sentences.append(f"{names} {verb} {epochs} epochs, where most runs have {usual}")
+    return sentences
+
+
+def left_out(frame: pd.DataFrame, dataset: str) -> list[str]:
+    """One sentence per reason why runs of the dataset's group do not stand beside the paper's."""
+    return _other_schedules(frame, dataset) + mixed_settings(experiment_runs(frame, dataset))
 
 
 def paper_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -109,7 +131,7 @@ def paper_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
         UserError: when two such runs have the same method, variant, condition and seed.
     """
     rows = experiment_runs(frame, dataset)
-    keys = rows.assign(setting=rows["config"].map(_setting))[[*CELL, "setting"]]
+    keys = rows.assign(setting=rows["config"].map(_setting_text))[[*CELL, "setting"]]
     chosen: set[tuple[str, ...]] = set()
     for cell, runs in keys.groupby(CELL, sort=False):
         chosen.add((*cell, Counter(runs["setting"]).most_common(1)[0][0]))
@@ -124,9 +146,18 @@ def paper_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return rows
 
 
-def _setting(config: dict[str, Any]) -> str:
-    kept = {name: value for name, value in config.items() if name not in _SEED_FIELDS}
-    return json.dumps(kept, sort_keys=True, default=str)
+def _setting(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what varies from run to run of one cell.
+
+    That is the seed, and the split's seed where it follows the seed; a split of its own is another
+    setting.
+    """
+    usual = {"seed": config.get("seed"), "split_seed": config.get("seed")}
+    return {k: v for k, v in config.items() if k not in usual or v != usual[k]}
+
+
+def _setting_text(config: dict[str, Any]) -> str:
+    return json.dumps(_setting(config), sort_keys=True, default=str)
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
@@ -143,12 +174,12 @@ def mixed_settings(rows: pd.DataFrame) -> list[str]:
     """
     sentences = []
     for cell, runs in rows.groupby(CELL, sort=False):
-        configs = list(runs["config"])
-        odd = [c for c in configs[1:] if _setting(c) != _setting(configs[0])]
+        first, *others = map(_setting, runs["config"])
+        odd = [setting for setting in others if setting != first]
         if odd:
-            fields = set(config_differences(configs[0], odd[0])) - set(_SEED_FIELDS)
+            fields = ", ".join(config_differences(first, odd[0]))
             name = " ".join(part for part in cell if part)
-            sentences.append(f"the runs of {name} differ in {', '.join(sorted(fields))}")
+            sentences.append(f"the runs of {name} differ in {fields}")
     return sentences
 
 

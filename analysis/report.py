@@ -17,7 +17,13 @@ import tyro
 from matplotlib.figure import Figure
 
 from analysis.claims import claims_grid, count_verdicts
-from analysis.comparison import SHORT_NAMES, comparison_grid, readings_grid, tables_of
+from analysis.comparison import (
+    SHORT_NAMES,
+    comparison_grid,
+    readings_grid,
+    tables_of,
+    tables_run,
+)
 from analysis.figures.__main__ import course_figures, paper_figures, result_figures
 from analysis.figures.run_course import first_seeds
 from analysis.figures.style import as_data_url, styled
@@ -26,9 +32,9 @@ from analysis.records import (
     RESULTS,
     RUNS,
     Record,
-    experiment_runs,
+    left_out,
     local_records,
-    mixed_settings,
+    paper_runs,
     published_records,
     require_folder,
     to_frame,
@@ -37,6 +43,7 @@ from analysis.reproduction import count_outcomes, reproduction_grid
 from analysis.tables import console, datasets_run
 from analysis.words import number
 from common.errors import describe_os_error, run_main
+from common.files import write_atomically
 
 CAPTIONS = {
     "fig2": "The paper's Fig. 2: weight of a class over its accuracy, for the fixed τ of Table 2.",
@@ -48,7 +55,7 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Print Table 1 beside the paper's and write the report."""
+    """Print the tables that were run here beside the paper's and write the report."""
 
     runs: Path = RUNS
     """Folder of this machine's runs."""
@@ -78,15 +85,28 @@ class Material:
         return datasets_run(self.published_frame, self.local_frame)
 
 
-def comparison_grids(material: Material, tables: Iterable[int] | None = None) -> list[Grid]:
-    """The paper's tables beside the published runs and, when there are any, this machine's."""
+def comparison_grids(material: Material, tables: Callable[[str], Iterable[int]]) -> list[Grid]:
+    """The paper's tables beside the published runs and, when there are any, this machine's.
+
+    Args:
+        material: the runs.
+        tables: for a dataset, the numbers of the tables wanted.
+    """
     local = material.local_frame if material.local else None
-    grids = []
-    for dataset in material.datasets:
-        for table in tables_of(dataset) if tables is None else tables:
-            name = f"{dataset}-table-{table}"
-            grids.append(comparison_grid(name, table, dataset, material.published_frame, local))
-    return grids
+    return [
+        comparison_grid(f"{d}-table-{table}", table, d, material.published_frame, local)
+        for d in material.datasets
+        for table in tables(d)
+    ]
+
+
+def local_tables(material: Material) -> list[Grid]:
+    """The tables for which this machine has runs; Table 1 if there is none."""
+
+    def tables(dataset: str) -> list[int]:
+        return tables_run(dataset, paper_runs(material.local_frame, dataset))
+
+    return comparison_grids(material, tables) or comparison_grids(material, lambda _: [1])
 
 
 def _readings(material: Material) -> list[Grid]:
@@ -96,14 +116,14 @@ def _readings(material: Material) -> list[Grid]:
 
 
 def _warnings(material: Material) -> list[str]:
-    """Cells whose runs differ in more than the seed, so that some are left out."""
+    """Which runs of a group do not stand beside the paper's, and why."""
     sentences = []
     frames = {"Published": material.published_frame, "This machine": material.local_frame}
     for owner, frame in frames.items():
         for dataset in material.datasets:
-            found = mixed_settings(experiment_runs(frame, dataset))
             sentences += [
-                f"{owner}: {sentence}; the most frequent one counts." for sentence in found
+                f"{owner}: {sentence}; only the most frequent kind counts."
+                for sentence in left_out(frame, dataset)
             ]
     return sentences
 
@@ -167,7 +187,7 @@ def context(material: Material) -> dict[str, Any]:
         "local": len(material.local),
         "warnings": _warnings(material),
         "runs": _runs_grid(material),
-        "tables": comparison_grids(material),
+        "tables": comparison_grids(material, tables_of),
         "readings": _readings(material),
         "claims": claims,
         "claims_from": "the published records" if from_published else "this machine's runs",
@@ -199,18 +219,16 @@ def write_report(page: str, folder: Path) -> Path:
         UserError: when the folder cannot be written or is full.
     """
     path = folder / "index.html"
-    part = path.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
     except OSError as error:
-        raise describe_os_error(error, path) from error
+        raise describe_os_error(error, folder) from error
+    write_atomically(path, page.encode())
     return path
 
 
 def main(options: Options) -> None:
-    """Print Table 1, then write the page.
+    """Print the tables this machine has runs for, then write the page.
 
     Raises:
         UserError: for a folder that does not exist or cannot be written, or a damaged record.
@@ -219,8 +237,10 @@ def main(options: Options) -> None:
     local = local_records(require_folder(options.runs, RUNS, "--runs"))
     material = Material(published, local)
     screen = console()
-    for grid in comparison_grids(material, tables=[1]):
+    for grid in local_tables(material):
         screen.print(grid.to_terminal(), "")
+    for sentence in _warnings(material):
+        print(f"Note: {sentence}")
     path = write_report(render(material), options.out)
     print(f"Report: {path} ({len(local)} runs of this machine, {len(published)} published)")
 

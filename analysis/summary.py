@@ -47,14 +47,14 @@ def summarize(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference a - b, paired by seed, with its 95 % t-interval.
+    """Mean difference a - b, paired by seed and split, with its 95 % t-interval.
 
     Attributes:
         label: what is subtracted from what.
         mean: in the unit of the values (points of error).
         low: lower end; NaN for a single pair.
         high: upper end; NaN for a single pair.
-        n: pairs, that is seeds that both have.
+        n: pairs, that is seeds that both have on the same split.
     """
 
     label: str
@@ -90,18 +90,18 @@ def difference_of(label: str, pairs: Sequence[float], confidence: float = 0.95) 
 def errors_by_seed(
     rows: pd.DataFrame, method: str, variant: str, condition: str, column: str
 ) -> pd.Series:
-    """One cell's values of ``column``, indexed by seed; empty when the cell was not run."""
+    """One cell's values of ``column``, indexed by seed and split; empty when it was not run."""
     chosen = rows[
         (rows["method"] == method) & (rows["variant"] == variant) & (rows["condition"] == condition)
     ]
-    return chosen.set_index("seed")[column].dropna()
+    return chosen.set_index(["seed", "split"])[column].dropna()
 
 
 def paired_difference(label: str, first: pd.Series, second: pd.Series) -> Difference | None:
-    """First minus second over the seeds that both have; None when there is no such seed.
+    """First minus second over what both have; None when they have nothing in common.
 
-    The same seed is the same split of the data, so the pairing removes the split's part of the
-    spread.
+    Both are indexed by seed and split (:func:`errors_by_seed`): the same data in both runs, so the
+    pairing removes the split's part of the spread.
     """
     pairs = (first - second).dropna()
     return difference_of(label, list(pairs)) if len(pairs) else None

@@ -23,8 +23,7 @@ from analysis.comparison import SHORT_NAMES, comparison_grid, readings_grid, tab
 from analysis.grid import Grid
 from analysis.records import (
     RESULTS,
-    experiment_runs,
-    mixed_settings,
+    left_out,
     published_records,
     require_folder,
     to_frame,
@@ -68,13 +67,13 @@ def datasets_run(*frames: pd.DataFrame) -> list[str]:
 
 
 def check_settings(frame: pd.DataFrame) -> None:
-    """Refuse published runs whose cells mix settings.
+    """Refuse published runs of mixed lengths, or whose cells mix settings.
 
     Raises:
-        UserError: naming the first such cell and the config fields that differ.
+        UserError: naming the first such runs, or the cell and the config fields that differ.
     """
     for dataset in SHORT_NAMES.values():
-        for sentence in mixed_settings(experiment_runs(frame, dataset)):
+        for sentence in left_out(frame, dataset):
             raise UserError(
                 f"In group {dataset} {sentence}; publish runs of one setting, or give the others "
                 "a group of their own."

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 from classification.data import load_data
 from classification.engine import Training

@@ -1,4 +1,5 @@
-# What every experiment script shares; see classification/experiments/mnist_table1.sh for its use:
+# What every experiment script shares, and run_all.sh, run_tests.sh and .ci/run with them; see
+# classification/experiments/mnist_table1.sh for its use:
 #
 #   SEEDS=${SEEDS:-"0 1 2"}       the default seeds, before parse_arguments
 #   parse_arguments "$@"
@@ -18,10 +19,6 @@ OUT=runs
 EXTRA=()
 COMMANDS=()
 CORES=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc would count these, not the cores
-
-# A waiting OpenMP thread that spins slows the run beside it 4-8 times; one thread a run is fastest.
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-0}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 print_usage() {
   cat <<USAGE
@@ -48,7 +45,9 @@ fail() {
 
 # nearest WORD CHOICE... prints a half-sentence that names the closest choice, if one is close.
 nearest() {
-  "$(command -v python3.11 python3.12 python3 python | head -n 1)" - "$@" 2>/dev/null <<'PYTHON' || true
+  local python
+  python=$(command -v python3.11 python3.12 python3 python | head -n 1)
+  "$python" - "$@" 2>/dev/null <<'PYTHON' || true
 import difflib, sys
 found = difflib.get_close_matches(sys.argv[1], sys.argv[2:], n=1, cutoff=0.5)
 print(f" (did you mean {found[0]}?)" if found else "")
@@ -75,7 +74,19 @@ absolute() {
   esac
 }
 
-# The user's PYTHON, else the checkout's own environment, else python3 (such as conda's).
+# prepare_python SETUP: sets up (yes), or with --no-setup (no) takes the Python that is there.
+prepare_python() {
+  if [[ $1 == yes ]]; then
+    bash setup.sh
+    PYTHON=.venv/bin/python
+  elif [[ -n ${CONDA_PREFIX:-} ]]; then
+    PYTHON=${PYTHON:-$CONDA_PREFIX/bin/python} # a .venv from earlier must not hide it
+  fi
+  choose_python
+  export PYTHON
+}
+
+# The user's PYTHON, else the checkout's own environment, else python3.
 choose_python() {
   if [[ -z ${PYTHON:-} ]]; then
     PYTHON=python3
@@ -112,7 +123,8 @@ run() {
 
 check_packages() {
   "$PYTHON" -c 'from importlib.util import find_spec as f; exit(not (f("torch") and f("rich")))' ||
-    fail "$PYTHON has no torch or no rich; run ./setup.sh once, or name another Python with PYTHON=..."
+    fail "$PYTHON has no torch or no rich; run ./setup.sh once, or name another Python with" \
+      "PYTHON=..."
 }
 
 print_commands() { printf '%s\n' "${COMMANDS[@]}"; }
@@ -121,9 +133,9 @@ print_commands() { printf '%s\n' "${COMMANDS[@]}"; }
 submit() {
   command -v sbatch >/dev/null ||
     fail "sbatch was not found; --slurm works where Slurm is installed (without it: -j N)."
-  mkdir -p "$OUT/slurm"
   local file
-  file=$(mktemp "$OUT/slurm/$EXPERIMENT-XXXXXX.txt")
+  { mkdir -p "$OUT/slurm" && file=$(mktemp "$OUT/slurm/$EXPERIMENT-XXXXXX.txt"); } 2>/dev/null ||
+    fail "--out: $OUT/slurm cannot be written; change its permissions or choose another folder."
   print_commands >"$file"
   sbatch --job-name="$EXPERIMENT" --array="1-${#COMMANDS[@]}${JOBS:+%$JOBS}" --requeue \
     --chdir="$PWD" --output="${file%.txt}-%a.log" --open-mode=append \

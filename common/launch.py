@@ -221,8 +221,11 @@ def describe_seconds(seconds: float) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a run: one quiet thread each, and output that is written at once."""
-    settings = {"GOMP_SPINCOUNT": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    """The environment of a run: one thread each, and output that is written at once.
+
+    Our own GOMP_SPINCOUNT, which ``common`` has set, passes on to the runs.
+    """
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return settings | dict(os.environ)
 
 

@@ -7,18 +7,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
+
+from classification.recipes import MNIST_LT, ClassificationConfig, run_name
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(ROOT.glob("*/experiments/*.sh"))
 RUNNABLE = [ROOT / name for name in ("setup.sh", "run_all.sh", "run_tests.sh", ".ci/run")]
+READINGS = ROOT / "classification/experiments/mnist_readings.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
 TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
 TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
 
-CHANGES = ("SEEDS", "IMBALANCES", "TAUS", "PYTHON")  # what would change the scripts
+# What would change the scripts.
+CHANGES = ("SEEDS", "IMBALANCES", "TAUS", "READINGS", "PYTHON", "CONDA_PREFIX")
+
+# The values that each option of a training command may have.
+CHOICES = {name: get_args(hint) for name, hint in get_type_hints(ClassificationConfig).items()}
 
 # Stands in for the environment's Python: runs the launcher, notes everything else.
 FAKE_PYTHON = f"""#!/usr/bin/env bash
@@ -113,7 +122,7 @@ def test_script_is_valid_bash(script: Path) -> None:
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
 def test_experiment_states_what_it_is_and_costs(script: Path) -> None:
     assert header(script, "Experiment").startswith(script.stem + " - ")
-    assert header(script, "Paper").startswith(("Table ", "Figure "))
+    assert header(script, "Paper").startswith(("Table ", "Figure ", "Sec. "))
     assert header(script, "Data")
     cost = header(script, "Cost")
     assert any(character.isdigit() for character in cost), "the cost is a measured number"
@@ -134,8 +143,8 @@ def option(words: list[str], name: str) -> str:
 
 @pytest.mark.parametrize(
     ("script", "runs"),
-    [(TABLE1, 9 * 2 * 5), (TABLE2, 11 * 2 * 3), (TABLE3, 11 * 2 * 3)],
-    ids=["table1", "table2", "table3"],
+    [(READINGS, 16 * 2 * 3), (TABLE1, 9 * 2 * 5), (TABLE2, 11 * 2 * 3), (TABLE3, 11 * 2 * 3)],
+    ids=["readings", "table1", "table2", "table3"],
 )
 def test_dry_run_prints_every_run_once(script: Path, runs: int) -> None:
     commands = dry_run(script)
@@ -159,6 +168,43 @@ def test_tables_2_and_3_sweep_tau(script: Path, method: str) -> None:
     dynamic = ["linear", "polynomial", "logarithmic", "sigmoid", "sigmoid-accv", "sigmoid-code"]
     assert {option(words, "--tau") for words in commands} == {*fixed, *dynamic}
     assert {option(words, "--method") for words in commands} == {method}
+
+
+OPEN_POINTS = ("--architecture", "--initialisation", "--input-scaling", "--loss-reduction")
+
+
+def test_readings_name_every_open_point_in_a_group_of_their_own() -> None:
+    commands = dry_run(READINGS)
+    values = [{option(words, name) for words in commands} for name in OPEN_POINTS]
+    assert values == [
+        {"lenet5", "lenet5-1998", "lenet-ren"},
+        {"torch-default", "xavier-uniform", "truncated-normal"},
+        {"raw", "unit", "standardise"},
+        {"batch-size", "sum"},
+    ]
+    assert {option(words, "--group") for words in commands} == {"mnist-lt-readings"}
+    assert {option(words, "--method") for words in commands} == {"ce", "cdb-w-ce"}
+
+
+def test_every_reading_is_a_configuration_of_its_own() -> None:
+    commands = dry_run(READINGS, "--seeds", "0", IMBALANCES="99")
+    fields = [name.removeprefix("--").replace("-", "_") for name in ("--method", *OPEN_POINTS)]
+    runs = set()
+    for words in commands:
+        values = [option(words, "--" + field.replace("_", "-")) for field in fields]
+        assert all(v in CHOICES[f] for f, v in zip(fields, values, strict=True)), values
+        config: dict[str, Any] = dict(zip(fields, values, strict=True))
+        runs.add(run_name(replace(MNIST_LT, **config)))
+    assert len(runs) == len(commands) == 16
+
+
+def test_readings_can_be_picked_from_the_table() -> None:
+    commands = dry_run(READINGS, SEEDS="0", READINGS="lenet-ren|cdb-w-ce")
+    assert {(option(w, "--architecture"), option(w, "--method")) for w in commands} == {
+        ("lenet-ren", "ce"),
+        ("lenet5", "cdb-w-ce"),
+    }
+    assert len(commands) == 2 * 2
 
 
 def test_seeds_folder_and_training_options_reach_every_command(tmp_path: Path) -> None:
@@ -250,6 +296,17 @@ def test_slurm_without_sbatch_is_one_sentence(tmp_path: Path) -> None:
     assert_one_sentence(result, "sbatch", "-j N")
 
 
+def test_folder_that_slurm_cannot_write_is_one_sentence(tmp_path: Path) -> None:
+    write_program(tmp_path / "bin/sbatch", FAKE_SBATCH)
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    (tmp_path / "out").write_text("a file in the way")
+    result = call(
+        TABLE1, "--slurm", "--out", str(tmp_path / "out"), PYTHON=str(python),
+        PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    )  # fmt: skip
+    assert_one_sentence(result, "--out", str(tmp_path / "out"))
+
+
 # ---- run_all.sh
 
 
@@ -293,7 +350,7 @@ def run_all(
         ROOT / "run_all.sh", "--no-setup", "--out", str(tmp_path / "out"), *arguments,
         PYTHON=str(python), CALLS=str(calls), **environment,
     )  # fmt: skip
-    return result, calls.read_text().splitlines()
+    return result, calls.read_text().splitlines() if calls.exists() else []
 
 
 def test_default_job_is_table_1_with_seed_0_then_the_report(tmp_path: Path) -> None:
@@ -315,8 +372,9 @@ def test_named_experiment_has_its_own_seeds(tmp_path: Path) -> None:
 
 def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     left_over = tmp_path / "out/smoke/mnist-lt/x/record.json"
+    commands = tmp_path / "out/smoke/logs/commands.txt"
     real = tmp_path / "out/mnist-lt/x/record.json"
-    for file in (left_over, real):
+    for file in (left_over, commands, real):
         file.parent.mkdir(parents=True)
         file.touch()
     result, calls = run_all(tmp_path, "--smoke", "-j", "4")
@@ -324,9 +382,46 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert not left_over.exists()
     assert real.exists()
     trained = [line for line in calls if "classification.train" in line]
-    assert len(trained) == 9 + 3 + 3
+    assert len(trained) == 2 + 9 + 3 + 3
     assert all(f"--out {tmp_path}/out/smoke --epochs 2" in line for line in trained)
     assert calls[-1].startswith("-m analysis.report")
+
+
+def test_smoke_leaves_a_folder_alone_that_it_did_not_make(tmp_path: Path) -> None:
+    own = tmp_path / "out/smoke/mine.txt"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    result, calls = run_all(tmp_path, "--smoke")
+    assert_one_sentence(result, str(own.parent), "--out")
+    assert own.exists()
+    assert calls == []
+
+
+@pytest.mark.parametrize("in_the_way", ["out", "out/logs", "out/logs/commands.txt/folder"])
+def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, in_the_way: str) -> None:
+    (tmp_path / in_the_way).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / in_the_way).write_text("a file in the way")
+    result, calls = run_all(tmp_path)
+    assert_one_sentence(result, "--out", str(tmp_path / "out"))
+    assert calls == []
+
+
+def test_experiment_that_cannot_list_its_runs_stops_the_job(tmp_path: Path) -> None:
+    for name in ("run_all.sh", "common/experiment.sh"):
+        copy = tmp_path / "checkout" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy)
+    experiments = tmp_path / "checkout/classification/experiments"
+    write_program(experiments / "bad.sh", "echo 'error: no list' >&2; exit 3\n")
+    write_program(experiments / "good.sh", "echo $PYTHON -m classification.train\n")
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    calls = tmp_path / "calls"
+    result = call(
+        tmp_path / "checkout/run_all.sh", "--no-setup", "bad", "good",
+        PYTHON=str(python), CALLS=str(calls),
+    )  # fmt: skip
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "error: no list\n")
+    assert not calls.exists()
 
 
 def test_failed_run_is_reported_after_the_report(tmp_path: Path) -> None:
@@ -366,6 +461,61 @@ def processes_with(setting: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+# ---- which Python
+
+
+@pytest.fixture
+def pythons(tmp_path: Path) -> Path:
+    """A checkout with a .venv, a conda environment and another Python: each tells its name."""
+    for name in ("run_all.sh", "run_tests.sh", ".ci/run", "common/experiment.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    write_program(tmp_path / "classification/experiments/mnist_table1.sh", "echo true\n")
+    write_program(tmp_path / "setup.sh", 'echo "set-up" >>"$CALLS"\n')
+    write_program(tmp_path / ".venv/bin/uv", "#!/bin/sh\n")
+    for name in (".venv", "conda", "own"):
+        tell = f'#!/bin/sh\ncase $1 in -c) ;; *) echo "{name} $*" >>"$CALLS" ;; esac\n'
+        write_program(tmp_path / name / "bin/python", tell)
+    return tmp_path
+
+
+def used_python(
+    pythons: Path, script: str, *arguments: str, own: bool = False, conda: bool = True
+) -> set[str]:
+    calls = pythons / "calls"
+    environment = {"CALLS": str(calls)}
+    environment |= {"CONDA_PREFIX": str(pythons / "conda")} if conda else {}
+    environment |= {"PYTHON": str(pythons / "own/bin/python")} if own else {}
+    result = call(pythons / script, *arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    return {line.split()[0] for line in calls.read_text().splitlines()}
+
+
+@pytest.mark.parametrize("script", ["run_all.sh", "run_tests.sh", ".ci/run"])
+def test_no_setup_prefers_the_users_python_then_condas_then_venv(
+    pythons: Path, script: str
+) -> None:
+    assert used_python(pythons, script, "--no-setup", conda=False) == {".venv"}
+    (pythons / "calls").unlink()
+    assert used_python(pythons, script, "--no-setup") == {"conda"}
+    (pythons / "calls").unlink()
+    assert used_python(pythons, script, "--no-setup", own=True) == {"own"}
+
+
+@pytest.mark.parametrize("script", ["run_all.sh", "run_tests.sh", ".ci/run"])
+def test_with_setup_the_python_is_the_one_set_up(pythons: Path, script: str) -> None:
+    assert used_python(pythons, script, own=True) == {"set-up", ".venv"}
+
+
+def test_tests_get_the_further_arguments(pythons: Path) -> None:
+    used_python(pythons, "run_tests.sh", "--no-setup", "-x", "tests/test a.py")
+    assert (pythons / "calls").read_text() == "conda -m pytest -n 2 -x tests/test a.py\n"
+
+
+def test_wrong_option_of_the_checks_is_one_sentence(pythons: Path) -> None:
+    assert_one_sentence(call(pythons / ".ci/run", "--no-set-up"), "--no-setup")
 
 
 # ---- setup.sh

@@ -7,6 +7,7 @@ import math
 from typing import Any, Final
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,13 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.style import CYCLE, GREY, panels
 from analysis.records import Record
 from analysis.words import dataset_name, run_name
+from common.metrics import shot_groups
 
 # Up to this many classes each has a line; above, a median and quartiles per shot group.
 MAX_LINES: Final = 10
 # Up to this many epochs are marked by points.
 SHORT_RUN: Final = 5
-# The paper's groups (Sec. 4.1.6), by the number of training samples of a class.
-SHOTS: Final = {"many-shot": (101, math.inf), "medium-shot": (21, 100), "few-shot": (0, 20)}
 _DASHES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -43,21 +43,13 @@ def _lines(axes: Axes, epochs: np.ndarray, values: np.ndarray, names: list[str])
         )  # fmt: skip
 
 
-def shot_groups(train_counts: list[int]) -> dict[str, np.ndarray]:
-    """Class indices of each shot group that has a class; a class without samples is few-shot."""
-    counts = np.asarray(train_counts)
-    groups = {
-        name: np.flatnonzero((counts >= low) & (counts <= high))
-        for name, (low, high) in SHOTS.items()
-    }
-    return {name: classes for name, classes in groups.items() if classes.size}
-
-
 def _bands(axes: Axes, epochs: np.ndarray, values: np.ndarray, counts: list[int]) -> None:
-    for index, (name, classes) in enumerate(shot_groups(counts).items()):
-        low, middle, high = np.nanquantile(values[:, classes], (0.25, 0.5, 0.75), axis=1)
+    for index, (name, mask) in enumerate(shot_groups(torch.tensor(counts)).items()):
+        if not mask.any():
+            continue
+        low, middle, high = np.nanquantile(values[:, mask.numpy()], (0.25, 0.5, 0.75), axis=1)
         colour, dashes = CYCLE[index], _DASHES[index]
-        label = f"{name}, {classes.size} classes (median, quartiles)"
+        label = f"{name}-shot, {int(mask.sum())} classes (median, quartiles)"
         axes.plot(epochs, middle, color=colour, linestyle=dashes, label=label)
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
 

@@ -89,13 +89,15 @@ def test_many_classes_are_drawn_as_bands_per_shot_group(many_classes):
     accuracy = figure.axes[1]
     assert len(accuracy.collections) == 3
     assert accuracy.lines[0].get_ydata()[0] == pytest.approx(4.5 / 30)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    names = [f"{name}-shot, 10 classes (median, quartiles)" for name in ("many", "medium", "few")]
+    assert labels[:3] == names
 
 
-def test_shot_groups_follow_the_papers_bounds():
-    groups = run_course.shot_groups([101, 100, 21, 20, 0])
-    found = {name: classes.tolist() for name, classes in groups.items()}
-    assert found == {"many-shot": [0], "medium-shot": [1, 2], "few-shot": [3, 4]}
-    assert "few-shot" not in run_course.shot_groups([500, 50])
+def test_shot_group_without_a_class_has_no_band(many_classes):
+    many_classes["split"]["train"] = [200] * 15 + [5] * 15
+    figure = styled(lambda: run_course.draw(many_classes))
+    assert len(figure.axes[1].collections) == 2
 
 
 def test_unmeasured_classes_leave_gaps(make_record):

@@ -6,6 +6,7 @@ import pytest
 from analysis.records import (
     RUNS,
     config_differences,
+    left_out,
     local_records,
     mixed_settings,
     paper_claims,
@@ -37,9 +38,18 @@ def test_only_the_group_named_like_the_dataset_stands_beside_the_paper(make_reco
     assert list(paper_runs(frame, "mnist-lt")["error_last"]) == [8.0]
 
 
-def test_shortened_trial_runs_do_not_enter_the_table(make_record):
-    frame = to_frame([make_record(seed=0, epochs=4), make_record(seed=1, epochs=2, error=50.0)])
-    assert list(paper_runs(frame, "mnist-lt")["seed"]) == [0]
+@pytest.mark.parametrize("odd", [2, 9])
+def test_shortened_and_prolonged_trial_runs_do_not_enter_the_table_and_are_named(make_record, odd):
+    usual = [make_record(seed=0), make_record("eql", seed=0)]
+    frame = to_frame([*usual, make_record(seed=1, epochs=odd, error=50.0)])
+    assert list(paper_runs(frame, "mnist-lt")["seed"]) == [0, 0]
+    (sentence,) = left_out(frame, "mnist-lt")
+    assert sentence == f"ce_imbalance-99_seed-1 has {odd} epochs, where most runs have 4"
+
+
+def test_of_equally_many_runs_the_longer_ones_enter_the_table(make_record):
+    frame = to_frame([make_record(seed=0, epochs=2), make_record(seed=1, epochs=4)])
+    assert list(paper_runs(frame, "mnist-lt")["seed"]) == [1]
 
 
 def test_two_records_of_one_cell_and_seed_are_refused(make_record):
@@ -72,6 +82,14 @@ def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_named(make_recor
     (sentence,) = mixed_settings(to_frame([*same, other]))
     assert "ce 99" in sentence
     assert "learning_rate" in sentence
+
+
+def test_a_split_that_does_not_follow_the_seed_is_another_setting(make_record):
+    same = [make_record(seed=0), make_record(seed=1)]
+    fixed = make_record(seed=2, config={"split_seed": 0})
+    (sentence,) = mixed_settings(to_frame([*same, fixed]))
+    assert sentence == "the runs of ce 99 differ in split_seed"
+    assert list(paper_runs(to_frame([*same, fixed]), "mnist-lt")["seed"]) == [0, 1]
 
 
 def test_config_differences_name_changed_and_absent_fields():

@@ -41,6 +41,44 @@ def test_report_is_one_page_with_numbers_and_figures_and_no_address(
     assert "index.html" in out
 
 
+@pytest.mark.parametrize(
+    ("cell", "tables"),
+    [
+        (("ce", ""), [1]),
+        (("cdb-w-ce", "tau=sigmoid"), [1]),
+        (("cdb-w-ce", "tau=0.5"), [2]),
+        (("cdb-s", "tau=linear"), [3]),
+        # Not in the paper: below the sweep of its method.
+        (("cdb-s", "tau=sigmoid-code"), [3]),
+    ],
+)
+def test_terminal_shows_the_tables_this_machine_has_runs_for(
+    no_figures, tmp_path, make_record, publish, finish, capsys, cell, tables
+):
+    runs = finish(make_record(*cell))
+    main(Options(runs=runs, results=publish(make_record("eql")), out=tmp_path / "report"))
+    out = capsys.readouterr().out
+    assert [table for table in (1, 2, 3) if f"Table {table}, MNIST-LT" in out] == tables
+
+
+def test_terminal_shows_table_1_without_runs_of_this_machine(
+    no_figures, tmp_path, make_record, publish, finish, capsys
+):
+    results = publish(make_record("cdb-s", "tau=linear"))
+    main(Options(runs=finish(), results=results, out=tmp_path / "report"))
+    out = capsys.readouterr().out
+    assert [table for table in (1, 2, 3) if f"Table {table}, MNIST-LT" in out] == [1]
+
+
+def test_terminal_names_runs_that_are_left_out(
+    no_figures, tmp_path, make_record, publish, finish, capsys
+):
+    runs = finish(make_record(seed=0), make_record(seed=1), make_record(seed=2, epochs=2))
+    main(Options(runs=runs, results=publish(), out=tmp_path / "report"))
+    out = capsys.readouterr().out
+    assert "Note: This machine: ce_imbalance-99_seed-2 has 2 epochs, where most runs have 4" in out
+
+
 def test_report_without_any_run_holds_the_papers_numbers(no_figures):
     page = render(Material([], []))
     assert "No run is recorded yet" in page

@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +107,22 @@ def test_published_runs_of_mixed_settings_are_refused(publish, make_record):
     results = publish(make_record(seed=0), make_record(seed=1, config={"learning_rate": 0.1}))
     with pytest.raises(UserError, match="learning_rate"):
         main(Options(results=results))
+
+
+def test_published_runs_of_mixed_lengths_are_refused(publish, make_record):
+    results = publish(make_record(seed=0), make_record(seed=1), make_record(seed=2, epochs=2))
+    with pytest.raises(UserError, match="seed-2 has 2 epochs, where most runs have 4"):
+        main(Options(results=results))
+
+
+def test_a_full_disk_leaves_the_page_as_it_was(repository, publish, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No room left"):
+        main(Options(results=publish(), root=repository, write=True))
+    assert (repository / "README.md").read_text(encoding="utf-8") == PAGE
 
 
 def test_printed_tables_hold_paper_and_ours(publish, make_record, capsys):

@@ -374,14 +374,23 @@ def test_plain_line_comes_every_ten_seconds(
 # ---- surroundings
 
 
+@pytest.mark.parametrize(("users", "expected"), [({}, "0 1"), ({"GOMP_SPINCOUNT": "7"}, "7 1")])
 def test_runs_get_one_quiet_thread_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: dict[str, str], expected: str
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    for name in ("GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in users.items():
+        monkeypatch.setenv(name, value)
+    run_launcher(tmp_path, ["sh -c 'echo $GOMP_SPINCOUNT $OMP_NUM_THREADS'"])
+    (log,) = (tmp_path / "logs").iterdir()
+    assert log.read_text().splitlines()[1] == expected
+
+
+def test_environment_of_the_user_reaches_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     environment = child_environment()
-    assert environment["OMP_NUM_THREADS"] == "1"
-    assert environment["GOMP_SPINCOUNT"] == "7"
+    assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["PATH"] == os.environ["PATH"]
 
 

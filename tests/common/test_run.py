@@ -38,49 +38,6 @@ def record_of(config: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# Writing.
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", no_room)
-    with pytest.raises(UserError, match=rf"No room left to write {path} .*free some space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_content_is_on_the_disk_before_it_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    events: list[tuple[bytes, bytes]] = []
-    write_atomically(path, b"old")
-    flush = os.fsync
-
-    def watch(descriptor: int) -> None:
-        flushed = Path(f"/proc/self/fd/{descriptor}").resolve()
-        content = flushed.read_bytes() if flushed.is_file() else b"folder"
-        events.append((content, path.read_bytes()))
-        flush(descriptor)
-
-    monkeypatch.setattr(os, "fsync", watch)
-    write_atomically(path, b"new")
-    assert events == [(b"new", b"old"), (b"folder", b"new")]
-
-
-def test_others_may_read_what_is_written(tmp_path: Path) -> None:
-    old = os.umask(0o022)
-    try:
-        write_atomically(tmp_path / "file", b"")
-    finally:
-        os.umask(old)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
-
-
 # Tensors and plain values.
 
 

@@ -1,0 +1,115 @@
+"""What README.md promises: its commands, its code, and the links of all pages."""
+
+import math
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.difficulty import class_accuracy
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE_COMMAND = re.compile(r"`(\./run_[^`]+)`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def readme_commands() -> list[str]:
+    """Every call of ``./run_...`` in a code block or between backticks."""
+    blocks = [text for language, text in _BLOCK.findall(README) if not language]
+    lines = [line for text in blocks for line in text.splitlines() if line.startswith("./")]
+    return lines + _INLINE_COMMAND.findall(_BLOCK.sub("", README))
+
+
+def links(page: Path) -> list[str]:
+    """The page's links to files of the repository, without what follows ``#``."""
+    found = _LINK.findall(_BLOCK.sub("", page.read_text()))
+    return [link.split("#")[0] for link in found if not re.match(r"#|\w+:", link)]
+
+
+# ---- commands
+
+Dry = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def dry(tmp_path: Path) -> Dry:
+    """Runs a command of the page with a Python and a Slurm that do nothing."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("python", "sbatch"):
+        (programs / name).write_text("#!/bin/sh\nexit 0\n")
+        (programs / name).chmod(0o755)
+    changes = {"PYTHON": str(programs / "python"), "PATH": f"{programs}:{os.environ['PATH']}"}
+
+    def run(command: str) -> "subprocess.CompletedProcess[str]":
+        script, *arguments = shlex.split(command, comments=True)
+        added = {"./run_all.sh": ["--no-setup", "--out", str(tmp_path / "out")]}
+        words = [script, *added.get(script, ["--no-setup"]), *arguments]
+        return subprocess.run(
+            words, cwd=ROOT, env=os.environ | changes, capture_output=True, text=True, timeout=60
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_command_of_the_readme_has_only_options_and_experiments_that_exist(
+    dry: Dry, command: str
+) -> None:
+    result = dry(command)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["./run_all.sh --fast", "./run_all.sh mnist_table9"])
+def test_command_with_something_that_does_not_exist_is_found(dry: Dry, command: str) -> None:
+    assert dry(command).returncode == 2
+
+
+def test_the_two_commands_are_among_those_tried() -> None:
+    first = [shlex.split(command, comments=True) for command in readme_commands()]
+    assert ["./run_all.sh"] in first
+    assert ["./run_tests.sh"] in first
+
+
+# ---- links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    assert [link for link in links(page) if not (page.parent / link).exists()] == []
+
+
+def test_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("[a](a.md#part) [b](https://b.c) [c](#c)\n```\nx[0](d)\n```\n![e](e/e.png)\n")
+    assert links(page) == ["a.md", "e/e.png"]
+    assert len(links(ROOT / "README.md")) > 3
+
+
+# ---- the code
+
+
+def test_python_of_the_readme_trains_with_the_names_that_it_leaves_to_the_reader() -> None:
+    (code,) = [text for language, text in _BLOCK.findall(README) if language == "python"]
+    images, labels = torch.rand(100, 4), torch.arange(100)
+    model = torch.nn.Linear(4, 100)
+    batches = [(images, labels)]
+    names: dict[str, Any] = {
+        "F": F, "model": model, "epochs": 2, "loader": batches, "difficulty_loader": batches,
+    }  # fmt: skip
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["loss"].requires_grad
+    assert math.isfinite(names["loss"].item())
+    expected = 1 - class_accuracy(model, batches, num_classes=100)
+    torch.testing.assert_close(names["balancer"].difficulty, expected)
