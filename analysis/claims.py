@@ -166,8 +166,8 @@ def lowest_of_table(
     run = sorted(((d.mean, o, str(d)) for o, d in found.items() if d is not None), reverse=True)
     deciding = [text for _, other, text in run if verdicts[other] is verdict is not Verdict.HOLDS]
     shown = [run[0][2], *(text for _, other, text in run if other[0] == tied), *deciding[:_NAMED]]
-    more = len(deciding) - _NAMED
-    shown += [f"and {more} more {verdict}"] if more > 0 else []
+    more = len(set(deciding) - set(shown))
+    shown += [f"and {more} more: {verdict}"] if more else []
     missing = [method_name(other[0]) for other in others if found[other] is None]
     return Judgement(verdict, (*dict.fromkeys(shown), *_missing(missing)), condition)
 

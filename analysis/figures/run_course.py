@@ -21,6 +21,8 @@ from common.metrics import shot_groups
 MAX_LINES: Final = 10
 # Up to this many epochs are marked by points.
 SHORT_RUN: Final = 5
+# Thin: the accuracy of a rare class swings from epoch to epoch.
+_LINE_WIDTH: Final = 1.2
 _DASHES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -38,8 +40,8 @@ def _lines(axes: Axes, epochs: np.ndarray, values: np.ndarray, names: list[str])
     for index, name in enumerate(names):
         axes.plot(
             epochs, values[:, index], color=CYCLE[index % len(CYCLE)],
-            linestyle=_DASHES[index // len(CYCLE) or index % 2], label=name,
-            marker=_marker(len(epochs)),
+            linestyle=_DASHES[index // len(CYCLE)], label=name,
+            marker=_marker(len(epochs)), linewidth=_LINE_WIDTH,
         )  # fmt: skip
 
 
@@ -68,7 +70,8 @@ def _class_panel(axes: Axes, record: Record, field: str) -> None:
 def _scalar_panel(axes: Axes, record: Record, field: str) -> None:
     history = record["history"]
     values = [math.nan if value is None else value for value in history[field]]
-    axes.plot(history["epoch"], values, color=CYCLE[-1], marker=_marker(len(values)))
+    look: dict[str, Any] = {"color": CYCLE[-1], "linewidth": _LINE_WIDTH}
+    axes.plot(history["epoch"], values, marker=_marker(len(values)), **look)
 
 
 # Field of the history, title, label of the y axis, whether it has a value per class.
@@ -99,6 +102,14 @@ def _describe(record: Record) -> str:
     )
 
 
+def _set_y_scale(axes: Axes, values: list[Any], field: str) -> None:
+    """From 0 up; 0 to 1 for fractions; the loss, which falls by orders of magnitude, in powers."""
+    if field == "loss" and all(value is None or value > 0 for value in values):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(*((-0.03, 1.03) if field in _FRACTIONS else (0, None)))
+
+
 def draw(record: Record) -> Figure:
     """Every course the record holds, each over the epochs."""
     chosen = available_panels(record)
@@ -111,7 +122,7 @@ def draw(record: Record) -> Figure:
         panel.set(title=title, xlabel="epoch", ylabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         panel.margins(y=0.1)
-        panel.set_ylim(*((-0.03, 1.03) if field in _FRACTIONS else (0, None)))
+        _set_y_scale(panel, record["history"][field], field)
     for unused in axes[len(chosen) :]:
         unused.set_visible(False)
     per_class_panel = axes[[panel[0] for panel in chosen].index("class_accuracy")]

@@ -2,7 +2,7 @@
 # Experiment: mnist_table3 - the effect of tau on CDB-S, MNIST-LT, imbalance 99 and 199
 # Paper: Table 3 (MNIST-LT), and the two other sigmoid versions
 # Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
-# Cost: @COST@
+# Cost: 66 runs of about 35 s on one core: 20 to 25 minutes on 2 cores
 # Smoke: SEEDS=0 IMBALANCES=99 TAUS="polynomial sigmoid-accv sigmoid-code"
 SEEDS=${SEEDS:-"0 1 2"}
 IMBALANCES=${IMBALANCES:-"99 199"}

@@ -119,7 +119,7 @@ def test_verdict_of_the_best_epoch_is_its_own(cell):
     assert verdict("M3", records, "error_best").verdict is Verdict.FAILS
 
 
-def m1(cell, errors_99, errors_199, spread=()):
+def m1(cell, errors_99, errors_199, **spread):
     records = []
     for condition, errors in (("99", errors_99), ("199", errors_199)):
         for method, variant in TABLE_1:
@@ -127,7 +127,7 @@ def m1(cell, errors_99, errors_199, spread=()):
             if mean is not None:
                 # Every second method's seeds deviate the other way: no interval is a point.
                 flip = method in ("cdb-w-ce", "cdb-s")
-                wide = 15 if method in spread else 1
+                wide = spread.get(method, 1)
                 records += cell(method, variant, condition, mean, flip=flip, spread=wide)
     return records
 
@@ -163,11 +163,11 @@ def test_m1_tie_is_lost_when_eql_is_lower_by_more_than_the_margin(cell, eql, exp
 
 
 def test_m1_noise_does_not_make_a_tie(cell):
-    assert verdict("M1", m1(cell, BEST, TIE, spread=["eql"])).verdict is Verdict.UNDECIDED
+    assert verdict("M1", m1(cell, BEST, TIE, eql=15)).verdict is Verdict.UNDECIDED
 
 
 def test_m1_is_undecided_by_a_rival_of_larger_gap_and_more_spread(cell):
-    judgement = verdict("M1", m1(cell, BEST, TIE, spread=["cb"]))
+    judgement = verdict("M1", m1(cell, BEST, TIE, cb=40))
     assert judgement.verdict is Verdict.UNDECIDED
     runner_up, rival = judgement.evidence[0].splitlines()[1:]
     assert "CDB-W-CE − EQL = −2.00" in runner_up
@@ -181,7 +181,7 @@ def test_m1_names_three_of_the_rivals_that_decide(cell):
     assert [line.split(" = ")[0] for line in lines[1:4]] == [
         "CDB-W-CE − CE", "CDB-W-CE − CB", "CDB-W-CE − CFS",
     ]  # fmt: skip
-    assert lines[4:] == ["and 2 more does not hold"]
+    assert lines[4:] == ["and 2 more: does not hold"]
 
 
 def test_m1_cannot_hold_while_a_method_was_not_run(cell):
