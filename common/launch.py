@@ -37,6 +37,9 @@ READ_SECONDS = 1.0  # how often the logs are read and the bar is drawn
 LINE_SECONDS = 10.0  # how often a line is printed where there is no terminal
 GRACE_SECONDS = 10.0  # how long an interrupted run may take to end
 
+# Of a running run: before that its start-up, seconds of imports, would count for too much.
+LEAST_DONE = 0.05
+
 _EPOCH = re.compile(rb"\bepoch (\d+)/(\d+)")
 _ALREADY = re.compile(rb"\bfinished already\b")
 _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -140,7 +143,7 @@ class Run:
         if not self.epochs:
             return (self.seconds, 1.0) if ended else (0.0, 0.0)
         done = (self.epochs if ended else self.epoch) - self.resumed_at
-        if done == 0:
+        if done == 0 or not (ended or done >= LEAST_DONE * self.epochs):
             return 0.0, 0.0
         return self.seconds if ended else self.heard - self.started, done / self.epochs
 

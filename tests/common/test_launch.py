@@ -413,3 +413,12 @@ def test_logs_that_cannot_be_written_are_one_sentence(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert str(tmp_path / "logs") in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_first_epochs_of_a_run_say_nothing_yet() -> None:
+    """Two of a hundred epochs in 10 s are mostly start-up; from five on they count."""
+    run = Run(Command(("a",)), Path("a.log"), started=0.0)
+    run.hear(b"epoch 0/100\nepoch 2/100\n", now=10.0)
+    assert remaining_seconds([run], [], jobs=1, now=10.0) is None
+    run.hear(b"epoch 5/100\n", now=20.0)
+    assert remaining_seconds([run], [], jobs=1, now=20.0) == pytest.approx(20.0 / 0.05 * 0.95)
