@@ -320,9 +320,17 @@ def test_a_value_out_of_range(
     assert not list(tmp_path.rglob("*.pt"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_device_that_is_not_there(trainer: Trainer, tmp_path: Path) -> None:
-    assert_says(trainer.run(tmp_path, *RUN, "--device", "cuda"), "--device cuda", "--device cpu")
+def test_a_device_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["train", "mnist-lt", "--out", str(tmp_path), *RUN, "--device", "cuda"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        run_main(classification.train.main)
+    assert isinstance(end.value.code, int)
+    said = capsys.readouterr()
+    assert_says(Ended(end.value.code, said.out, said.err), "--device cuda", "--device cpu")
 
 
 @pytest.mark.parametrize(
