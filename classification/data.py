@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classification.recipes import ClassificationConfig, InputScaling
+from classification.config import ClassificationConfig
+from classification.recipes import CifarConfig, InputScaling, MnistConfig
 from common.difficulty import check_labels
 from common.errors import UserError
 from common.metrics import shot_groups
-from data_prep.mnist import load_digits, split_mnist_lt
+from data_prep.cifar100 import CifarSplit, load_cifar100, split_cifar100_lt
+from data_prep.mnist import MnistSplit, load_digits, split_mnist_lt
 
 # Mean and standard deviation of MNIST's 60,000 training images, of value / 255.
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
@@ -25,7 +27,8 @@ class LabelledImages:
     """Images and labels on one device.
 
     Attributes:
-        images: (N, 1, H, W), float32, scaled, channels last.
+        images: (N, 1, H, W), float32, scaled, channels last (MNIST), or (N, 3, H, W), uint8, which
+            the network scales (CIFAR).
         labels: (N,), int64, 0..C-1.
     """
 
@@ -35,6 +38,10 @@ class LabelledImages:
     def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
         """The whole set in order, ``size`` at a time; views, nothing is copied."""
         return list(zip(self.images.split(size), self.labels.split(size), strict=True))
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, ...) and labels (B,) at ``index`` (B,), which is on the same device."""
+        return self.images.index_select(0, index), self.labels.index_select(0, index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,26 +87,27 @@ def scale_pixels(images: Tensor, scaling: InputScaling) -> Tensor:
 
 
 def load_data(
-    config: ClassificationConfig, device: torch.device, file: Path | None = None
+    config: ClassificationConfig, device: torch.device, source: Path | None = None
 ) -> LongTailedData:
     """The configured data set on ``device``.
 
     Args:
         config: a resolved configuration.
         device: where the images are kept.
-        file: another copy of the data than the usual one.
+        source: another copy of the data than the usual one: a file (MNIST) or a folder (CIFAR).
 
     Raises:
         UserError: when the data is missing, damaged or does not fit the configuration.
     """
-    match config.dataset:
-        case "mnist-lt":
-            return _load_mnist_lt(config, device, file)
+    match config:
+        case MnistConfig():
+            return _load_mnist_lt(config, device, source)
+        case CifarConfig():
+            return _load_cifar100_lt(config, device, source)
+    raise TypeError(f"no data set for {type(config).__name__}")
 
 
-def _load_mnist_lt(
-    config: ClassificationConfig, device: torch.device, file: Path | None
-) -> LongTailedData:
+def _load_mnist_lt(config: MnistConfig, device: torch.device, file: Path | None) -> LongTailedData:
     """MNIST-LT of Sec. 4.1.1: 5000 images of 4 (head) and 9, 1000 for difficulty, 1600 for test."""
     digits = load_digits(file)
     assert config.split_seed is not None  # resolved
@@ -109,14 +117,42 @@ def _load_mnist_lt(
         scaled = scale_pixels(images[index], config.input_scaling)
         return LabelledImages(scaled.to(device), labels[index].to(device))
 
-    counts = torch.tensor(split.train_counts)
     return LongTailedData(
         train=part(digits.train_images, digits.train_labels, split.train_index),
         difficulty=part(digits.train_images, digits.train_labels, split.difficulty_index),
         test=part(digits.test_images, digits.test_labels, split.test_index),
-        train_counts=counts,
-        test_counts=torch.tensor(split.test_counts),
-        description={
+        **_counts_and_description(split),
+    )
+
+
+def _load_cifar100_lt(
+    config: CifarConfig, device: torch.device, folder: Path | None
+) -> LongTailedData:
+    """CIFAR100-LT of Sec. 4.1.1: 50 images a class for difficulty, the whole test set."""
+    images = load_cifar100(folder)
+    assert config.split_seed is not None  # resolved
+    split = split_cifar100_lt(images, config.imbalance, config.split_seed)
+
+    def part(index: Tensor) -> LabelledImages:
+        return LabelledImages(
+            images.train_images[index].to(device), images.train_labels[index].to(device)
+        )
+
+    return LongTailedData(
+        train=part(split.train_index),
+        difficulty=part(split.difficulty_index),
+        test=LabelledImages(images.test_images.to(device), images.test_labels.to(device)),
+        **_counts_and_description(split),
+    )
+
+
+def _counts_and_description(split: MnistSplit | CifarSplit) -> dict[str, Any]:
+    """What :class:`LongTailedData` keeps of a split besides the images."""
+    counts = torch.tensor(split.train_counts)
+    return {
+        "train_counts": counts,
+        "test_counts": torch.tensor(split.test_counts),
+        "description": {
             "class_names": list(split.class_names),
             "train": list(split.train_counts),
             "difficulty": list(split.difficulty_counts),
@@ -128,4 +164,4 @@ def _load_mnist_lt(
             },
             "digest": split.digest,
         },
-    )
+    }

@@ -4,71 +4,147 @@ Images stay in memory as one tensor on the device; a batch is an index into it. 
 for the device but the end of an epoch. Shapes: B batch, C classes, S samples an epoch.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from classification.data import LongTailedData
-from classification.evaluate import make_model, measure, plain_numbers
+from classification.augment import CropsAndFlips, ImageSource, PlainImages
+from classification.capture import CapturedStep, Inputs
+from classification.config import ClassificationConfig
+from classification.data import LabelledImages, LongTailedData
+from classification.evaluate import EVALUATION_BATCH, make_model, measure, plain_numbers
 from classification.methods import make_method
-from classification.recipes import ClassificationConfig
+from classification.models import SecondStage
+from classification.recipes import CifarConfig
 from common.errors import UserError
-from common.metrics import balanced_accuracy
+from common.metrics import balanced_accuracy, shot_accuracy
 from common.signals import StopRequest
 from common.streams import Streams
+
+Weights = dict[str, Tensor]
+
+
+def _image_source(config: ClassificationConfig, data: LongTailedData) -> ImageSource:
+    if isinstance(config, CifarConfig) and config.augmentation == "crop-flip":
+        return CropsAndFlips(data.train.images)
+    return PlainImages(data.train.images)
+
+
+@torch.no_grad()
+def _with_features(data: LongTailedData, model: SecondStage) -> LongTailedData:
+    """The difficulty set as features, which a second stage does not change: measured faster."""
+    model.eval()
+    batches = data.difficulty.batches(EVALUATION_BATCH)
+    features = torch.cat([model.features(images) for images, _ in batches])
+    return replace(data, difficulty=LabelledImages(features, data.difficulty.labels))
 
 
 class Training:
     """A run between its first step and its last: everything a checkpoint must hold."""
 
-    def __init__(self, config: ClassificationConfig, data: LongTailedData, device: torch.device):
+    def __init__(
+        self,
+        config: ClassificationConfig,
+        data: LongTailedData,
+        device: torch.device,
+        first_stage: Weights | None = None,
+    ):
         """Start at epoch 0.
 
         Args:
             config: resolved.
             data: on ``device``.
             device: where the network lives.
+            first_stage: weights of the first stage, for a second one.
         """
         self.config = config
-        self.data = data
         self.device = device
         self.streams = Streams(config.seed)
-        self.model = make_model(config, data.num_classes, self.streams).to(device)
-        self.method = make_method(config, data, self.streams)
+        self.model = make_model(config, data.num_classes, self.streams)
+        if isinstance(self.model, SecondStage):
+            assert first_stage is not None
+            self.model.load_first_stage(first_stage)
+        self.model.to(device)
+        # A tensor: a recorded CUDA graph reads it anew in every step. CUDA's fused SGD takes a
+        # float32 one, the CPU's rounds only where the weights do.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self._rate = torch.tensor(config.learning_rate, dtype=dtype, device=device)
+        self.method = make_method(config, data, self.streams, self._rate)
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.learning_rate,
+            [p for p in self.model.parameters() if p.requires_grad],
+            lr=self._rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._source = _image_source(config, data)
+        if isinstance(self.model, SecondStage):
+            data = _with_features(data, self.model)
+        self.data = data
+        self.step = self.train_step
+        if device.type == "cuda":
+            self.step = CapturedStep(self.train_step, self._changed_by_a_step, device)
         self.epoch = 0
         self.history: dict[str, list[Any]] = {}
         self.best: dict[str, Any] = {"epoch": 0, "accuracy": -1.0, "weights": {}}
-        # The epoch under way: its samples (S,), its losses, one a step, and the steps taken.
+        # The epoch under way: its samples (S,), what augmentation does to them (S, ...), its
+        # losses, one a step, the steps taken and the learning rate of the last.
         self._order: Tensor | None = None
+        self._changes: Tensor | None = None
         self._losses = torch.empty(0)
         self._step = 0
+        self._rate_now = config.learning_rate
 
-    def train_step(self, index: Tensor) -> Tensor:
-        """One update on the training samples ``index``, shape (B,); its loss, 0-d."""
-        # index_select: on a CPU three times as fast as indexing.
-        images = self.data.train.images.index_select(0, index)
+    def _changed_by_a_step(self) -> dict[str, Any]:
+        """The live tensors that a step changes."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state_dict(),
+        }
+
+    def train_step(self, inputs: Inputs) -> Tensor:
+        """One update; its loss, 0-d.
+
+        Args:
+            inputs: ``index`` (B,): training samples; ``changes`` (B, ...): what augmentation does
+                to them; ``draws``: the random numbers of the method's loss.
+        """
+        index = inputs["index"]
+        images = self._source.take(index, inputs.get("changes"))
         labels = self.data.train.labels.index_select(0, index)
-        loss = self.method.batch_loss(self.model, images, labels)
+        loss = self.method.batch_loss(self.model, images, labels, inputs.get("draws"))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
 
     def _begin_epoch(self) -> Tensor:
-        self.method.before_epoch()
+        self.method.before_epoch(self.epoch)
         order = self.method.sampler.draw_for_rank()
+        self._changes = self._source.draw(order.numel(), self.streams["augmentation"])
         steps = -(-order.numel() // self.config.batch_size)
         self._losses = torch.zeros(steps, device=self.device)
         self._step = 0
         return order
+
+    def _batches(self, order: Tensor) -> list[Inputs]:
+        """The epoch's steps, without what the method draws for each."""
+        size = self.config.batch_size
+        batches = [{"index": index} for index in order.to(self.device).split(size)]
+        if self._changes is not None:
+            changes = self._changes.to(self.device).split(size)
+            for batch, change in zip(batches, changes, strict=True):
+                batch["changes"] = change
+        return batches
+
+    def _set_learning_rate(self, steps: int) -> None:
+        rate = self.config.learning_rate_at(self.epoch, (self._step + 1) / steps)
+        # Not from the tensor: it may be rounded, and reading it waits for the device.
+        self._rate_now = rate
+        self._rate.fill_(rate)
 
     def run_epoch(self, stop: StopRequest) -> bool:
         """Train the epoch under way to its end, or to a stop request; whether it is complete.
@@ -79,9 +155,14 @@ class Training:
         if self._order is None:
             self._order = self._begin_epoch()
         self.model.train()
-        batches = self._order.to(self.device).split(self.config.batch_size)
+        batches = self._batches(self._order)
         while self._step < len(batches) and not stop.requested():
-            self._losses[self._step] = self.train_step(batches[self._step])
+            batch = batches[self._step]
+            if self.method.draw is not None:
+                draws = self.method.draw(batch["index"].numel())
+                batch["draws"] = draws.to(self.device, non_blocking=True)
+            self._set_learning_rate(len(batches))
+            self._losses[self._step] = self.step(batch)
             self._step += 1
         self._check_losses()
         return self._step == len(batches)
@@ -127,7 +208,7 @@ class Training:
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": float(self._losses.mean()),
-            "learning_rate": self.config.learning_rate,
+            "learning_rate": self._rate_now,
             "class_accuracy": plain_numbers(accuracy),
         }
         scalars = {
@@ -142,15 +223,18 @@ class Training:
                 "class_weights": balancer.class_weights.tolist(),
             }
             scalars |= {"cdb/bias": row["bias"], "cdb/tau": row["tau"]}
+        if self.method.hard is not None:
+            row["hard_instances"] = [int(count) for count in self.method.hard.counts.tolist()]
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
-        return scalars | self._class_scalars(row)
+        return scalars | self._class_scalars(row, accuracy)
 
-    def _class_scalars(self, row: dict[str, Any]) -> dict[str, float]:
-        """Per-class numbers by class name, for data sets of up to ten classes."""
+    def _class_scalars(self, row: dict[str, Any], accuracy: Tensor) -> dict[str, float]:
+        """Per-class numbers by class name; by shot group where there are more than ten classes."""
         names = self.data.description["class_names"]
         if len(names) > 10:
-            return {}
+            groups = shot_accuracy(accuracy, self.data.train_counts)
+            return {f"difficulty_set/{name}_shot": value for name, value in groups.items()}
         return {
             f"{group}/{name}": value
             for group in ("class_accuracy", "difficulty", "class_weights")
@@ -160,17 +244,16 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on: tensors and plain values."""
-        balancer = self.method.balancer
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "balancer": None if balancer is None else balancer.state_dict(),
-            "sampler": self.method.sampler.state_dict(),
+            "method": self.method.state_dict(),
             "streams": self.streams.state_dict(),
             "epoch": self.epoch,
             "history": self.history,
             "best": self.best,
             "order": self._order,
+            "changes": self._changes,
             "losses": self._losses,
             "step": self._step,
         }
@@ -179,10 +262,11 @@ class Training:
         """Go on from :meth:`state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.method.balancer is not None:
-            self.method.balancer.load_state_dict(state["balancer"])
-        self.method.sampler.load_state_dict(state["sampler"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate
+        self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
         self.epoch, self.history, self.best = state["epoch"], state["history"], state["best"]
         self._order, self._step = state["order"], state["step"]
+        self._changes = state["changes"]
         self._losses = state["losses"].to(self.device)

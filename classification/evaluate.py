@@ -14,8 +14,9 @@ import tyro
 from torch import nn
 
 from classification.data import LabelledImages, LongTailedData, load_data
-from classification.models import make_lenet
-from classification.recipes import ClassificationConfig
+from classification.config import ClassificationConfig
+from classification.models import SecondStage, make_lenet, make_resnet
+from classification.recipes import RECIPES, CifarConfig, DecoupledConfig, MnistConfig
 from common.difficulty import class_accuracy
 from common.errors import UserError, run_main
 from common.metrics import error_percent, shot_accuracy
@@ -28,7 +29,9 @@ EVALUATION_BATCH = 250
 
 def measure(model: nn.Module, data: LabelledImages, num_classes: int) -> torch.Tensor:
     """Accuracy per class on ``data``: shape (C,), float64, on the CPU."""
-    return class_accuracy(model, data.batches(EVALUATION_BATCH), num_classes).cpu()
+    # One resident batch on a GPU: there the fewest launches win.
+    size = EVALUATION_BATCH if data.labels.device.type == "cpu" else data.labels.numel()
+    return class_accuracy(model, data.batches(size), num_classes).cpu()
 
 
 def plain_numbers(values: torch.Tensor) -> list[float | None]:
@@ -48,7 +51,20 @@ def evaluate(model: nn.Module, data: LongTailedData) -> dict[str, Any]:
 
 def make_model(config: ClassificationConfig, num_classes: int, streams: Streams) -> nn.Module:
     """The configured network with its initial weights."""
-    model = make_lenet(config.architecture, num_classes, config.initialisation, streams["model"])
+    generator = streams["model"]
+    match config:
+        case MnistConfig():
+            model: nn.Module = make_lenet(
+                config.architecture, num_classes, config.initialisation, generator
+            )
+        case CifarConfig():
+            mixed = config.precision == "bfloat16"
+            cosine = config.method == "ldam-drw"
+            model = make_resnet(num_classes, generator, cosine=cosine, mixed=mixed)
+            if isinstance(config, DecoupledConfig):
+                model = SecondStage(model, num_classes, rescale=config.classifier == "lws")
+        case _:
+            raise TypeError(f"no network for {type(config).__name__}")
     return model.to(memory_format=torch.channels_last)
 
 
@@ -67,8 +83,10 @@ def read_config(folder: Path) -> ClassificationConfig:
         UserError: when there is none, or it is of another version.
     """
     try:
-        return ClassificationConfig(**json.loads((folder / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        settings = json.loads((folder / "config.json").read_bytes())
+        recipe = RECIPES[settings.get("recipe", settings["dataset"])]
+        return type(recipe)(**settings)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{folder} is not the folder of a classification run of this version ({error}); name a "
             "folder that holds config.json and weights.pt."

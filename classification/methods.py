@@ -1,29 +1,35 @@
-"""The methods of Table 1: each is a sampler, a per-sample loss, and a way to reduce the loss.
+"""The methods of Table 1: each is a sampler, a per-sample loss and a weight for each sample.
 
-Shapes: B batch, C classes.
+Whatever is random in a step's loss is drawn beforehand, on the CPU (:attr:`Method.draw`): a step
+can then be captured as a CUDA graph, and draws the same numbers on every device. Shapes: B batch,
+C classes, V images of the difficulty set in a meta step.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from classification.config import ClassificationConfig, uses_difficulty
 from classification.data import LongTailedData
-from classification.l2rw import BalancedBatches, reweight
-from classification.recipes import ClassificationConfig, uses_difficulty
+from classification.l2rw import reweight
+from classification.meta_weight_net import MetaReweighter
+from classification.recipes import CifarConfig
 from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
 from common.losses import (
-    PerSampleLoss,
+    LdamLoss,
     Reduction,
     SoftmaxEqualizationLoss,
     cross_entropy,
     focal_loss,
+    focal_weights,
     weighted_mean,
 )
 from common.sampler import (
+    ClassAwareSampler,
     ClassProbabilitySampler,
     EpochSampler,
     InstanceBalancedSampler,
@@ -32,8 +38,42 @@ from common.sampler import (
 from common.streams import Streams
 from common.weights import class_balanced_weights
 
-BatchLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""Model, images (B, ...), labels (B,) -> 0-d loss."""
+Draw = Callable[[int], Tensor]
+"""Batch size B -> the random numbers of a step."""
+SampleLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Logits (B, C), labels (B,), draws -> losses (B,)."""
+SampleWeights = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
+"""Model, images (B, ...), labels (B,), draws -> weights (B,), all 1 where samples count alike."""
+
+
+class HardInstances:
+    """Counts, per class, the samples of an epoch whose focal weight is above a bound (Fig. 4)."""
+
+    def __init__(self, num_classes: int, bound: float, gamma: float, device: torch.device) -> None:
+        """Start at 0."""
+        self.bound, self.gamma = bound, gamma
+        self.counts = torch.zeros(num_classes, device=device)
+
+    def observe(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch: logits (B, C), labels (B,)."""
+        hard = focal_weights(logits, labels, self.gamma) > self.bound
+        self.counts.index_add_(0, labels, hard.to(self.counts.dtype))
+
+
+@dataclass
+class DeferredWeights:
+    """Class weights that come into force after an epoch (DRW, Cao et al. 2019)."""
+
+    weights: Tensor
+    """In force, (C,), changed in place."""
+    later: Tensor
+    """The weights from then on, (C,)."""
+    epoch: int
+    """Complete epochs from which on they are in force."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Put the weights in force if it is time."""
+        self.weights.copy_(self.later if epoch >= self.epoch else torch.ones_like(self.later))
 
 
 @dataclass
@@ -42,35 +82,73 @@ class Method:
 
     sampler: EpochSampler
     """Draws the training samples of an epoch."""
-    batch_loss: BatchLoss
-    """The loss of a step."""
+    loss: SampleLoss
+    """The loss of each sample before weighting."""
+    weights: SampleWeights
+    """The weight of each sample."""
+    reduction: Reduction = "batch-size"
+    """How the weighted losses become one."""
+    draw: Draw | None = None
+    """Draws the random numbers of a step's loss, if it needs any."""
     balancer: ClassDifficultyBalancer | None = None
     """CDB: updated after every epoch."""
+    deferred: DeferredWeights | None = None
+    """LDAM-DRW: the weights of its second phase."""
+    meta: MetaReweighter | None = None
+    """Meta-Weight-Net: the weighting network and its optimizer."""
+    hard: HardInstances | None = None
+    """Focal losses: the count of hard instances."""
 
-    def before_epoch(self) -> None:
-        """CDB-S: sample with the probabilities of the last difficulty (Eq. 15)."""
+    def before_epoch(self, epoch: int) -> None:
+        """Put in force what changes by the epoch; ``epoch`` counts the complete ones."""
         if self.balancer is not None and isinstance(self.sampler, ClassProbabilitySampler):
+            # Eq. 15: sample with the probabilities of the last difficulty.
             self.sampler.set_class_probabilities(self.balancer.probabilities)
+        if self.deferred is not None:
+            self.deferred.before_epoch(epoch)
+        if self.hard is not None:
+            self.hard.counts.zero_()
 
+    def batch_loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None = None
+    ) -> Tensor:
+        """The loss of a step, 0-d.
 
-SampleWeights = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""Model, images (B, ...), labels (B,) -> weights (B,), all 1 where every sample counts alike."""
+        Args:
+            model: gives logits (B, C).
+            images: (B, ...).
+            labels: (B,).
+            draws: of :attr:`draw`; None: drawn here.
+        """
+        if draws is None and self.draw is not None:
+            draws = self.draw(len(labels)).to(labels.device)
+        weights = self.weights(model, images, labels, draws)
+        logits = model(images)
+        if self.hard is not None:
+            self.hard.observe(logits.detach(), labels)
+        return weighted_mean(self.loss(logits, labels, draws), weights, self.reduction)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the rest of a run depends on; random generators are the streams' to save."""
+        return {
+            "sampler": self.sampler.state_dict(),
+            "balancer": None if self.balancer is None else self.balancer.state_dict(),
+            "meta": None if self.meta is None else self.meta.state_dict(),
+            "hard": None if self.hard is None else self.hard.counts,
+            "deferred": None if self.deferred is None else self.deferred.weights,
+        }
 
-def _equal_weights(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return torch.ones(len(labels), device=labels.device)
-
-
-def _reduced(
-    loss: PerSampleLoss, reduction: Reduction, sample_weights: SampleWeights = _equal_weights
-) -> BatchLoss:
-    """The loss of a step from a per-sample loss and the weight of each sample."""
-
-    def batch_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        weights = sample_weights(model, images, labels)
-        return weighted_mean(loss(model(images), labels), weights, reduction)
-
-    return batch_loss
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.sampler.load_state_dict(state["sampler"])
+        if self.balancer is not None:
+            self.balancer.load_state_dict(state["balancer"])
+        if self.meta is not None:
+            self.meta.load_state_dict(state["meta"])
+        if self.hard is not None:
+            self.hard.counts.copy_(state["hard"])
+        if self.deferred is not None:
+            self.deferred.weights.copy_(state["deferred"])
 
 
 def _balancer(
@@ -83,7 +161,7 @@ def _balancer(
         eps=config.eps,
         power=config.tau_power,
         normalize=config.normalize_weights,
-        reduction=config.loss_reduction,
+        reduction=config.loss_reduction or "batch-size",
     ).to(device)
 
 
@@ -101,67 +179,146 @@ def _equalization(
         raise UserError(f"--eql-threshold {config.eql_threshold} is refused: {error}.") from error
 
 
-def _sample_weights(
-    config: ClassificationConfig,
-    data: LongTailedData,
-    streams: Streams,
-    balancer: ClassDifficultyBalancer | None,
-) -> SampleWeights:
-    """The weight a method gives each sample."""
-    match config.method:
-        case "cb":
-            weights = class_balanced_weights(data.train_counts, config.cb_beta)
-            weights = weights.to(data.train.labels.device, torch.float32)
-            return lambda model, images, labels: weights[labels]
-        case "l2rw":
-            batches = BalancedBatches(data.difficulty, config.l2rw_batch_size, streams["l2rw"])
-            # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
-            return lambda model, images, labels: (
-                len(labels) * reweight(model, images, labels, batches.draw())
-            )
-        case "cdb-w-ce" | "cdb-w-fl":
-            assert balancer is not None
-            return lambda model, images, labels: balancer.sample_weights(labels)
-        case _:
-            return _equal_weights
-
-
-def _per_sample_loss(
+def _sampler(
     config: ClassificationConfig, data: LongTailedData, streams: Streams
-) -> PerSampleLoss:
-    """The loss a method gives each sample before weighting."""
+) -> EpochSampler:
+    """The sampler of the method; CDB-S starts with equal class probabilities."""
+    arguments = (data.train.labels, data.num_classes, streams["sampler"])
     match config.method:
-        case "focal" | "cdb-w-fl":
-            return partial(focal_loss, gamma=config.focal_gamma)
-        case "eql":
-            return _equalization(config, data, streams)
+        case "cfs":
+            sampler = ClassProbabilitySampler(*arguments)
+            probabilities = frequency_probabilities(data.train_counts, config.cfs_q)
+            sampler.set_class_probabilities(probabilities)
+            return sampler
+        case "cdb-s":
+            return ClassProbabilitySampler(*arguments)
+        case "class-aware":
+            return ClassAwareSampler(*arguments)
         case _:
-            return cross_entropy
+            return InstanceBalancedSampler(*arguments)
 
 
-def make_method(config: ClassificationConfig, data: LongTailedData, streams: Streams) -> Method:
+def _equal_weights(
+    model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
+) -> Tensor:
+    return torch.ones(len(labels), device=labels.device)
+
+
+def _by_class(class_weights: Tensor) -> SampleWeights:
+    """The weight of each sample's class; ``class_weights`` (C,) may change in place."""
+    return lambda model, images, labels, draws: class_weights[labels]
+
+
+def _plain_loss(logits: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
+    return cross_entropy(logits, labels)
+
+
+def _balanced_index(data: LongTailedData, size: int, generator: torch.Generator) -> Draw:
+    """Draws (V,) images of the difficulty set, with replacement."""
+    number = data.difficulty.labels.numel()
+    return lambda batch_size: torch.randint(number, (size,), generator=generator)
+
+
+def _set_class_balanced(
+    method: Method, config: ClassificationConfig, data: LongTailedData
+) -> None:
+    weights = class_balanced_weights(data.train_counts, config.cb_beta)
+    method.weights = _by_class(weights.to(data.train.labels.device, torch.float32))
+
+
+def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None:
+    """Margins for a cosine classifier; after ``drw_epoch`` class-balanced weights."""
+    device = data.train.labels.device
+    counts = data.train_counts.to(device)
+    ldam = LdamLoss(counts, max_margin=config.ldam_margin, scale=config.ldam_scale)
+    later = class_balanced_weights(data.train_counts, config.cb_beta).to(device, torch.float32)
+    start = config.milestones[0] if config.drw_epoch is None else config.drw_epoch
+    method.deferred = DeferredWeights(torch.ones_like(later), later, start)
+    method.loss = lambda logits, labels, draws: ldam(logits, labels)
+    method.weights = _by_class(method.deferred.weights)
+
+
+def _set_l2rw(
+    method: Method, config: ClassificationConfig, data: LongTailedData, streams: Streams
+) -> None:
+    def weights(
+        model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
+    ) -> Tensor:
+        assert draws is not None
+        # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
+        return len(labels) * reweight(model, images, labels, data.difficulty.take(draws))
+
+    method.draw = _balanced_index(data, config.l2rw_batch_size, streams["l2rw"])
+    method.weights = weights
+
+
+def _set_meta_weight_net(
+    method: Method, config: CifarConfig, data: LongTailedData, streams: Streams, rate: Tensor
+) -> None:
+    meta = MetaReweighter(
+        streams["meta-weight-net"], learning_rate=config.mwn_learning_rate
+    ).to(data.train.labels.device)
+
+    def weights(
+        model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
+    ) -> Tensor:
+        assert draws is not None
+        # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
+        return len(labels) * meta.weights(
+            model, images, labels, data.difficulty.take(draws), rate
+        )
+
+    method.meta = meta
+    method.draw = _balanced_index(data, config.mwn_batch_size, streams["meta-batches"])
+    method.weights = weights
+
+
+def _set_focal(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
+    method.loss = lambda logits, labels, draws: focal_loss(logits, labels, config.focal_gamma)
+    if isinstance(config, CifarConfig):
+        device = data.train.labels.device
+        method.hard = HardInstances(
+            data.num_classes, config.hard_weight, config.focal_gamma, device
+        )
+
+
+def make_method(
+    config: ClassificationConfig, data: LongTailedData, streams: Streams, rate: Tensor
+) -> Method:
     """Build the configured method.
 
     Args:
         config: the run.
-        data: labels and class counts are used; L2RW also uses the images of the difficulty set.
+        data: labels and class counts are used; the meta-learning methods also use the images of
+            the difficulty set.
         streams: gives the sampler and the losses that draw random numbers their generators.
+        rate: the learning rate in force, 0-d, changed in place (Meta-Weight-Net's virtual step).
 
     Raises:
         UserError: when the method cannot work on this data.
     """
     device = data.train.labels.device
-    balancer = (
-        _balancer(config, data.num_classes, device) if uses_difficulty(config.method) else None
-    )
-    resampled = config.method in ("cfs", "cdb-s")
-    make_sampler = ClassProbabilitySampler if resampled else InstanceBalancedSampler
-    sampler = make_sampler(data.train.labels, data.num_classes, streams["sampler"])
-    if config.method == "cfs" and isinstance(sampler, ClassProbabilitySampler):
-        sampler.set_class_probabilities(frequency_probabilities(data.train_counts, config.cfs_q))
-    batch_loss = _reduced(
-        _per_sample_loss(config, data, streams),
-        config.loss_reduction,
-        _sample_weights(config, data, streams, balancer),
-    )
-    return Method(sampler, batch_loss, balancer)
+    method = Method(_sampler(config, data, streams), _plain_loss, _equal_weights)
+    method.reduction = config.loss_reduction or method.reduction
+    if uses_difficulty(config.method):
+        method.balancer = _balancer(config, data.num_classes, device)
+    if config.method in ("cdb-w-ce", "cdb-w-fl"):
+        assert method.balancer is not None
+        method.weights = _by_class(method.balancer.class_weights)
+    match config.method:
+        case "focal" | "cdb-w-fl":
+            _set_focal(method, config, data)
+        case "cb":
+            _set_class_balanced(method, config, data)
+        case "eql":
+            method.loss = equalization = _equalization(config, data, streams)
+            method.draw = equalization.draw
+        case "l2rw":
+            _set_l2rw(method, config, data, streams)
+        case "meta-weight-net" if isinstance(config, CifarConfig):
+            _set_meta_weight_net(method, config, data, streams, rate)
+        case "ldam-drw" if isinstance(config, CifarConfig):
+            _set_ldam(method, config, data)
+        case _:
+            pass
+    return method

@@ -1,66 +1,43 @@
-"""Every setting of a classification run, and the paper's values for each data set.
+"""The settings of each data set, and the paper's values for them.
 
-A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is made from
-:class:`ClassificationConfig`.
+A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is made from the
+recipe's class.
 """
 
-import math
-from dataclasses import asdict, dataclass, fields, replace
-from operator import ge, gt, le, lt
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
+import tyro
+
+from classification.config import ClassificationConfig, Method, option, plain, uses_difficulty
 from classification.models import Initialisation, LenetArchitecture
+from classification.schedule import step_schedule
 from common.errors import UserError
 from common.losses import Reduction
 from common.tau import parse_tau
 
-Method = Literal["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
-METHODS: tuple[Method, ...] = get_args(Method)
+MnistMethod = Literal["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
 InputScaling = Literal["standardise", "unit", "raw"]
+Augmentation = Literal["crop-flip", "none"]
+Precision = Literal["bfloat16", "float32"]
+CifarRecipe = Literal[
+    "cifar100-lt", "cifar100-lt-crt", "cifar100-lt-lws",
+    "cifar100-lt-short", "cifar100-lt-short-crt", "cifar100-lt-short-lws",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ClassificationConfig:
-    """One training run. Two runs of equal configurations give the same numbers."""
+class MnistConfig(ClassificationConfig):
+    """One run on MNIST-LT."""
 
     dataset: Literal["mnist-lt"] = "mnist-lt"
     """Data set."""
-    method: Method = "ce"
+    method: MnistMethod = "ce"
     """Loss or sampler; Table 1's names."""
     imbalance: float = 99
-    """Samples of the most frequent class over those of the rarest, >= 1."""
-    seed: int = 0
-    """Seed of the initial weights, the sampler and all other random numbers of training."""
-    split_seed: int | None = None
-    """Seed of the training, difficulty and test subsets; None: the same number as seed."""
-
-    tau: str | None = None
-    """CDB: a law (linear, polynomial, logarithmic, sigmoid, sigmoid-accv, sigmoid-code) or a fixed
-    number >= 0; None: sigmoid (Eq. 10)."""
-    tau_max: float = 5.0
-    """CDB: T_M of Eqs. 7-10."""
-    tau_power: float = 2.0
-    """CDB: p of Eq. 8, not given in the paper."""
-    eps: float = 0.01
-    """CDB: epsilon of Eq. 5."""
-    normalize_weights: bool = True
-    """CDB: scale the class weights to sum to the number of classes (authors' code)."""
-    loss_reduction: Reduction = "batch-size"
-    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."""
-
-    focal_gamma: float = 1.0
-    """Focusing parameter of focal and cdb-w-fl."""
-    cfs_q: float = 0.5
-    """cfs: class probability proportional to n_c^q."""
-    cb_beta: float = 0.9999
-    """cb: beta of the effective number of samples."""
-    eql_gamma: float = 0.9
-    """eql: probability that a rare class's logit is left out."""
+    """Samples of the head class over those of the tail, >= 1."""
     eql_threshold: float = 0.03
     """eql: lambda, the share of the training samples under which a class is rare."""
-    l2rw_batch_size: int = 100
-    """l2rw: images of the difficulty set in each meta step."""
-
     architecture: LenetArchitecture = "lenet5"
     """Network; see classification/models/lenet.py."""
     initialisation: Initialisation = "torch-default"
@@ -68,104 +45,187 @@ class ClassificationConfig:
     input_scaling: InputScaling = "raw"
     """Pixels with mean 0 and standard deviation 1 (MNIST's constants), in [0, 1] (unit), or as
     stored, in [0, 255] (raw)."""
-    epochs: int = 100
+
+
+@dataclass(frozen=True)
+class CifarConfig(ClassificationConfig):
+    """One run on CIFAR100-LT."""
+
+    recipe: tyro.conf.Fixed[CifarRecipe] = "cifar100-lt"
+    """The recipe that these settings depart from."""
+    dataset: Literal["cifar100-lt"] = "cifar100-lt"
+    """Data set."""
+    split_seed: int | None = 0
+    """Seed of the training and difficulty subsets; fixed, apart from the training seed."""
+    loss_reduction: Reduction | None = None
+    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing; None:
+    by its size, with ldam-drw by the sum of its weights as Cao et al."""
+    epochs: int = 200
     """Passes over as many samples as the training set has."""
-    batch_size: int = 100
+    batch_size: int = 128
     """Samples a step."""
-    learning_rate: float = 0.001
-    """Of SGD, constant."""
-    momentum: float = 0.9
-    """Of SGD."""
-    weight_decay: float = 0.0005
+    learning_rate: float = 0.1
+    """Of SGD, after the warm-up."""
+    weight_decay: float = 0.0001
     """Of SGD, on all parameters."""
+    warmup_epochs: float = 5
+    """The learning rate grows linearly, step by step, over so many epochs."""
+    milestones: tuple[int, ...] = (160, 180)
+    """After so many epochs each the learning rate is multiplied by lr_decay."""
+    lr_decay: float = 0.01
+    """Factor at each milestone."""
+    augmentation: Augmentation = "crop-flip"
+    """Random crops of 32 x 32 pixels after padding by 4, and random mirroring; or none."""
+    precision: Precision = "bfloat16"
+    """Of the network's passes; weights, statistics and losses are always float32. On a processor
+    without bfloat16 instructions float32 is several times faster."""
+
+    mwn_batch_size: int = 100
+    """meta-weight-net: images of the difficulty set in each meta step."""
+    mwn_learning_rate: float = 1e-5
+    """meta-weight-net: of the weighting network's SGD."""
+    ldam_margin: float = 0.5
+    """ldam-drw: margin of the rarest class."""
+    ldam_scale: float = 30.0
+    """ldam-drw: s, which the cosines are multiplied by."""
+    drw_epoch: int | None = None
+    """ldam-drw: class weights from after this epoch on; None: the first milestone."""
+    hard_weight: float = 0.8
+    """focal, cdb-w-fl: samples of a larger focal weight are counted as hard (Figure 4)."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
-        _check_ranges(self)
-        _check_effect(self)
-        if self.tau is None:
-            return
-        try:
-            parse_tau(self.tau)
-        except ValueError as error:
-            raise UserError(f"--tau {self.tau} is refused: {error}.") from error
-
-
-_CDB: tuple[Method, ...] = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
-# The methods that an option is for, where it is not for all.
-USED_BY: dict[str, tuple[Method, ...]] = {
-    **dict.fromkeys(("tau", "tau_max", "tau_power", "eps", "normalize_weights"), _CDB),
-    "focal_gamma": ("focal", "cdb-w-fl"),
-    "cfs_q": ("cfs",),
-    "cb_beta": ("cb",),
-    "eql_gamma": ("eql",),
-    "eql_threshold": ("eql",),
-    "l2rw_batch_size": ("l2rw",),
-}
-
-
-def uses_difficulty(method: Method) -> bool:
-    """Whether the method is one of the paper's (CDB)."""
-    return method in _CDB
-
-
-def _check_effect(config: ClassificationConfig) -> None:
-    """Refuse a setting that departs from its default but never reaches the method's code."""
-    for field in fields(config):
-        users = USED_BY.get(field.name, (config.method,))
-        value = getattr(config, field.name)
-        if config.method not in users and value != field.default:
+        super().__post_init__()
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON gives a list
+        if any(epoch < 1 for epoch in self.milestones) or sorted(self.milestones) != list(
+            self.milestones
+        ):
             raise UserError(
-                f"{option(field.name)} {value} has no effect on --method {config.method}; leave it "
-                f"out, or choose {' or '.join(users)}."
+                f"--milestones must be epochs from 1 up in growing order, not {self.milestones}."
             )
 
+    @property
+    def recipe_name(self) -> str:
+        """The recipe it departs from."""
+        return self.recipe
 
-_AT_LEAST = {
-    "imbalance": 1, "seed": 0, "split_seed": 0, "tau_max": 0, "tau_power": 1, "focal_gamma": 0,
-    "cfs_q": 0, "cb_beta": 0, "eql_gamma": 0, "eql_threshold": 0, "l2rw_batch_size": 1,
-    "epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0,
-}  # fmt: skip
-_BELOW = {"eps": 1, "cb_beta": 1, "momentum": 1}
-_ABOVE = {"eps": 0, "learning_rate": 0}
-_AT_MOST = {"eql_gamma": 1, "eql_threshold": 1}
-_LIMITS = (
-    ("at least", _AT_LEAST, ge),
-    ("at most", _AT_MOST, le),
-    ("below", _BELOW, lt),
-    ("above", _ABOVE, gt),
-)
-
-
-def _check_ranges(config: ClassificationConfig) -> None:
-    for words, limits, holds in _LIMITS:
-        for name, limit in limits.items():
-            value = getattr(config, name)
-            # NaN fails every comparison, and is refused with the rest; infinity is refused too.
-            if value is not None and not (holds(value, limit) and math.isfinite(value)):
-                raise UserError(f"{option(name)} must be {words} {limit}, not {value}.")
+    def learning_rate_at(self, epoch: int, progress: float) -> float:
+        """Warm-up, then steps down; see :func:`step_schedule`."""
+        return step_schedule(
+            self.learning_rate,
+            epoch,
+            progress,
+            warmup_epochs=self.warmup_epochs,
+            milestones=self.milestones,
+            decay=self.lr_decay,
+        )
 
 
-def option(field: str) -> str:
-    """The command-line option of a field: ``batch_size`` -> ``--batch-size``."""
-    return "--" + field.replace("_", "-")
+@dataclass(frozen=True)
+class DecoupledConfig(CifarConfig):
+    """The second stage of decoupled learning: the classifier of a finished run, balanced anew.
+
+    The first stage is the run of the recipe without -crt or -lws that has the same imbalance, seed
+    and split; it is trained first if it has not finished. Its last epoch's weights are used.
+    """
+
+    recipe: tyro.conf.Fixed[CifarRecipe] = "cifar100-lt-crt"
+    """The recipe that these settings depart from."""
+    stage1: Literal["ce", "cdb-w-ce", "cdb-s"] = "ce"
+    """The method of the first stage."""
+    stage1_epochs: int | None = None
+    """Epochs of the first stage; None: its recipe's."""
+    method: Literal["class-aware", "cdb-w-ce", "cdb-s"] = "class-aware"
+    """The method of the second stage."""
+    epochs: int = 30
+    """Epochs of the second stage; with the milestones, Zhang et al. 2021's for CIFAR."""
+    warmup_epochs: float = 0
+    """The learning rate grows linearly, step by step, over so many epochs."""
+    milestones: tuple[int, ...] = (10, 20)
+    """After so many epochs each the learning rate is multiplied by lr_decay."""
+    lr_decay: float = 0.1
+    """Factor at each milestone."""
+
+    @property
+    def classifier(self) -> Literal["crt", "lws"]:
+        """Classifier retraining, or learnable weight scaling (Kang et al. 2020)."""
+        return "lws" if self.recipe.endswith("lws") else "crt"
+
+    @property
+    def table_method(self) -> str:
+        """The record's ``method``, as Table 4's rows."""
+        return f"{self.classifier}+{self.method}"
+
+    @property
+    def variant(self) -> str:
+        """The record's ``variant``, as Table 4's columns."""
+        return f"stage1={self.stage1}"
+
+    def stage1_config(self) -> CifarConfig:
+        """The resolved configuration of the first stage."""
+        recipe = RECIPES[self.recipe.removesuffix(f"-{self.classifier}")]
+        assert isinstance(recipe, CifarConfig)
+        first = replace(
+            recipe,
+            method=self.stage1,
+            imbalance=self.imbalance,
+            seed=self.seed,
+            split_seed=self.split_seed,
+            epochs=self.stage1_epochs or recipe.epochs,
+            precision=self.precision,
+            augmentation=self.augmentation,
+        )
+        return resolved(first)
 
 
-MNIST_LT = ClassificationConfig()
+MNIST_LT = MnistConfig()
 """Sec. 4.1.2. Architecture, initialisation, input scaling and reduction are our reading of what it
 leaves open: docs/mnist-readings.md."""
 
+CIFAR100_LT = CifarConfig()
+"""Sec. 4.1.2 and Cui et al. 2019, whom it follows."""
 
-def resolved(config: ClassificationConfig) -> ClassificationConfig:
+CIFAR100_LT_SHORT = replace(
+    CIFAR100_LT, recipe="cifar100-lt-short", epochs=30, warmup_epochs=0.75, milestones=(24, 27)
+)
+"""The same shape in 30 of 200 epochs, for machines without a GPU: not the paper's experiment."""
+
+RECIPES: dict[str, ClassificationConfig] = {
+    "mnist-lt": MNIST_LT,
+    "cifar100-lt": CIFAR100_LT,
+    "cifar100-lt-crt": DecoupledConfig(recipe="cifar100-lt-crt"),
+    "cifar100-lt-lws": DecoupledConfig(recipe="cifar100-lt-lws"),
+    "cifar100-lt-short": CIFAR100_LT_SHORT,
+    "cifar100-lt-short-crt": DecoupledConfig(recipe="cifar100-lt-short-crt"),
+    "cifar100-lt-short-lws": DecoupledConfig(recipe="cifar100-lt-short-lws"),
+}
+
+
+Config = TypeVar("Config", bound=ClassificationConfig)
+
+
+def resolved(config: Config) -> Config:
     """The configuration with every 'None: as ...' filled in, as it is recorded."""
     tau = "sigmoid" if uses_difficulty(config.method) and config.tau is None else config.tau
     split_seed = config.seed if config.split_seed is None else config.split_seed
     # One spelling for one number: 2 and 2.0 are the same run.
     tau = tau if tau is None else str(parse_tau(tau))
-    return replace(config, tau=tau, split_seed=split_seed, imbalance=float(config.imbalance))
+    usual: Reduction = "weight-sum" if config.method == "ldam-drw" else "batch-size"
+    return replace(
+        config,
+        tau=tau,
+        split_seed=split_seed,
+        imbalance=float(config.imbalance),
+        loss_reduction=config.loss_reduction or usual,
+    )
 
 
-_NAMED = {"dataset", "method", "imbalance", "seed", "tau"}
+def group_name(config: ClassificationConfig) -> str:
+    """The folder of the experiment that a run belongs to: both stages stand in one."""
+    return config.recipe_name.removesuffix("-crt").removesuffix("-lws")
+
+
+_NAMED = {"recipe", "dataset", "method", "imbalance", "seed", "tau", "stage1"}
 
 
 def run_name(config: ClassificationConfig) -> str:
@@ -173,16 +233,25 @@ def run_name(config: ClassificationConfig) -> str:
 
     >>> run_name(replace(MNIST_LT, method="cdb-s", tau="2", imbalance=199, epochs=3))
     'cdb-s_tau-2.0_imbalance-199_epochs-3_seed-0'
+    >>> run_name(RECIPES["cifar100-lt-crt"])
+    'crt+class-aware_stage1-ce_imbalance-100_seed-0'
     """
     config = resolved(config)
-    usual = asdict(resolved(replace(RECIPES[config.dataset], seed=config.seed)))
-    parts: list[str] = [config.method]
+    recipe = RECIPES[config.recipe_name]
+    usual = plain(resolved(replace(recipe, seed=config.seed, method=config.method)))
+    parts: list[str] = [config.table_method]
     parts += [f"tau-{config.tau}"] if config.tau is not None else []
+    parts += [f"stage1-{config.stage1}"] if isinstance(config, DecoupledConfig) else []
     parts += [f"imbalance-{config.imbalance:.15g}"]
-    for name, value in asdict(config).items():
+    for name, value in plain(config).items():
         if name not in _NAMED and value != usual[name]:
-            parts.append(f"{name.replace('_', '-')}-{value}")
+            text = "-".join(map(str, value)) if isinstance(value, list) else value
+            parts.append(f"{name.replace('_', '-')}-{text}")
     return "_".join([*parts, f"seed-{config.seed}"])
 
 
-RECIPES: dict[str, ClassificationConfig] = {"mnist-lt": MNIST_LT}
+__all__ = [
+    "CIFAR100_LT", "CIFAR100_LT_SHORT", "MNIST_LT", "RECIPES", "CifarConfig", "DecoupledConfig",
+    "InputScaling", "Method", "MnistConfig", "Precision", "group_name", "option", "resolved",
+    "run_name",
+]  # fmt: skip

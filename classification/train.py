@@ -5,7 +5,7 @@ A run that has finished is skipped; one that was interrupted goes on where it wa
 
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +13,13 @@ import torch
 import tyro
 
 from classification.data import load_data
-from classification.engine import Training
+from classification.engine import Training, Weights
 from classification.evaluate import evaluate
-from classification.recipes import RECIPES, ClassificationConfig, resolved, run_name
+from classification.config import ClassificationConfig, plain
+from classification.recipes import RECIPES, DecoupledConfig, group_name, resolved, run_name
 from common.errors import UserError, run_main
 from common.progress import EpochProgress
-from common.run import RunFolder, provenance
+from common.run import RunFolder, load_tensors, provenance
 from common.signals import StopRequest
 from common.tensorboard import EpochLog
 
@@ -31,9 +32,9 @@ class Arguments:
     out: Path = Path("runs")
     """Folder of all runs; this one is in OUT/GROUP/RUN."""
     group: str | None = None
-    """Sub-folder; None: the data set's name."""
+    """Sub-folder; None: the recipe's name."""
     data: Path | None = None
-    """Another copy of the data than the one that comes with the code."""
+    """The data set's file or folder; None: its usual place, see data_prep/README.md."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: cuda if there is one."""
     threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1
@@ -80,14 +81,42 @@ class _Clock:
         return True
 
 
-def _begin(config: ClassificationConfig, device: torch.device, file: Path | None) -> Training:
+def _folder(arguments: Arguments) -> Path:
+    config = arguments.config
+    return arguments.out / (arguments.group or group_name(config)) / run_name(config)
+
+
+def _first_stage(arguments: Arguments) -> Weights | None:
+    """The last epoch's weights of a second stage's first stage, trained now if need be.
+
+    Raises:
+        UserError: as :func:`train`, or when its weights are gone.
+    """
+    if not isinstance(arguments.config, DecoupledConfig):
+        return None
+    first = replace(arguments, config=arguments.config.stage1_config())
+    train(first)
+    path = _folder(first) / "weights.pt"
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing, though its run has finished; delete that folder and start the "
+            "same command again: the first stage is then trained anew."
+        )
+    weights: Weights = load_tensors(path, f"delete the folder {path.parent}")["last"]
+    return weights
+
+
+def _begin(arguments: Arguments, device: torch.device) -> Training:
     """The run at its first step.
 
     Raises:
         UserError: when the data or a setting does not allow it.
     """
+    config = arguments.config
+    first_stage = _first_stage(arguments)
     try:
-        return Training(config, load_data(config, device, file), device)
+        data = load_data(config, device, arguments.data)
+        return Training(config, data, device, first_stage)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
 
@@ -155,14 +184,14 @@ def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -
     return {
         "schema": 1,
         "run": run_name(config),
-        "group": arguments.group or config.dataset,
+        "group": arguments.group or group_name(config),
         "task": "classification",
         "dataset": config.dataset,
-        "method": config.method,
-        "variant": "" if config.tau is None else f"tau={config.tau}",
+        "method": config.table_method,
+        "variant": config.variant,
         "condition": f"{config.imbalance:.15g}",
         "seed": config.seed,
-        "config": asdict(config),
+        "config": plain(config),
         "split": training.data.description,
         "metrics": metrics,
         "history": training.history,
@@ -180,14 +209,14 @@ def train(arguments: Arguments) -> dict[str, Any]:
     """
     _set_threads(arguments.threads)
     config = resolved(arguments.config)
-    path = arguments.out / (arguments.group or config.dataset) / run_name(config)
-    with RunFolder(path, asdict(config)) as folder:
+    arguments = replace(arguments, config=config)
+    with RunFolder(_folder(arguments), plain(config)) as folder:
         record = folder.finished_record()
         if record is not None:
             print(f"finished already: {folder.record_path}")
             return record
         device = _device(arguments.device)
-        training = _begin(config, device, arguments.data)
+        training = _begin(arguments, device)
         clock = _Clock()
         _continue(training, folder, clock)
         _fit(training, folder, clock, arguments.checkpoint_seconds)
@@ -207,7 +236,7 @@ def parse_arguments(words: list[str]) -> Arguments:
         if words and words[0] in ("-h", "--help"):
             print(
                 f"usage: python -m classification.train {{{names}}} [options]; "
-                f"python -m classification.train mnist-lt --help tells the options"
+                "python -m classification.train mnist-lt --help tells the options of a recipe"
             )
             sys.exit(0)
         raise UserError(f"the first argument names the recipe, one of: {names}.")

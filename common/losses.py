@@ -90,10 +90,22 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 1.0) -> Tensor:
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, not {gamma}")
     log_p = -cross_entropy(logits, labels)
+    return -_focal_modulator(log_p, gamma) * log_p
+
+
+def _focal_modulator(log_p: Tensor, gamma: float) -> Tensor:
     # 1 - p from expm1: exact where p is near 1. The clamp keeps the gradient of 0^gamma, which is
     # infinite for gamma < 1, finite.
-    modulator = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny) ** gamma
-    return -modulator * log_p
+    return (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny) ** gamma
+
+
+@torch.no_grad()
+def focal_weights(logits: Tensor, labels: Tensor, gamma: float = 1.0) -> Tensor:
+    """(1 - p_y)^gamma, the weight that focal loss gives each sample, in [0, 1], without gradient.
+
+    Shapes (B, C), (B,) -> (B,); see :func:`focal_loss`.
+    """
+    return _focal_modulator(-cross_entropy(logits, labels), gamma)
 
 
 def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
@@ -153,10 +165,16 @@ class SoftmaxEqualizationLoss:
         self.gamma = gamma
         self.generator = generator
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses (B,) from logits (B, C) and labels (B,)."""
-        draw = torch.rand(logits.shape, generator=self.generator, device=self.generator.device)
-        ignored = self.rare & (draw.to(logits.device) < self.gamma)
+    def draw(self, batch_size: int) -> Tensor:
+        """Uniform numbers that decide beta for a batch: (B, C), in [0, 1)."""
+        shape = (batch_size, self.rare.numel())
+        return torch.rand(shape, generator=self.generator, device=self.generator.device)
+
+    def __call__(self, logits: Tensor, labels: Tensor, draws: Tensor | None = None) -> Tensor:
+        """Losses (B,) from logits (B, C), labels (B,) and a :meth:`draw`; None: one is made."""
+        if draws is None:
+            draws = self.draw(len(logits))
+        ignored = self.rare & (draws.to(logits.device) < self.gamma)
         # (1 - [k = y]): a sample's own class is never left out.
         ignored = ignored.scatter(1, labels[:, None], False)
         return cross_entropy(logits.masked_fill(ignored, float("-inf")), labels)

@@ -93,6 +93,7 @@ SCHEMA: dict[str, Any] = {
                 "bias": _NUMBER_LIST,
                 "tau": _NUMBER_LIST,
                 "class_weights": _CLASS_HISTORY,
+                "hard_instances": _CLASS_HISTORY,
             },
         },
         "provenance": {

@@ -28,8 +28,13 @@ from torch import Tensor
 
 from common.errors import UserError, describe_os_error, run_main
 from common.files import write_atomically
-from common.metrics import shot_groups
-from common.streams import stream_seed
+from data_prep.split import (
+    index_digest,
+    joined,
+    permuted_class,
+    shot_group_names,
+    split_generator,
+)
 
 SHIPPED_FILE = Path(__file__).with_name("mnist_4_9.npz")
 CLASS_DIGITS = (4, 9)
@@ -118,12 +123,8 @@ class MnistSplit:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) of the three index lists: equal for equal splits, on every machine."""
-        digest = hashlib.sha256()
-        for name in ("train_index", "difficulty_index", "test_index"):
-            values: Array = getattr(self, name).numpy()
-            digest.update(f"{name} {values.size}\n".encode())
-            digest.update(values.astype("<i8").tobytes())
-        return digest.hexdigest()
+        names = ("train_index", "difficulty_index", "test_index")
+        return index_digest({name: getattr(self, name) for name in names})
 
 
 def load_digits(path: Path | None = None) -> Digits:
@@ -163,20 +164,20 @@ def split_mnist_lt(digits: Digits, imbalance: float, seed: int) -> MnistSplit:
         UserError: imbalance < 1 or so large that the tail is empty, seed < 0, too few images.
     """
     train_sizes = _training_sizes(imbalance)
-    generator = _split_generator(seed)
+    generator = split_generator(seed)
     train, difficulty, test = [], [], []
     for label, train_size in enumerate(train_sizes):
-        order = _permuted_class(digits.train_labels, label, generator)
+        order = permuted_class(digits.train_labels, label, generator)
         _check_enough(order, DIFFICULTY_PER_CLASS + train_size, label, "training")
         difficulty.append(order[:DIFFICULTY_PER_CLASS])
         train.append(order[DIFFICULTY_PER_CLASS : DIFFICULTY_PER_CLASS + train_size])
-        order = _permuted_class(digits.test_labels, label, generator)
+        order = permuted_class(digits.test_labels, label, generator)
         _check_enough(order, TEST_PER_CLASS, label, "test")
         test.append(order[:TEST_PER_CLASS])
     return MnistSplit(
-        train_index=_joined(train),
-        difficulty_index=_joined(difficulty),
-        test_index=_joined(test),
+        train_index=joined(train),
+        difficulty_index=joined(difficulty),
+        test_index=joined(test),
         train_counts=train_sizes,
         difficulty_counts=(DIFFICULTY_PER_CLASS, DIFFICULTY_PER_CLASS),
         test_counts=(TEST_PER_CLASS, TEST_PER_CLASS),
@@ -212,34 +213,12 @@ def _training_sizes(imbalance: float) -> tuple[int, int]:
     return TRAIN_SIZE - tail, tail
 
 
-def _split_generator(seed: int) -> np.random.PCG64:
-    """The split's own generator, derived from (seed, 'split') and nothing else."""
-    if seed < 0:
-        raise UserError(f"--split-seed {seed} is negative; give a whole number of at least 0.")
-    return np.random.PCG64(stream_seed(seed, "split"))
-
-
-def _permuted_class(labels: Tensor, label: int, generator: np.random.PCG64) -> Tensor:
-    """Positions of one class, (n,) int64, in random order.
-
-    Sorting raw 64-bit draws, not ``Generator.permutation``: numpy promises that a bit generator's
-    stream stays the same in later versions, and promises no such thing for permutations.
-    """
-    members = torch.nonzero(labels == label).flatten()
-    draws = generator.random_raw(len(members))
-    return members[torch.from_numpy(np.argsort(draws, kind="stable"))]
-
-
 def _check_enough(order: Tensor, wanted: int, label: int, part: str) -> None:
     if len(order) < wanted:
         raise UserError(
             f"Class {CLASS_NAMES[label]} has {len(order)} {part} images where the split needs "
             f"{wanted}; choose an --imbalance nearer to 1 or use the shipped {SHIPPED_FILE.name}."
         )
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts).sort().values
 
 
 def _class_labels(digits: Array) -> Tensor:
@@ -437,16 +416,6 @@ def _read_npz_as_idx(source: Path) -> dict[str, bytes]:
 
 
 # Command line.
-
-
-def shot_group_names(counts: tuple[int, ...]) -> list[str]:
-    """The shot group of each class: many, medium or few.
-
-    >>> shot_group_names((4950, 50, 20))
-    ['many', 'medium', 'few']
-    """
-    groups = shot_groups(torch.tensor(counts)).items()
-    return [next(name for name, mask in groups if mask[c]) for c in range(len(counts))]
 
 
 def show(imbalance: float = 99, split_seed: int = 0, file: Path | None = None) -> None:

@@ -1,0 +1,162 @@
+"""Meta-Weight-Net (Shu et al. 2019): a small network learns which loss deserves which weight.
+
+Shapes: B training samples, V samples of the balanced (difficulty) set.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.optim.sgd import sgd
+
+from classification.meta import (
+    Parameters,
+    balanced_gradient,
+    detached_parameters,
+    loss_slopes,
+    losses_at,
+    sum_to_one,
+)
+
+
+class MetaWeightNet(nn.Module):
+    """V(l; Theta): loss -> 100 ReLU units -> weight in (0, 1). Shapes (B,) -> (B,)."""
+
+    def __init__(self, generator: torch.Generator, hidden: int = 100) -> None:
+        """Draw Theta uniformly in +-1/sqrt(fan_in), torch's default, as the authors' code.
+
+        Args:
+            generator: on the CPU; nothing is drawn from torch's global one.
+            hidden: number of hidden units.
+        """
+        super().__init__()
+        # skip_init: the constructor would draw from the global generator.
+        self.hidden = nn.utils.skip_init(nn.Linear, 1, hidden)
+        self.output = nn.utils.skip_init(nn.Linear, hidden, 1)
+        for layer in (self.hidden, self.output):
+            bound = layer.in_features**-0.5
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Weights (B,) of losses (B,)."""
+        features = self.hidden(losses[:, None]).relu()
+        return torch.sigmoid(self.output(features).squeeze(1))
+
+
+class MetaReweighter(nn.Module):
+    """Meta-Weight-Net with its own SGD (Nesterov): gives sample weights and learns from each batch.
+
+    All state is in the module and is updated in place: it moves with ``.to(device)``, is saved with
+    ``state_dict()`` and restored bit for bit, and a captured CUDA graph sees restored values.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        *,
+        hidden: int = 100,
+        learning_rate: float = 1e-5,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        """Start with no momentum.
+
+        Args:
+            generator: draws the initial Theta, on the CPU.
+            hidden: units of :class:`MetaWeightNet`.
+            learning_rate: eta, of Theta's own SGD; the same throughout.
+            momentum: Nesterov's, > 0.
+            weight_decay: of Theta.
+        """
+        super().__init__()
+        self.net = MetaWeightNet(generator, hidden)
+        # Zeros from the start and not torch.optim.SGD, which makes its buffers in the first step:
+        # the first step is then like any other for a CUDA graph. 0.9 * 0 + g = g.
+        self.momentum_buffers = nn.ParameterList(
+            nn.Parameter(torch.zeros_like(p), requires_grad=False) for p in self.net.parameters()
+        )
+        self.learning_rate, self.momentum = learning_rate, momentum
+        self.weight_decay = weight_decay
+
+    def weights(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        balanced: tuple[Tensor, Tensor],
+        learning_rate: float | Tensor,
+    ) -> Tensor:
+        """One step of Theta on the balanced batch, then the weights of the training batch.
+
+        Shu et al., with l_i the loss at theta, which V is given as data (no gradient of theta
+        through V's argument, as in the authors' code):
+
+        virtual step: theta'(Theta) = theta - alpha grad_theta (1/B) sum_i V(l_i; Theta) l_i(theta),
+        Theta <- Theta - eta grad_Theta L_balanced(theta'(Theta)),
+        w_i = V(l_i; Theta) / sum_j V(l_j; Theta)  with the new Theta.
+
+        theta' is linear in the values V(l_i), so that, exactly,
+        grad_Theta L = -alpha/B sum_i <grad L_balanced(theta'), grad l_i(theta)> grad_Theta V(l_i).
+        The inner products of all samples are one forward-mode pass; no backward pass is
+        differentiated. BatchNorm, in training mode, uses the statistics of the batch in every pass;
+        the running ones are not touched. Under ``torch.autocast`` the passes through the model run
+        in its precision, V does not. Nothing waits for the device.
+
+        Args:
+            model: parameters, their gradients and buffers are left as they are; the caller makes
+                the step with the weighted loss sum_i w_i l_i.
+            images: shape (B, ...).
+            labels: shape (B,).
+            balanced: images (V, ...) and labels (V,).
+            learning_rate: alpha, that of the model's next step; a 0-d tensor on the model's device
+                is read anew each time a captured CUDA graph runs.
+
+        Returns:
+            w, shape (B,), >= 0, sum 1; all 0 where every V is 0. No gradient flows through it.
+        """
+        theta = detached_parameters(model)
+
+        def weighted_loss(at: Parameters) -> tuple[Tensor, Tensor]:
+            losses = losses_at(model, at, images, labels)
+            data = losses.detach()
+            return (self._of(data) * losses).mean(), data
+
+        gradient, losses = grad(weighted_loss, has_aux=True)(theta)
+        virtual = {name: p - learning_rate * gradient[name] for name, p in theta.items()}
+        direction = balanced_gradient(model, virtual, balanced)
+        slopes = loss_slopes(model, theta, direction, images, labels)
+        self._learn(losses, -learning_rate / losses.numel() * slopes)
+        return sum_to_one(self._of(losses))
+
+    @torch.no_grad()
+    def _of(self, losses: Tensor) -> Tensor:
+        """V of losses (B,), in V's own precision whatever surrounds the call."""
+        with torch.autocast(losses.device.type, enabled=False):
+            weights: Tensor = self.net(losses.to(self.net.output.weight.dtype))
+        return weights
+
+    def _learn(self, losses: Tensor, slopes: Tensor) -> None:
+        """One step of Theta's SGD; losses (B,), slopes (B,): dL_balanced / dV(l_i)."""
+        dtype = self.net.output.weight.dtype
+
+        def linearised(at: Parameters) -> Tensor:
+            """Has the gradient of L_balanced(theta'(Theta)): the slopes are constants."""
+            weights: Tensor = functional_call(self.net, at, (losses.to(dtype),))
+            return (slopes.to(dtype) * weights).sum()
+
+        parameters = detached_parameters(self.net)
+        with torch.autocast(losses.device.type, enabled=False):
+            gradient = grad(linearised)(parameters)
+        # In V's order, which is that of the momentum buffers.
+        sgd(
+            list(parameters.values()),
+            [gradient[name] for name in parameters],
+            [buffer.detach() for buffer in self.momentum_buffers],
+            fused=True,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            dampening=0.0,
+            nesterov=True,
+            maximize=False,
+        )
