@@ -39,12 +39,15 @@ def run_and_undo(work: Callable[[], object], state: Callable[[], Any]) -> None:
     Warming up changes weights, momentum and the running statistics of batch normalisation. A
     tensor that ``work`` has made (momentum, in the first step) is set to 0, its value before.
     """
-    before = {tensor.data_ptr(): tensor.clone() for tensor in tensors_of(state())}
+    # The tensors themselves are kept, so that no new one can come to lie at their address.
+    before = {tensor.data_ptr(): (tensor, tensor.clone()) for tensor in tensors_of(state())}
     with torch.enable_grad():
         work()
     for tensor in tensors_of(state()):
-        known = before.get(tensor.data_ptr())
-        tensor.zero_() if known is None else tensor.copy_(known)
+        if tensor.data_ptr() in before:
+            tensor.copy_(before[tensor.data_ptr()][1])
+        else:
+            tensor.zero_()
 
 
 def record_cuda_graph(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -113,6 +116,10 @@ class CapturedStep:
         for name, tensor in inputs.items():
             recorded.inputs[name].copy_(tensor, non_blocking=True)
         return recorded.repeat()
+
+    def forget(self) -> None:
+        """Drop the recordings: the tensors of ``state()`` have been replaced by others."""
+        self._recorded.clear()
 
     def _make(self, inputs: Inputs) -> _Recorded:
         fixed = {name: tensor.to(self._device, copy=True) for name, tensor in inputs.items()}

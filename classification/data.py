@@ -107,6 +107,17 @@ def load_data(
     raise TypeError(f"no data set for {type(config).__name__}")
 
 
+def describe_split(data: LongTailedData, wanted: float) -> str:
+    """Sizes, the true imbalance beside the wanted one, and the shot groups, in one line."""
+    said = data.description
+    groups = ", ".join(f"{len(classes)} {name}" for name, classes in said["shot"].items())
+    sizes = [sum(said[part]) for part in ("train", "difficulty", "test")]
+    return (
+        f"{sizes[0]} training, {sizes[1]} difficulty and {sizes[2]} test images; imbalance "
+        f"{said['imbalance']:g} ({wanted:g} asked for); classes by shots: {groups}"
+    )
+
+
 def _load_mnist_lt(config: MnistConfig, device: torch.device, file: Path | None) -> LongTailedData:
     """MNIST-LT of Sec. 4.1.1: 5000 images of 4 (head) and 9, 1000 for difficulty, 1600 for test."""
     digits = load_digits(file)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from classification.augment import CropsAndFlips, ImageSource, PlainImages
-from classification.capture import CapturedStep, Inputs
+from classification.capture import CapturedStep, Inputs, Step
 from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
 from classification.evaluate import EVALUATION_BATCH, make_model, measure, plain_numbers
@@ -83,7 +83,7 @@ class Training:
         if isinstance(self.model, SecondStage):
             data = _with_features(data, self.model)
         self.data = data
-        self.step = self.train_step
+        self.step: Step = self.train_step
         if device.type == "cuda":
             self.step = CapturedStep(self.train_step, self._changed_by_a_step, device)
         self.epoch = 0
@@ -270,3 +270,5 @@ class Training:
         self._order, self._step = state["order"], state["step"]
         self._changes = state["changes"]
         self._losses = state["losses"].to(self.device)
+        if isinstance(self.step, CapturedStep):
+            self.step.forget()

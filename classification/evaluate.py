@@ -13,8 +13,8 @@ import torch
 import tyro
 from torch import nn
 
-from classification.data import LabelledImages, LongTailedData, load_data
 from classification.config import ClassificationConfig
+from classification.data import LabelledImages, LongTailedData, load_data
 from classification.models import SecondStage, make_lenet, make_resnet
 from classification.recipes import RECIPES, CifarConfig, DecoupledConfig, MnistConfig
 from common.difficulty import class_accuracy

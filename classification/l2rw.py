@@ -6,14 +6,11 @@ Shapes: B training samples, V samples of the balanced (difficulty) set.
 from torch import Tensor, nn
 
 from classification.meta import (
-    BalancedBatches,
     balanced_gradient,
     detached_parameters,
     loss_slopes,
     sum_to_one,
 )
-
-__all__ = ["reweight", "BalancedBatches"]
 
 
 def reweight(

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.overrides import TorchFunctionMode
 
-from classification.data import LabelledImages
 from common.losses import cross_entropy
 
 Parameters = dict[str, Tensor]
@@ -99,18 +98,3 @@ def sum_to_one(weights: Tensor) -> Tensor:
     (tensor([0.2500, 0.7500]), tensor([0., 0.]))
     """
     return weights / torch.where(weights.any(), weights.sum(), 1.0)
-
-
-class BalancedBatches:
-    """Draws the balanced batches with replacement, from its own generator."""
-
-    def __init__(self, data: LabelledImages, size: int, generator: torch.Generator) -> None:
-        """Remember where to draw from: ``size`` images a batch."""
-        self._data, self._size, self._generator = data, size, generator
-
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Images (V, ...) and labels (V,)."""
-        number = self._data.labels.numel()
-        index = torch.randint(number, (self._size,), generator=self._generator)
-        index = index.to(self._data.labels.device)
-        return self._data.images[index], self._data.labels[index]

@@ -179,9 +179,7 @@ def _equalization(
         raise UserError(f"--eql-threshold {config.eql_threshold} is refused: {error}.") from error
 
 
-def _sampler(
-    config: ClassificationConfig, data: LongTailedData, streams: Streams
-) -> EpochSampler:
+def _sampler(config: ClassificationConfig, data: LongTailedData, streams: Streams) -> EpochSampler:
     """The sampler of the method; CDB-S starts with equal class probabilities."""
     arguments = (data.train.labels, data.num_classes, streams["sampler"])
     match config.method:
@@ -219,9 +217,7 @@ def _balanced_index(data: LongTailedData, size: int, generator: torch.Generator)
     return lambda batch_size: torch.randint(number, (size,), generator=generator)
 
 
-def _set_class_balanced(
-    method: Method, config: ClassificationConfig, data: LongTailedData
-) -> None:
+def _set_class_balanced(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
     weights = class_balanced_weights(data.train_counts, config.cb_beta)
     method.weights = _by_class(weights.to(data.train.labels.device, torch.float32))
 
@@ -241,9 +237,7 @@ def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None
 def _set_l2rw(
     method: Method, config: ClassificationConfig, data: LongTailedData, streams: Streams
 ) -> None:
-    def weights(
-        model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
-    ) -> Tensor:
+    def weights(model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
         assert draws is not None
         # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
         return len(labels) * reweight(model, images, labels, data.difficulty.take(draws))
@@ -255,18 +249,14 @@ def _set_l2rw(
 def _set_meta_weight_net(
     method: Method, config: CifarConfig, data: LongTailedData, streams: Streams, rate: Tensor
 ) -> None:
-    meta = MetaReweighter(
-        streams["meta-weight-net"], learning_rate=config.mwn_learning_rate
-    ).to(data.train.labels.device)
+    meta = MetaReweighter(streams["meta-weight-net"], learning_rate=config.mwn_learning_rate).to(
+        data.train.labels.device
+    )
 
-    def weights(
-        model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
-    ) -> Tensor:
+    def weights(model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
         assert draws is not None
         # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
-        return len(labels) * meta.weights(
-            model, images, labels, data.difficulty.take(draws), rate
-        )
+        return len(labels) * meta.weights(model, images, labels, data.difficulty.take(draws), rate)
 
     method.meta = meta
     method.draw = _balanced_index(data, config.mwn_batch_size, streams["meta-batches"])

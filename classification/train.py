@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from classification.data import load_data
+from classification.config import ClassificationConfig, plain
+from classification.data import describe_split, load_data
 from classification.engine import Training, Weights
 from classification.evaluate import evaluate
-from classification.config import ClassificationConfig, plain
 from classification.recipes import RECIPES, DecoupledConfig, group_name, resolved, run_name
 from common.errors import UserError, run_main
 from common.progress import EpochProgress
-from common.run import RunFolder, load_tensors, provenance
+from common.run import RunFolder, has_bfloat16, load_tensors, provenance
 from common.signals import StopRequest
 from common.tensorboard import EpochLog
 
@@ -49,6 +49,17 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def _advise(config: ClassificationConfig, device: torch.device) -> None:
+    """Say when the precision makes this processor several times slower."""
+    mixed = getattr(config, "precision", "float32") == "bfloat16"
+    if mixed and device.type == "cpu" and not has_bfloat16():
+        print(
+            "this processor has no bfloat16 instructions: --precision float32 is several times "
+            "faster here",
+            file=sys.stderr,
+        )
 
 
 def _set_threads(number: int) -> None:
@@ -116,6 +127,7 @@ def _begin(arguments: Arguments, device: torch.device) -> Training:
     first_stage = _first_stage(arguments)
     try:
         data = load_data(config, device, arguments.data)
+        print(f"{config.dataset}: {describe_split(data, config.imbalance)}", flush=True)
         return Training(config, data, device, first_stage)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
@@ -216,6 +228,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
             print(f"finished already: {folder.record_path}")
             return record
         device = _device(arguments.device)
+        _advise(config, device)
         training = _begin(arguments, device)
         clock = _Clock()
         _continue(training, folder, clock)

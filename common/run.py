@@ -234,14 +234,24 @@ class RunFolder:
         remove(self.checkpoint_path)
 
 
-def _processor_name() -> str:
-    """The CPU's name, as Linux tells it."""
+def _processor_field(field: str) -> str | None:
+    """What Linux tells about the first processor, such as ``model name``."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return None
+    values = [line.split(":", 1)[1].strip() for line in lines if line.startswith(field)]
+    return values[0] if values else None
+
+
+def _processor_name() -> str:
+    return _processor_field("model name") or platform.processor()
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16; also where it cannot be found out."""
+    flags = _processor_field("flags")
+    return flags is None or bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
 
 def _commit() -> str | None:

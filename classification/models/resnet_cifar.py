@@ -105,7 +105,7 @@ class CifarResNet(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, 32, 32), pixels in [0, 255] -> features (B, 64), float32."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed):
-            maps = self.layers(self.scaling(images))
+            maps: Tensor = self.layers(self.scaling(images))
         return maps.float().mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
