@@ -74,6 +74,8 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder, for instance runs/mnist-lt/ce_imbalance-99_seed-0."""
+    data: Path | None = None
+    """The data set's file or folder; None: its usual place, see data_prep/README.md."""
 
 
 def read_config(folder: Path) -> ClassificationConfig:
@@ -112,17 +114,21 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any], class_names: list[str]) -> str:
-    """Error and accuracy per class in words."""
-    pairs = zip(class_names, result["class_accuracy"], strict=True)
-    classes = ", ".join(f"{name}: {'n/a' if a is None else f'{a:.4f}'}" for name, a in pairs)
-    return f"error {result['error']:.2f} %; accuracy of class {classes}"
+    """Error and accuracy per class, by shot group where there are more than ten classes."""
+    pairs = dict(zip(class_names, result["class_accuracy"], strict=True))
+    what = "class"
+    if len(pairs) > 10:
+        pairs, what = result["shot_accuracy"], "shot group"
+    parts = ", ".join(f"{n}: {'n/a' if a is None else f'{a:.4f}'}" for n, a in pairs.items())
+    return f"error {result['error']:.2f} %; accuracy of {what} {parts}"
 
 
 def main() -> None:
     """Command line."""
-    folder = tyro.cli(Arguments).run
+    arguments = tyro.cli(Arguments)
+    folder = arguments.run
     config = read_config(folder)
-    data = load_data(config, torch.device("cpu"))
+    data = load_data(config, torch.device("cpu"), arguments.data)
     model = make_model(config, data.num_classes, Streams(config.seed))
     weights = load_weights(folder, model)
     for epoch in ("last", "best"):
