@@ -8,6 +8,7 @@ SCRIPTS=(*/experiments/*.sh)
 
 SEEDS=
 CHOSEN=()
+ALL=no
 SETUP=yes
 SMOKE=no
 
@@ -19,7 +20,8 @@ Sets up if needed (.venv), runs the experiments, prints the table beside the pap
 figures and writes one HTML report. Without a name: $DEFAULT with seed 0, the main job.
 
   --list           every experiment: its paper table, the data it needs, its cost
-  --smoke          every experiment, very short, with figures and report, anew in runs/smoke
+  --smoke          every experiment whose data is there (or those named), very short, with figures
+                   and report, anew in runs/smoke
   -j N             run N at a time (default: the number of cores)
   --seeds "0 1"    the seeds (default: the experiment's own)
   --out FOLDER     where runs and report go (default: runs)
@@ -27,13 +29,12 @@ figures and writes one HTML report. Without a name: $DEFAULT with seed 0, the ma
   --no-setup       use the Python that is there: PYTHON=..., else the active conda environment's,
                    else .venv, else python3
   -h, --help       this text
-  -- OPTION...     further options for each training command, such as -- --epochs 2
+  -- OPTION...     further options for each training command, such as -- --epochs 2, or
+                   -- --data FOLDER for data that is not in its usual place
 
 Finished runs are skipped; an interrupted one continues from its last checkpoint.
 USAGE
 }
-
-header() { sed -n "s/^# $2: *//p" "$1"; }
 
 list_experiments() {
   local script
@@ -63,7 +64,7 @@ parse_command_line() {
       --slurm) MODE=slurm ;;
       --no-setup) SETUP=no ;;
       -h | --help) print_usage; exit 0 ;;
-      --) shift; EXTRA=("$@"); break ;;
+      --) shift; set_extra "$@"; break ;;
       -*) fail "unknown option '$1'$(nearest "$1" "${options[@]}"); see --help." ;;
       *) choose "$1" ;;
     esac
@@ -83,13 +84,61 @@ choose() {
 # uses the difficulties that the first has measured). Always anew, since finished runs would be
 # skipped and exercise nothing.
 choose_smoke() {
-  [[ ${#CHOSEN[@]} -gt 0 ]] || mapfile -t CHOSEN < <(names)
+  if [[ ${#CHOSEN[@]} -eq 0 ]]; then
+    ALL=yes
+    mapfile -t CHOSEN < <(names)
+  fi
   EXTRA=(--epochs 2 "${EXTRA[@]}")
   OUT=$OUT/smoke
   [[ ! -e $OUT || -e $OUT/logs/commands.txt ]] ||
     fail "the folder $OUT was not made by --smoke; move it away or choose another one with --out."
   rm -rf "$OUT" 2>/dev/null ||
     fail "the folder $OUT cannot be emptied; remove it or choose another one with --out."
+}
+
+# headers NAME prints that line of the chosen experiments, each text once.
+headers() {
+  local name
+  for name in "${CHOSEN[@]}"; do
+    header "$(script_of "$name")" "$1"
+  done | sort -u
+}
+
+# One --data cannot be the place of two data sets.
+check_place() {
+  [[ -z $DATA || $(headers Data | wc -l) -le 1 ]] ||
+    fail "-- --data names one data set's place, but these experiments read several; start those of" \
+      "each data set apart, or use the data set's own variable (data_prep/README.md)."
+}
+
+# Refuses experiments whose data is not there, in a sentence and before anything starts; when all
+# experiments are meant, leaves them out.
+check_all_data() {
+  local checks check problem code
+  mapfile -t checks < <(headers Check)
+  for check in "${checks[@]}"; do
+    code=0
+    problem=$(check_data "$check" 2>&1) || code=$?
+    if [[ $code -eq 2 && $ALL == yes ]]; then
+      leave_out "$check" "${problem#error: }"
+    elif [[ $code -ne 0 ]]; then
+      echo "$problem" >&2
+      exit "$code"
+    fi
+  done
+}
+
+# leave_out CHECK PROBLEM
+leave_out() {
+  local name kept=() left=()
+  for name in "${CHOSEN[@]}"; do
+    case $(header "$(script_of "$name")" Check) in
+      "$1") left+=("$name") ;;
+      *) kept+=("$name") ;;
+    esac
+  done
+  CHOSEN=("${kept[@]}")
+  echo "left out: ${left[*]}, since $2" >&2
 }
 
 # Makes the folder of the logs and the file of commands, before anything starts.
@@ -151,9 +200,11 @@ if [[ ${#CHOSEN[@]} -eq 0 ]]; then
   CHOSEN=("$DEFAULT")
   SEEDS=${SEEDS:-0}
 fi
+check_place
 check_out
 prepare_python "$SETUP"
 check_packages
+check_all_data
 if [[ $MODE == slurm ]]; then
   submit_experiments
   exit

@@ -6,10 +6,15 @@
 #   run MODULE ARGUMENT...        once for each run of the experiment
 #   finish                        runs them, prints them or hands them to Slurm
 #
+# Its comment lines '# Experiment:', '# Paper:', '# Data:' and '# Cost:' say what it is; '# Smoke:' are
+# its settings for a very short job; '# Check: MODULE ARGUMENT...', where data must be fetched first,
+# is run before anything starts, with the folder of --data as its --folder.
+#
 # Every command is run from the root of the checkout, wherever the script was called.
 set -euo pipefail
 
 CALLED_FROM=$PWD
+SCRIPT=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 EXPERIMENT=$(basename "$0" .sh)
@@ -17,14 +22,18 @@ MODE=launch
 JOBS=
 OUT=runs
 EXTRA=()
+DATA=
 COMMANDS=()
 CORES=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc would count these, not the cores
+
+# header SCRIPT NAME prints what the script's line '# NAME:' says, if it has one.
+header() { sed -n "s/^# $2: *//p" "$1"; }
 
 print_usage() {
   cat <<USAGE
 Usage: $0 [OPTION...] [-- TRAINING_OPTION...]
 
-$(sed -n 's/^# \(Experiment\|Paper\|Data\|Cost\): */  \1: /p' "$0")
+$(sed -n 's/^# \(Experiment\|Paper\|Data\|Cost\): */  \1: /p' "$SCRIPT")
 
   -j N             run N at a time (default: the number of cores)
   --seeds "0 1"    the seeds (default: "$SEEDS")
@@ -32,7 +41,8 @@ $(sed -n 's/^# \(Experiment\|Paper\|Data\|Cost\): */  \1: /p' "$0")
   --dry-run        print the commands, run nothing
   --slurm          submit the runs as one Slurm job array (partition, time and so on: SBATCH_*)
   -h, --help       this text
-  -- OPTION...     further options for each training command, such as -- --epochs 2
+  -- OPTION...     further options for each training command, such as -- --epochs 2, or
+                   -- --data FOLDER for data that is not in its usual place
 
 Finished runs are skipped; an interrupted one continues from its last checkpoint.
 USAGE
@@ -74,6 +84,20 @@ absolute() {
   esac
 }
 
+# set_extra OPTION...: EXTRA, the further options of each training command, and DATA, the place that
+# its --data names.
+set_extra() {
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --data) need_value "$1" "$@"; DATA=$(absolute "$2"); shift ;;
+      --data=*) DATA=$(absolute "${1#--data=}") ;;
+      *) EXTRA+=("$1") ;;
+    esac
+    shift
+  done
+  EXTRA+=(${DATA:+--data "$DATA"})
+}
+
 # prepare_python SETUP: sets up (yes), or with --no-setup (no) takes the Python that is there.
 prepare_python() {
   if [[ $1 == yes ]]; then
@@ -106,7 +130,7 @@ parse_arguments() {
       --dry-run) MODE=print ;;
       --slurm) MODE=slurm ;;
       -h | --help) print_usage; exit 0 ;;
-      --) shift; EXTRA=("$@"); break ;;
+      --) shift; set_extra "$@"; break ;;
       *) fail "unknown option '$1'$(nearest "$1" -j --seeds --out --dry-run --slurm --help);" \
         "training options go after --." ;;
     esac
@@ -125,6 +149,13 @@ check_packages() {
   "$PYTHON" -c 'from importlib.util import find_spec as f; exit(not (f("torch") and f("rich")))' ||
     fail "$PYTHON has no torch or no rich; run ./setup.sh once, or name another Python with" \
       "PYTHON=..."
+}
+
+# check_data CHECK runs the command of a Check line; failing, it says in a sentence what is wrong.
+check_data() {
+  local words
+  read -ra words <<<"$1"
+  [[ -z $1 ]] || "$PYTHON" -m "${words[@]}" ${DATA:+--folder "$DATA"} >/dev/null
 }
 
 print_commands() { printf '%s\n' "${COMMANDS[@]}"; }
@@ -147,10 +178,12 @@ finish() {
     print) print_commands ;;
     slurm)
       check_packages
+      check_data "$(header "$SCRIPT" Check)"
       submit
       ;;
     launch)
       check_packages
+      check_data "$(header "$SCRIPT" Check)"
       # exec: a signal for this script then reaches the launcher, which ends the runs.
       exec "$PYTHON" -m common.launch -j "${JOBS:-$CORES}" --logs "$OUT/logs" \
         < <(print_commands)

@@ -1,5 +1,6 @@
 """The shell scripts, driven with stand-ins for Python, Slurm and the installer."""
 
+import csv
 import os
 import shlex
 import shutil
@@ -7,13 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from classification.recipes import MNIST_LT, ClassificationConfig, run_name
+from classification.config import METHODS, ClassificationConfig
+from classification.recipes import (
+    DecoupledConfig,
+    MnistConfig,
+    group_name,
+    resolved,
+    run_name,
+)
+from classification.train import Arguments, parse_arguments
+from common.errors import run_main
+from data_prep import cifar100
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(ROOT.glob("*/experiments/*.sh"))
@@ -22,20 +32,31 @@ READINGS = ROOT / "classification/experiments/mnist_readings.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
 TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
 TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
+CIFAR = {
+    name: ROOT / f"classification/experiments/cifar100_{name}.sh"
+    for name in ("table1", "table2", "table3", "table4", "figures", "short", "readings")
+}
 
 # What would change the scripts.
-CHANGES = ("SEEDS", "IMBALANCES", "TAUS", "READINGS", "PYTHON", "CONDA_PREFIX")
+CHANGES = (
+    "SEEDS", "IMBALANCES", "METHODS", "TAUS", "READINGS", "REDUCTIONS", "STAGE1", "STAGE2",
+    "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "PYTHON", "CONDA_PREFIX", "CDB_CIFAR100",
+)  # fmt: skip
 
-# The values that each option of a training command may have.
-CHOICES = {name: get_args(hint) for name, hint in get_type_hints(ClassificationConfig).items()}
+CHECK = "-m data_prep.cifar100 check"
 
-# Stands in for the environment's Python: runs the launcher, notes everything else.
+# Stands in for the environment's Python: runs the launcher, notes everything else. The check of the
+# data answers with FAKE_CHECK, its exit code.
 FAKE_PYTHON = f"""#!/usr/bin/env bash
 case "$1 $2" in
   "-c "*) exit 0 ;;
   "-m common.launch") exec {shlex.quote(sys.executable)} "$@" ;;
 esac
 echo "$*" >>"$CALLS"
+if [[ $2 == data_prep.* && -n ${{FAKE_CHECK:-}} ]]; then
+  echo "error: data/x is missing; fetch it." >&2
+  exit "$FAKE_CHECK"
+fi
 echo "epoch 1/1"
 if [[ -n ${{FAKE_FAIL:-}} && "$*" == *"$FAKE_FAIL"* ]]; then exit 3; fi
 if [[ -n ${{FAKE_SLEEP:-}} && $2 == classification.train ]]; then exec sleep "$FAKE_SLEEP"; fi
@@ -125,7 +146,29 @@ def test_experiment_states_what_it_is_and_costs(script: Path) -> None:
     assert header(script, "Paper").startswith(("Table ", "Figure ", "Sec. "))
     assert header(script, "Data")
     cost = header(script, "Cost")
-    assert any(character.isdigit() for character in cost), "the cost is a measured number"
+    assert any(character.isdigit() for character in cost), "the cost is a number"
+    short = script.stem in ("cifar100_short", "cifar100_readings")
+    if script.stem.startswith("cifar100_") and not short:
+        assert "not measured" in cost, "the schedule of 200 epochs was not run"
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
+def test_experiment_on_data_that_must_be_fetched_has_a_check(script: Path) -> None:
+    fetched = "none to fetch" not in header(script, "Data")
+    assert ("\n# Check: " in script.read_text()) == fetched
+
+
+def test_check_of_the_cifar_experiments_refuses_a_missing_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = {header(script, "Check") for script in CIFAR.values()}
+    assert checks == {CHECK.removeprefix("-m ")}
+    folder = str(tmp_path / "nothing")
+    monkeypatch.setattr(sys, "argv", [*CHECK.split()[1:], "--folder", folder])
+    with pytest.raises(SystemExit) as ended:
+        run_main(cifar100.main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {folder} is missing; ")
 
 
 # ---- experiments
@@ -141,15 +184,73 @@ def option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1]
 
 
-@pytest.mark.parametrize(
-    ("script", "runs"),
-    [(READINGS, 16 * 2 * 3), (TABLE1, 9 * 2 * 5), (TABLE2, 11 * 2 * 3), (TABLE3, 11 * 2 * 3)],
-    ids=["readings", "table1", "table2", "table3"],
-)
-def test_dry_run_prints_every_run_once(script: Path, runs: int) -> None:
+RUNS = {
+    READINGS: 16 * 2 * 3,
+    TABLE1: 9 * 2 * 5,
+    TABLE2: 11 * 2 * 3,
+    TABLE3: 11 * 2 * 3,
+    CIFAR["table1"]: 12 * 2 * 3,
+    CIFAR["table2"]: 11 * 5 * 3,
+    CIFAR["table3"]: 11 * 5 * 3,
+    CIFAR["table4"]: 3 * 2 * 3 + 3 * 2 * 3 * 2 * 3,
+    CIFAR["figures"]: 3 * 3,
+    CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
+    CIFAR["readings"]: 3 * 2,
+}
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
+def test_dry_run_prints_every_run_once(script: Path) -> None:
     commands = dry_run(script)
-    assert len(commands) == len({tuple(words) for words in commands}) == runs
-    assert {tuple(words[1:4]) for words in commands} == {("-m", "classification.train", "mnist-lt")}
+    assert len(commands) == len({tuple(words) for words in commands}) == RUNS[script]
+    assert {tuple(words[1:3]) for words in commands} == {("-m", "classification.train")}
+    assert {words[3].split("-")[0] for words in commands} == {script.stem.split("_")[0]}
+
+
+def smoke_settings(script: Path) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in shlex.split(header(script, "Smoke")))
+
+
+@cache
+def runs_of(script: Path, *, smoke: bool = False) -> tuple[Arguments, ...]:
+    """The runs of an experiment with seed 0, or of its smoke job, as the trainer reads them."""
+    if smoke:
+        commands = dry_run(script, "--", "--epochs", "2", **smoke_settings(script))
+    else:
+        commands = dry_run(script, "--seeds", "0")
+    return tuple(parse_arguments(words[3:]) for words in commands)
+
+
+def configs_of(script: Path, *, smoke: bool = False) -> list[ClassificationConfig]:
+    return [resolved(arguments.config) for arguments in runs_of(script, smoke=smoke)]
+
+
+@pytest.mark.parametrize("smoke", [False, True], ids=["full", "smoke"])
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_command_is_a_run_of_its_own_to_the_trainer(script: Path, smoke: bool) -> None:
+    runs = runs_of(script, smoke=smoke)
+    names = {(run.group or group_name(run.config), run_name(run.config)) for run in runs}
+    assert len(names) == len(runs)
+    assert {run.out for run in runs} == {Path("runs")}
+    assert {run.config.seed for run in runs} == {0}
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
+def test_smoke_is_a_few_runs_of_two_epochs_in_both_stages(script: Path) -> None:
+    configs = configs_of(script, smoke=True)
+    assert 1 <= len(configs) <= (9 if script.stem.startswith("mnist") else 2)
+    assert {config.epochs for config in configs} == {2}
+    for config in configs:
+        if isinstance(config, DecoupledConfig):
+            first = config.stage1_config()
+            assert first.epochs == 2
+            assert first in configs, "the first stage is one of the smoke job's runs"
+
+
+def test_smoke_has_every_kind_of_recipe() -> None:
+    words = {config.recipe_name for s in EXPERIMENTS for config in configs_of(s, smoke=True)}
+    assert words >= {"mnist-lt", "cifar100-lt", "cifar100-lt-crt", "cifar100-lt-short"}
+    assert any(word.endswith("-lws") for word in words)
 
 
 def test_table_1_covers_the_methods_imbalances_and_seeds() -> None:
@@ -161,7 +262,16 @@ def test_table_1_covers_the_methods_imbalances_and_seeds() -> None:
     assert cells == {(m, i, s) for m in methods for i in ("99", "199") for s in "01234"}
 
 
-@pytest.mark.parametrize(("script", "method"), [(TABLE2, "cdb-w-ce"), (TABLE3, "cdb-s")])
+@pytest.mark.parametrize(
+    ("script", "method"),
+    [
+        (TABLE2, "cdb-w-ce"),
+        (TABLE3, "cdb-s"),
+        (CIFAR["table2"], "cdb-w-ce"),
+        (CIFAR["table3"], "cdb-s"),
+    ],
+    ids=["mnist-2", "mnist-3", "cifar100-2", "cifar100-3"],
+)
 def test_tables_2_and_3_sweep_tau(script: Path, method: str) -> None:
     commands = dry_run(script)
     fixed = ["0.5", "1.0", "1.5", "2.0", "5.0"]
@@ -186,16 +296,15 @@ def test_readings_name_every_open_point_in_a_group_of_their_own() -> None:
     assert {option(words, "--method") for words in commands} == {"ce", "cdb-w-ce"}
 
 
-def test_every_reading_is_a_configuration_of_its_own() -> None:
-    commands = dry_run(READINGS, "--seeds", "0", IMBALANCES="99")
-    fields = [name.removeprefix("--").replace("-", "_") for name in ("--method", *OPEN_POINTS)]
-    runs = set()
-    for words in commands:
-        values = [option(words, "--" + field.replace("_", "-")) for field in fields]
-        assert all(v in CHOICES[f] for f, v in zip(fields, values, strict=True)), values
-        config: dict[str, Any] = dict(zip(fields, values, strict=True))
-        runs.add(run_name(replace(MNIST_LT, **config)))
-    assert len(runs) == len(commands) == 16
+def test_readings_are_all_different_as_the_trainer_reads_them() -> None:
+    configs = [config for config in configs_of(READINGS) if config.imbalance == 99]
+    assert len(configs) == 16
+    combinations = {
+        (c.method, c.architecture, c.initialisation, c.input_scaling, c.loss_reduction)
+        for c in configs
+        if isinstance(c, MnistConfig)
+    }
+    assert len(combinations) == 16
 
 
 def test_readings_can_be_picked_from_the_table() -> None:
@@ -205,6 +314,107 @@ def test_readings_can_be_picked_from_the_table() -> None:
         ("lenet5", "cdb-w-ce"),
     }
     assert len(commands) == 2 * 2
+
+
+# ---- CIFAR100-LT
+
+Cell = tuple[str, str, str]
+
+
+def cells(configs: list[ClassificationConfig]) -> set[Cell]:
+    """Method, variant and condition, as the record names them."""
+    return {(c.table_method, c.variant, f"{c.imbalance:.15g}") for c in configs}
+
+
+def printed_cells(table: str, dataset: str) -> set[Cell]:
+    with (ROOT / "analysis/paper/tables.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["table"] == table]
+    return {
+        (row["method"], row["variant"], row["condition"])
+        for row in rows
+        if row["dataset"] == dataset
+    }
+
+
+def test_cifar_table_1_runs_the_papers_cells_and_class_aware() -> None:
+    printed = printed_cells("1", "cifar100-lt")
+    assert len(printed) == 11 * 2
+    extra = {("class-aware", "", "10"), ("class-aware", "", "100")}
+    assert cells(configs_of(CIFAR["table1"])) == printed | extra
+    assert {config.method for config in configs_of(CIFAR["table1"])} == set(METHODS)
+
+
+@pytest.mark.parametrize(("table", "method"), [("2", "cdb-w-ce"), ("3", "cdb-s")])
+def test_cifar_tables_2_and_3_run_the_papers_cells_and_two_sigmoids(
+    table: str, method: str
+) -> None:
+    printed = printed_cells(table, "cifar100-lt")
+    assert len(printed) == 9 * 5
+    conditions = ("10", "20", "50", "100", "200")
+    sigmoids = ("tau=sigmoid-accv", "tau=sigmoid-code")
+    extra = {(method, tau, condition) for tau in sigmoids for condition in conditions}
+    assert cells(configs_of(CIFAR[f"table{table}"])) == printed | extra
+
+
+def test_cifar_table_4_runs_the_papers_cells_after_their_first_stages() -> None:
+    configs = configs_of(CIFAR["table4"])
+    second = [config for config in configs if isinstance(config, DecoupledConfig)]
+    first = configs[: len(configs) - len(second)]
+    assert not any(isinstance(config, DecoupledConfig) for config in first)
+    assert cells(list(second)) == printed_cells("4", "cifar100-lt")
+    order = [first.index(config.stage1_config()) for config in second]
+    assert order == sorted(order), "the second stages wait for the first that ends first"
+    assert set(order) == set(range(len(first)))
+
+
+def test_cifar_figures_run_ce_at_100_and_focal_and_cdb_at_200() -> None:
+    assert cells(configs_of(CIFAR["figures"])) == {
+        ("ce", "", "100"), ("focal", "", "200"), ("cdb-w-ce", "tau=sigmoid", "200"),
+    }  # fmt: skip
+
+
+def test_short_schedule_has_six_methods_the_figures_and_both_second_stages() -> None:
+    runs = {
+        (option(w, "--method"), option(w, "--imbalance"), option(w, "--seed"))
+        for w in dry_run(CIFAR["short"])
+        if w[3] == "cifar100-lt-short"
+    }
+    methods = ("ce", "focal", "cb", "ldam-drw", "cdb-s", "cdb-w-ce")
+    figures = {(method, "200", "0") for method in ("focal", "cdb-w-ce")}
+    assert runs == {(method, "100", seed) for method in methods for seed in "01"} | figures
+    configs = configs_of(CIFAR["short"])
+    second = [config for config in configs if isinstance(config, DecoupledConfig)]
+    assert cells(list(second)) == {
+        (f"{classifier}+{method}", "stage1=ce", "100")
+        for classifier in ("crt", "lws")
+        for method in ("class-aware", "cdb-w-ce", "cdb-s")
+    }
+    assert all(config.stage1_config() in configs for config in second)
+
+
+def test_cifar_readings_cross_sigmoid_versions_with_reductions_in_their_own_group() -> None:
+    runs = runs_of(CIFAR["readings"])
+    assert {(run.config.recipe_name, run.group) for run in runs} == {
+        ("cifar100-lt-short", "cifar100-lt-short-readings")
+    }
+    assert {(run.config.tau, run.config.loss_reduction) for run in runs} == {
+        (tau, reduction)
+        for tau in ("sigmoid", "sigmoid-accv", "sigmoid-code")
+        for reduction in ("batch-size", "weight-sum")
+    }
+    assert cells(configs_of(CIFAR["readings"])) <= {
+        ("cdb-w-ce", f"tau={tau}", "100") for tau in ("sigmoid", "sigmoid-accv", "sigmoid-code")
+    }
+
+
+def test_stage1_epochs_reach_the_first_stages_and_the_second_stages_alike() -> None:
+    settings = {"STAGE1_EPOCHS": "7", "IMBALANCES": "10", "STAGE2": "cdb-s"}
+    for words in dry_run(CIFAR["table4"], "--seeds", "0", **settings):
+        name = "--stage1-epochs" if "--stage1" in words else "--epochs"
+        assert option(words, name) == "7"
+
+
+# ---- options of an experiment
 
 
 def test_seeds_folder_and_training_options_reach_every_command(tmp_path: Path) -> None:
@@ -256,9 +466,84 @@ def test_experiment_runs_its_commands_from_any_folder(tmp_path: Path) -> None:
     assert len(list((out / "logs").glob("mnist-lt_*.log"))) == 18
 
 
+def test_help_tells_what_the_experiment_is_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to(ROOT / "classification")
+    result = subprocess.run(
+        ["here/experiments/mnist_table1.sh", "--help"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    for name in ("Experiment", "Paper", "Data", "Cost"):
+        assert header(TABLE1, name) in result.stdout
+
+
 def test_python_without_the_packages_is_one_sentence(tmp_path: Path) -> None:
     python = write_program(tmp_path / "python", "#!/bin/sh\nexit 1\n")
     assert_one_sentence(call(TABLE1, PYTHON=str(python)), "setup.sh", str(python))
+
+
+# ---- data that must be fetched
+
+
+def experiment(
+    tmp_path: Path, script: Path, *arguments: str, **environment: str
+) -> "tuple[subprocess.CompletedProcess[str], list[str]]":
+    """Call a script from ``tmp_path`` with a stand-in for Python; what that was called with."""
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    calls = tmp_path / "calls"
+    result = call(
+        script, *arguments, "--out", str(tmp_path / "out"),
+        cwd=tmp_path, PYTHON=str(python), CALLS=str(calls), **environment,
+    )  # fmt: skip
+    return result, calls.read_text().splitlines() if calls.exists() else []
+
+
+@pytest.mark.parametrize("mode", [(), ("--slurm",)], ids=["launch", "slurm"])
+def test_missing_data_is_one_sentence_before_any_run(tmp_path: Path, mode: tuple[str, ...]) -> None:
+    write_program(tmp_path / "bin/sbatch", FAKE_SBATCH)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    result, calls = experiment(tmp_path, CIFAR["short"], *mode, PATH=path, FAKE_CHECK="2")
+    assert_one_sentence(result, "data/x is missing; fetch it.")
+    assert calls == [CHECK]
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_is_there_is_checked_once_and_then_trained_on(tmp_path: Path) -> None:
+    result, calls = experiment(tmp_path, CIFAR["figures"], "-j", "4")
+    assert result.returncode == 0, result.stderr
+    assert calls[0] == CHECK
+    assert len(calls) == 1 + RUNS[CIFAR["figures"]]
+
+
+def test_dry_run_asks_for_no_data(tmp_path: Path) -> None:
+    result, calls = experiment(tmp_path, CIFAR["short"], "--dry-run", FAKE_CHECK="2")
+    assert (result.returncode, calls) == (0, [])
+    assert len(result.stdout.splitlines()) == RUNS[CIFAR["short"]]
+
+
+def test_data_in_the_repository_is_not_checked(tmp_path: Path) -> None:
+    result, calls = experiment(tmp_path, TABLE1, "--seeds", "0", "-j", "4", FAKE_CHECK="2")
+    assert result.returncode == 0, result.stderr
+    assert CHECK not in calls
+
+
+@pytest.mark.parametrize("form", [("--data", "my data"), ("--data=my data",)])
+def test_data_option_reaches_the_check_and_every_run(tmp_path: Path, form: tuple[str, ...]) -> None:
+    python = write_program(tmp_path / "python", FAKE_PYTHON)
+    calls, folder = tmp_path / "calls", tmp_path / "my data"
+    result = call(
+        CIFAR["figures"], "-j", "4", "--out", "out", "--", *form, "--epochs", "2",
+        cwd=tmp_path, PYTHON=str(python), CALLS=str(calls),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    check, *trained = calls.read_text().splitlines()
+    assert check == f"{CHECK} --folder {folder}"
+    assert len(trained) == RUNS[CIFAR["figures"]]
+    assert all(line.endswith(f" --epochs 2 --data {folder}") for line in trained)
+
+
+def test_data_option_without_a_value_is_one_sentence() -> None:
+    assert_one_sentence(call(CIFAR["figures"], "--", "--data"), "--data needs a value")
 
 
 # ---- Slurm
@@ -382,9 +667,62 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert not left_over.exists()
     assert real.exists()
     trained = [line for line in calls if "classification.train" in line]
-    assert len(trained) == 2 + 9 + 3 + 3
+    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 9 + 3 + 3
+    assert len([line for line in trained if " cifar100-lt" in line]) == 2 + 1 + 2 + 1 + 1 + 1 + 2
     assert all(f"--out {tmp_path}/out/smoke --epochs 2" in line for line in trained)
+    assert calls.count(CHECK) == 1
     assert calls[-1].startswith("-m analysis.report")
+
+
+def test_smoke_of_everything_leaves_out_what_has_no_data_and_names_it(tmp_path: Path) -> None:
+    result, calls = run_all(tmp_path, "--smoke", "-j", "4", FAKE_CHECK="2")
+    assert result.returncode == 0, result.stderr
+    words, problem = result.stderr.splitlines()[0].split(", since ")
+    assert words.split()[2:] == sorted(script.stem for script in CIFAR.values())
+    assert (words.split()[:2], problem) == (["left", "out:"], "data/x is missing; fetch it.")
+    trained = [line for line in calls if "classification.train" in line]
+    assert len(trained) == 2 + 9 + 3 + 3
+    assert all(" mnist-lt " in line for line in trained)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cifar100_short",),
+        ("mnist_table1", "cifar100_short", "cifar100_table1"),
+        ("--smoke", "cifar100_short"),
+    ],
+)
+def test_named_experiment_without_data_is_one_sentence(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    result, calls = run_all(tmp_path, *arguments, FAKE_CHECK="2")
+    assert_one_sentence(result, "data/x is missing; fetch it.")
+    assert calls == [CHECK]
+
+
+def test_check_that_breaks_down_is_no_reason_to_leave_anything_out(tmp_path: Path) -> None:
+    result, calls = run_all(tmp_path, "--smoke", FAKE_CHECK="1")
+    assert result.returncode == 1
+    assert "data/x is missing" in result.stderr
+    assert calls == [CHECK]
+
+
+def test_data_option_of_run_all_reaches_the_check_and_every_run(tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    names = ("cifar100_figures", "cifar100_readings")
+    result, calls = run_all(tmp_path, "-j", "4", *names, "--", "--data", str(folder))
+    assert result.returncode == 0, result.stderr
+    assert calls[0] == f"{CHECK} --folder {folder}"
+    trained = calls[1:-1]
+    assert len(trained) == 9 + 6
+    assert all(line.endswith(f" --data {folder}") for line in trained)
+
+
+def test_data_option_for_two_data_sets_is_one_sentence(tmp_path: Path) -> None:
+    result, calls = run_all(tmp_path, "mnist_table1", "cifar100_short", "--", "--data", "x")
+    assert_one_sentence(result, "--data", "data_prep/README.md")
+    assert calls == []
 
 
 def test_smoke_leaves_a_folder_alone_that_it_did_not_make(tmp_path: Path) -> None:
