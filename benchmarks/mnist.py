@@ -14,7 +14,6 @@ Prints, from interleaved measurements in one process of one thread, medians and 
 import argparse
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,10 +23,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
 from classification.data import load_data
 from classification.engine import Training
 from classification.evaluate import measure
-from classification.recipes import MNIST_LT, Method, resolved
+from classification.recipes import MNIST_LT, MnistMethod, resolved
 from common.signals import StopRequest
 from data_prep.mnist import load_digits, split_mnist_lt
 
@@ -78,18 +78,11 @@ def plain_epoch() -> Callable[[], None]:
     return epoch
 
 
-def new_training(method: Method) -> Training:
+def new_training(method: MnistMethod) -> Training:
     """A run of ours at its start, imbalance 99, seed 0."""
     config = resolved(replace(MNIST_LT, method=method))
     device = torch.device("cpu")
     return Training(config, load_data(config, device), device)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def epoch_seconds(rounds: int) -> float:
@@ -110,13 +103,7 @@ def side_by_side(rounds: int) -> list[float]:
         return [100 * alone / t for t in pool.map(epoch_seconds, [rounds] * 2, chunksize=1)]
 
 
-def show(label: str, values: list[float], unit: str, target: str) -> None:
-    """One line: median, smallest, largest, and what we want."""
-    middle = statistics.median(values)
-    print(f"{label:<58} {middle:8.2f} ({min(values):.2f} .. {max(values):.2f}) {unit:<9} {target}")
-
-
-def make_jobs(usual_threads: int) -> dict[str, Callable[[], object]]:
+def make_jobs(usual_threads: int) -> dict[str, Job]:
     """What is timed, by name: an epoch of 50 steps each, and the difficulty pass."""
     stop = StopRequest()
     ce, cdb_w, cdb_s = (new_training(m) for m in ("ce", "cdb-w-ce", "cdb-s"))
@@ -133,58 +120,47 @@ def make_jobs(usual_threads: int) -> dict[str, Callable[[], object]]:
 
     def steps_alone(training: Training) -> None:
         for index in training.method.sampler.draw().split(MNIST_LT.batch_size):
-            training.train_step(index)
+            training.step({"index": index})
 
     return {
-        "plain": plain,
-        "plain, usual threads": plain_with_usual_threads,
-        "steps": lambda: steps_alone(ce),
-        "ce": lambda: whole_epoch(ce),
-        "cdb-w-ce": lambda: whole_epoch(cdb_w),
-        "cdb-s": lambda: whole_epoch(cdb_s),
-        "pass": lambda: measure(ce.model, ce.data.difficulty, 2),
+        "plain": lambda: seconds(plain),
+        "plain, usual threads": lambda: seconds(plain_with_usual_threads),
+        "steps": lambda: seconds(lambda: steps_alone(ce)),
+        "ce": lambda: seconds(lambda: whole_epoch(ce)),
+        "cdb-w-ce": lambda: seconds(lambda: whole_epoch(cdb_w)),
+        "cdb-s": lambda: seconds(lambda: whole_epoch(cdb_s)),
+        "pass": lambda: seconds(lambda: measure(ce.model, ce.data.difficulty, 2)),
     }
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of each, interleaved")
+    parser.add_argument("--rounds", type=at_least(1), default=7, help="measurements, interleaved")
     rounds = parser.parse_args().rounds
     usual_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    work = make_jobs(usual_threads)
-    for job in work.values():
-        job()
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds):
-        for name, job in work.items():
-            times[name].append(seconds(job))
+    times = interleaved(make_jobs(usual_threads), rounds)
     report(times)
     together = side_by_side(rounds)
-    show("each of two runs side by side, of one alone", together, "%", "")
-    both = [
-        sum(together) / 100 * t / e
-        for t, e in zip(times["plain, usual threads"], times["ce"], strict=True)
-    ]
-    show(f"two of ours over one plain loop of {usual_threads} threads", both, "times", "")
+    show("each of two runs side by side, of one alone", together, "%")
+    speedup = ratios(times["plain, usual threads"], times["ce"])
+    both = [sum(together) / 100 * ratio for ratio in speedup]
+    show(f"two of ours over one plain loop of {usual_threads} threads", both, "times")
 
 
-def report(times: dict[str, list[float]]) -> None:
+def report(times: Times) -> None:
     """Print the figures; every ratio is taken round by round."""
     steps = 50
-
-    def ratio(a: str, b: str) -> list[float]:
-        return [x / y for x, y in zip(times[a], times[b], strict=True)]
-
     for name in ("plain", "plain, usual threads"):
-        show(f"DataLoader loop, {name}", [steps / t for t in times[name]], "steps/s", "")
-    show("ours", [steps / t for t in times["steps"]], "steps/s", "")
-    show("ours over the plain loop", ratio("plain", "steps"), "times", "(target: at least 2)")
+        show(f"DataLoader loop, {name}", [steps / t for t in times[name]], "steps/s")
+    show("ours", [steps / t for t in times["steps"]], "steps/s")
+    gain = ratios(times["plain"], times["steps"])
+    show("ours over the plain loop", gain, "times", "(target: at least 2)")
     for name in ("cdb-w-ce", "cdb-s"):
-        cost = [100 * (r - 1) for r in ratio(name, "ce")]
+        cost = [100 * (r - 1) for r in ratios(times[name], times["ce"])]
         show(f"an epoch of {name} over one of ce", cost, "%", "(target: at most 8)")
-    share = [100 * r for r in ratio("pass", "ce")]
+    share = [100 * r for r in ratios(times["pass"], times["ce"])]
     show("difficulty pass in an epoch", share, "%", "(target: at most 5)")
 
 
