@@ -42,25 +42,28 @@ class PlainImages:
 class CropsAndFlips:
     """Random crops after padding, and random mirroring.
 
-    A crop is a view into the padded images (``unfold``), so that a batch is one indexed copy.
+    A crop is a view (``unfold``) into the padded images, which are kept twice, the second time
+    mirrored, so that a batch is one indexed copy.
     """
 
     def __init__(self, images: Tensor, padding: int = CROP_PADDING) -> None:
-        """Pad the images once.
+        """Pad and mirror the images once.
 
         Args:
             images: (N, 3, H, W), uint8.
             padding: black pixels on each side.
         """
         height, width = images.shape[2:]
-        padded = F.pad(images, (padding,) * 4)
-        # (N, 3, 2 padding + 1, 2 padding + 1, H, W)
-        self._windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-        self._places = 2 * padding + 1
+        # Channels last in memory, as the network takes them.
+        padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4))
+        both = torch.stack([padded, padded.flip(2)], dim=1).permute(0, 1, 4, 2, 3)
+        # (N, 2, 3, 2 padding + 1, 2 padding + 1, H, W)
+        self._windows = both.unfold(3, height, 1).unfold(4, width, 1)
+        self._last_place = 2 * padding
 
     def draw(self, number: int, generator: torch.Generator) -> Tensor:
         """Upper edge, left edge, mirrored: (number, 3), int64."""
-        edges = torch.randint(self._places, (number, 2), generator=generator)
+        edges = torch.randint(self._last_place + 1, (number, 2), generator=generator)
         mirrored = torch.randint(2, (number, 1), generator=generator)
         return torch.cat([edges, mirrored], dim=1)
 
@@ -68,5 +71,6 @@ class CropsAndFlips:
         """Crops (B, 3, H, W), uint8."""
         assert draws is not None
         top, left, mirrored = draws.unbind(1)
-        crops = self._windows[index, :, top, left]
-        return torch.where(mirrored.bool()[:, None, None, None], crops.flip(3), crops)
+        # What starts at ``left`` starts as far from the other edge in the mirrored image.
+        left = torch.where(mirrored.bool(), self._last_place - left, left)
+        return self._windows[index, mirrored, :, top, left]

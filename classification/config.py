@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from operator import ge, gt, le, lt
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from common.errors import UserError
 from common.losses import Reduction
@@ -76,6 +76,7 @@ class ClassificationConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
+        _check_choices(self)
         check_ranges(self)
         _check_effect(self)
         if self.tau is None:
@@ -145,15 +146,30 @@ def option(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def _choices(config: ClassificationConfig) -> dict[str, tuple[str, ...]]:
+    """The names that a field can have, for each field that is one of some names."""
+    hints = get_type_hints(type(config)).items()
+    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
+
+
+def _check_choices(config: ClassificationConfig) -> None:
+    """Refuse a name that the data set does not know: a record can be read from anywhere."""
+    for name, choices in _choices(config).items():
+        if (value := getattr(config, name)) not in choices:
+            raise UserError(f"{option(name)} {value} is not one of {', '.join(choices)}.")
+
+
 def _check_effect(config: ClassificationConfig) -> None:
     """Refuse a setting that departs from its default but never reaches the method's code."""
+    methods = _choices(config)["method"]
     for field in fields(config):
         users = USED_BY.get(field.name, (config.method,))
         value = getattr(config, field.name)
         if config.method not in users and value != field.default:
+            others = " or ".join(method for method in users if method in methods)
             raise UserError(
                 f"{option(field.name)} {value} has no effect on --method {config.method}; leave it "
-                f"out, or choose {' or '.join(users)}."
+                + (f"out, or choose {others}." if others else "out.")
             )
 
 

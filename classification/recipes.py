@@ -5,6 +5,7 @@ recipe's class.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import tyro
@@ -97,12 +98,13 @@ class CifarConfig(ClassificationConfig):
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
         object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON gives a list
-        if any(epoch < 1 for epoch in self.milestones) or sorted(self.milestones) != list(
-            self.milestones
-        ):
+        before = (0, *self.milestones)
+        if any(later <= earlier for earlier, later in pairwise(before)):
             raise UserError(
                 f"--milestones must be epochs from 1 up in growing order, not {self.milestones}."
             )
+        if self.method == "ldam-drw" and self.drw_epoch is None and not self.milestones:
+            raise UserError("--method ldam-drw without --milestones needs --drw-epoch.")
 
     @property
     def recipe_name(self) -> str:

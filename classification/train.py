@@ -106,8 +106,9 @@ def _first_stage(arguments: Arguments) -> Weights | None:
     if not isinstance(arguments.config, DecoupledConfig):
         return None
     first = replace(arguments, config=arguments.config.stage1_config())
-    train(first)
+    _train(first)
     path = _folder(first) / "weights.pt"
+    print(f"first stage: {path.parent}", flush=True)
     if not path.exists():
         raise UserError(
             f"{path} is missing, though its run has finished; delete that folder and start the "
@@ -210,23 +211,13 @@ def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -
     }
 
 
-def train(arguments: Arguments) -> dict[str, Any]:
-    """Carry out a run, or go on with it, or find it finished.
-
-    Returns:
-        The result record.
-
-    Raises:
-        UserError: for any mistake a user can mend; a checkpoint that was there is still there.
-    """
-    _set_threads(arguments.threads)
-    config = resolved(arguments.config)
-    arguments = replace(arguments, config=config)
+def _train(arguments: Arguments) -> tuple[dict[str, Any], bool]:
+    """A resolved run's record, and whether it was there already; see :func:`train`."""
+    config = arguments.config
     with RunFolder(_folder(arguments), plain(config)) as folder:
         record = folder.finished_record()
         if record is not None:
-            print(f"finished already: {folder.record_path}")
-            return record
+            return record, True
         device = _device(arguments.device)
         _advise(config, device)
         training = _begin(arguments, device)
@@ -237,9 +228,28 @@ def train(arguments: Arguments) -> dict[str, Any]:
         record = _record(arguments, training, metrics)
         record["provenance"] = provenance(clock.seconds(), clock.starts, device)
         folder.finish(weights, record)
-        errors = {name: f"{metrics[name]['error']:.2f} %" for name in metrics}
-        print(f"error {errors['last']} (best epoch {errors['best']})  {folder.record_path}")
+        return record, False
+
+
+def train(arguments: Arguments) -> dict[str, Any]:
+    """Carry out a run, or go on with it, or find it finished.
+
+    Returns:
+        The result record.
+
+    Raises:
+        UserError: for any mistake a user can mend; a checkpoint that was there is still there.
+    """
+    _set_threads(arguments.threads)
+    arguments = replace(arguments, config=resolved(arguments.config))
+    record, already = _train(arguments)
+    path = _folder(arguments) / "record.json"
+    if already:
+        print(f"finished already: {path}")
         return record
+    errors = {name: f"{values['error']:.2f} %" for name, values in record["metrics"].items()}
+    print(f"error {errors['last']} (best epoch {errors['best']})  {path}")
+    return record
 
 
 def parse_arguments(words: list[str]) -> Arguments:

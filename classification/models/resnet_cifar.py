@@ -31,12 +31,17 @@ class PixelScaling(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(x - mean) / std, channels last."""
-        pixels = images.to(torch.float32, memory_format=torch.channels_last)
-        return (pixels - self.mean) / self.std
+        # A copy even of what is float32 already: the caller's images stay as they are.
+        pixels = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return pixels.sub_(self.mean).div_(self.std)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    # skip_init: the constructor would draw from the global generator.
+    layer: nn.Conv2d = nn.utils.skip_init(
+        nn.Conv2d, inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False
+    )
+    return layer
 
 
 class BasicBlock(nn.Module):
@@ -99,7 +104,9 @@ class CifarResNet(nn.Module):
                 inputs = outputs
         self.layers = nn.Sequential(*layers)
         self.classifier: nn.Module = (
-            CosineLinear(FEATURES, num_classes) if cosine else nn.Linear(FEATURES, num_classes)
+            CosineLinear(FEATURES, num_classes)
+            if cosine
+            else nn.utils.skip_init(nn.Linear, FEATURES, num_classes)
         )
 
     def features(self, images: Tensor) -> Tensor:
@@ -136,6 +143,7 @@ class SecondStage(nn.Module):
             self.scales = nn.Parameter(torch.ones(num_classes))
         for name, parameter in first.named_parameters():
             parameter.requires_grad_(not rescale and name.startswith("classifier."))
+        self.train()
 
     def load_first_stage(self, weights: dict[str, Tensor]) -> None:
         """Take the weights of a finished first stage; with cRT all but the classifier's."""
