@@ -1,18 +1,18 @@
-"""Our results beside the paper's: its Tables 1-4, and the readings of an open point.
+"""Our results beside the paper's: its Tables 1-4.
 
 Built from the rows of the paper's tables, so a dataset of a later experiment needs no code here.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
 from analysis.grid import Grid
-from analysis.records import CELL, paper_runs, paper_table
+from analysis.records import CELL, paper_runs, paper_table, stage_of
 from analysis.summary import Summary, errors_by_seed, summarize
-from analysis.words import MISSING, dataset_name, method_name, run_name, signed
+from analysis.words import dataset_name, run_name, signed, stage_name
 
 NOT_IN_PAPER: Final = "not in the paper"
 SHORT_NAMES: Final = {"mnist": "mnist-lt", "cifar100": "cifar100-lt", "imagenet": "imagenet-lt"}
@@ -23,11 +23,6 @@ TITLES: Final = {
     4: "decoupled learning",
 }
 Cell = tuple[str, str, str]
-
-# Config fields that have their own column, or that vary from seed to seed.
-_NO_READING: Final = frozenset(
-    {"method", "seed", "split_seed", "imbalance", "condition", "run", "group", "out"}
-)
 
 
 def error_table(table: int, dataset: str) -> pd.DataFrame:
@@ -62,6 +57,14 @@ def extra_cells(table: int, dataset: str, runs: pd.DataFrame) -> list[Cell]:
     return sorted(cell for cell in extras if _home_table(cell[0], dataset) == table)
 
 
+def table_cells(table: int, dataset: str, *frames: pd.DataFrame) -> list[Cell]:
+    """The cells of one table, smallest imbalance first: the paper's, then what only we ran."""
+    cells = cells_of(error_table(table, dataset))
+    for runs in frames:
+        cells += [cell for cell in extra_cells(table, dataset, runs) if cell not in cells]
+    return by_condition(cells)
+
+
 def tables_run(dataset: str, runs: pd.DataFrame) -> list[int]:
     """The paper's tables with a cell that ``runs`` hold and no earlier table shows."""
     left = set(cells_of(runs))
@@ -88,7 +91,7 @@ def our_summary(runs: pd.DataFrame, cell: Cell, column: str) -> Summary:
     return summarize(list(errors_by_seed(runs, *cell, column)))
 
 
-def _by_condition(cells: Sequence[Cell]) -> list[Cell]:
+def by_condition(cells: Sequence[Cell]) -> list[Cell]:
     """Group the cells of one condition, smallest imbalance first, else in the given order."""
     return sorted(cells, key=lambda cell: float(cell[2]) if cell[2].isdigit() else math.inf)
 
@@ -106,13 +109,23 @@ def _row(table: int, dataset: str, cell: Cell, frames: Sequence[pd.DataFrame]) -
     return tuple(texts)
 
 
+def _epochs_note(runs: pd.DataFrame) -> str:
+    """``100 epochs each``, and how long the second stages are where there are any."""
+    stages = runs["method"].map(stage_of)
+    texts = []
+    for stage, epochs in runs["epochs"].groupby(stages):
+        count = int(epochs.max())
+        unit = "epoch" if count == 1 else "epochs"
+        where = f" in the second stage of {stage_name(stage)}" if stage else ""
+        texts.append(f"{count} {unit} each{where}")
+    return ", ".join(texts)
+
+
 def runs_note(runs: pd.DataFrame, dataset: str) -> str:
     """How many runs of how many epochs a table is made from."""
     if runs.empty:
         return "No run of this experiment is recorded yet."
-    epochs = int(runs["epochs"].max())
-    unit = "epoch" if epochs == 1 else "epochs"
-    return f"{len(runs)} recorded runs of {dataset_name(dataset)}, {epochs} {unit} each."
+    return f"{len(runs)} recorded runs of {dataset_name(dataset)}, {_epochs_note(runs)}."
 
 
 _NUMBERS: Final = (
@@ -138,9 +151,6 @@ def comparison_grid(
         UserError: when two runs claim the same cell and seed.
     """
     frames = [paper_runs(frame, dataset) for frame in (published, local) if frame is not None]
-    cells = cells_of(error_table(table, dataset))
-    for runs in frames:
-        cells += [cell for cell in extra_cells(table, dataset, runs) if cell not in cells]
     header = ["Method", "Imbalance", "Paper"]
     for owner in ("Ours", "This machine")[: len(frames)]:
         header += [f"{owner}, last epoch", "Gap", f"{owner}, best epoch"]
@@ -151,54 +161,6 @@ def comparison_grid(
         name,
         f"Table {table}, {dataset_name(dataset)}: {TITLES[table]}",
         tuple(header),
-        tuple(_row(table, dataset, cell, frames) for cell in _by_condition(cells)),
+        tuple(_row(table, dataset, cell, frames) for cell in table_cells(table, dataset, *frames)),
         " ".join(notes),
     )
-
-
-def _varying_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Config fields that take more than one value, in the config's order."""
-    names = dict.fromkeys(name for config in configs for name in config)
-    return [
-        name
-        for name in names
-        if name not in _NO_READING and len({str(config.get(name)) for config in configs}) > 1
-    ]
-
-
-def _reading_cells(runs: pd.DataFrame, condition: str) -> list[str]:
-    chosen = runs[runs["condition"] == condition]
-    columns = ("difficulty_error_last", "difficulty_error_best", "error_last", "error_best")
-    return [summarize(list(chosen[column])).with_n() for column in columns]
-
-
-def readings_grid(name: str, dataset: str, published: pd.DataFrame) -> Grid:
-    """What each reading of an open point gives, from the group ``<dataset>-readings``.
-
-    One row per method and configuration; only the config fields that vary in the group are
-    columns. The choice between readings may use the difficulty set's columns only.
-    """
-    runs = published[published["group"] == f"{dataset}-readings"]
-    fields = _varying_fields(list(runs["config"]))
-    conditions = sorted(set(runs["condition"]), key=float)
-    header = ["Method", *(field.replace("_", " ") for field in fields)]
-    for condition in conditions:
-        kinds = ("difficulty set, last", "difficulty set, best", "test, last", "test, best")
-        header += [f"{condition}: {kind}" for kind in kinds]
-    keys = [
-        (method, *(str(config.get(field, MISSING)) for field in fields))
-        for method, config in zip(runs["method"], runs["config"], strict=True)
-    ]
-    rows = []
-    for key in dict.fromkeys(keys):
-        same = runs[[other == key for other in keys]]
-        cells = [cell for condition in conditions for cell in _reading_cells(same, condition)]
-        rows.append((method_name(key[0]), *key[1:], *cells))
-    note = (
-        "Error in % at the last epoch and at the best epoch on the difficulty set, per imbalance; "
-        "mean ± sample standard deviation (number of seeds)."
-    )
-    title = f"Readings of the open points, {dataset_name(dataset)}"
-    empty = "No run of the readings is recorded yet."
-    return Grid(name, title, tuple(header), tuple(rows), note if rows else empty,
-                words=tuple(range(1 + len(fields))))  # fmt: skip

@@ -3,17 +3,21 @@
 A *frame* is a pandas DataFrame with one row per run and the columns :data:`COLUMNS`. Errors are
 percent of the test set; ``difficulty_error_*`` are percent of the difficulty set, from its balanced
 accuracy. ``last`` is the last epoch, ``best`` the epoch with the best balanced accuracy on the
-difficulty set; ``split`` is the digest of the data split. A missing value is NaN.
+difficulty set; ``split`` is the digest of the data split. ``many_last`` to ``few_best`` are the
+accuracies of the shot groups in percent of the test set, ``mean_tau`` is over all epochs, and
+``record`` is the whole record, for what is no single number. A missing value is NaN.
 """
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from common.errors import UserError
@@ -25,10 +29,14 @@ PAPER: Final = Path(__file__).parent / "paper"
 RESULTS: Final = Path("results")
 RUNS: Final = Path("runs")
 
+SHOTS: Final = ("many", "medium", "few")
+EPOCHS: Final = ("last", "best")
+_SHOT_COLUMNS: Final = tuple(f"{shot}_{epoch}" for epoch in EPOCHS for shot in SHOTS)
 COLUMNS: Final = (
     "group", "run", "dataset", "method", "variant", "condition", "seed", "epochs",
     "error_last", "error_best", "epoch_best",
-    "difficulty_error_last", "difficulty_error_best", "seconds", "split", "config",
+    "difficulty_error_last", "difficulty_error_best", *_SHOT_COLUMNS, "mean_tau",
+    "seconds", "hardware", "split", "config", "record",
 )  # fmt: skip
 CELL: Final = ["method", "variant", "condition"]
 
@@ -68,19 +76,53 @@ def _difficulty_error(evaluation: dict[str, Any]) -> float:
     return math.nan if accuracy is None else 100.0 * (1.0 - float(accuracy))
 
 
+def _shot_percent(record: Record) -> dict[str, float]:
+    """Percent by column; a shot group without a class is NaN."""
+    return {
+        f"{shot}_{epoch}": 100.0
+        * record["metrics"][epoch].get("shot_accuracy", {}).get(shot, math.nan)
+        for epoch in EPOCHS
+        for shot in SHOTS
+    }
+
+
+def _mean_tau(record: Record) -> float:
+    known = [tau for tau in record["history"].get("tau", []) if tau is not None]
+    return fmean(known) if known else math.nan
+
+
+def _device(hardware: dict[str, Any]) -> str:
+    """The accelerator's name, else the processor's with the threads it was given."""
+    device = str(hardware.get("device", "cpu"))
+    if device != "cpu":
+        return device
+    name = str(hardware.get("processor", hardware.get("cpu", "CPU")))
+    threads = hardware.get("threads")
+    return name if threads is None else f"{name}, {threads} thread{'s' * (threads != 1)}"
+
+
 def _row(record: Record) -> dict[str, Any]:
     last, best = record["metrics"]["last"], record["metrics"]["best"]
     named = ("group", "run", "dataset", "method", "variant", "condition", "seed", "config")
-    return {name: record[name] for name in named} | {
+    row = {name: record[name] for name in named} | _shot_percent(record)
+    return row | {
         "epochs": len(record["history"]["epoch"]),
         "error_last": last["error"],
         "error_best": best["error"],
         "epoch_best": best["epoch"],
         "difficulty_error_last": _difficulty_error(last),
         "difficulty_error_best": _difficulty_error(best),
+        "mean_tau": _mean_tau(record),
         "seconds": record["provenance"]["seconds"],
+        "hardware": _device(record["provenance"]["hardware"]),
         "split": record["split"]["digest"],
+        "record": record,
     }
+
+
+def as_array(rows: list[list[float | None]]) -> np.ndarray:
+    """A record's history per class, shape (epochs, classes), NaN where a class was not measured."""
+    return np.array([[math.nan if x is None else x for x in row] for row in rows], dtype=float)
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -88,41 +130,51 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
 
 
-def _group_runs(frame: pd.DataFrame, dataset: str) -> tuple[pd.DataFrame, int]:
-    """The runs of the group named like the dataset, and how many epochs most of them have."""
-    rows = frame[(frame["group"] == dataset) & (frame["dataset"] == dataset)]
-    counts = Counter(rows["epochs"])
-    return rows, max(counts, key=lambda epochs: (counts[epochs], epochs), default=0)
+def stage_of(method: str) -> str:
+    """``crt`` of ``crt+cdb-s``, empty for a method of one stage: each stage has its own epochs."""
+    return method.partition("+")[0] if "+" in method else ""
 
 
-def experiment_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Keep the runs of the paper's experiment on ``dataset``.
+def _usual_epochs(rows: pd.DataFrame) -> pd.Series:
+    """For each run how many epochs most runs of its stage have, of equal numbers the larger."""
+    usual: dict[str, int] = {}
+    stages = rows["method"].map(stage_of)
+    for stage, epochs in rows["epochs"].groupby(stages):
+        counts = Counter(epochs)
+        usual[stage] = max(counts, key=lambda number: (counts[number], number))
+    return stages.map(usual)
 
-    These are the runs of the group named like the dataset (other groups hold other settings) that
-    have as many epochs as most there, of equally frequent numbers the larger: a shortened trial run
-    is not the experiment. :func:`left_out` names the others.
+
+def experiment_runs(frame: pd.DataFrame, dataset: str, group: str = "") -> pd.DataFrame:
+    """Keep the runs of one experiment on ``dataset``; without a group, of the paper's.
+
+    These are the runs of the group (the paper's is named like the dataset; other groups hold other
+    settings) that have as many epochs as most there of the same stage, of equally frequent numbers
+    the larger: a shortened trial run is not the experiment. :func:`left_out` names the others.
     """
-    rows, epochs = _group_runs(frame, dataset)
-    return rows[rows["epochs"] == epochs]
+    rows = frame[(frame["group"] == (group or dataset)) & (frame["dataset"] == dataset)]
+    return rows[rows["epochs"] == _usual_epochs(rows)]
 
 
-def _other_schedules(frame: pd.DataFrame, dataset: str) -> list[str]:
-    rows, usual = _group_runs(frame, dataset)
+def _other_schedules(frame: pd.DataFrame, dataset: str, group: str) -> list[str]:
+    rows = frame[(frame["group"] == (group or dataset)) & (frame["dataset"] == dataset)]
+    rows = rows.assign(usual=_usual_epochs(rows))
     sentences = []
-    for epochs, runs in rows[rows["epochs"] != usual].groupby("epochs"):
+    for (usual, epochs), runs in rows[rows["epochs"] != rows["usual"]].groupby(["usual", "epochs"]):
         names = ", ".join(runs["run"].iloc[:3]) + (", ..." if len(runs) > 3 else "")
         verb = "has" if len(runs) == 1 else "have"
         sentences.append(f"{names} {verb} {epochs} epochs, where most runs have {usual}")
     return sentences
 
 
-def left_out(frame: pd.DataFrame, dataset: str) -> list[str]:
-    """One sentence per reason why runs of the dataset's group do not stand beside the paper's."""
-    return _other_schedules(frame, dataset) + mixed_settings(experiment_runs(frame, dataset))
+def left_out(frame: pd.DataFrame, dataset: str, group: str = "") -> list[str]:
+    """One sentence per reason why runs of a group (the dataset's own) do not enter its tables."""
+    chosen = experiment_runs(frame, dataset, group)
+    return _other_schedules(frame, dataset, group) + mixed_settings(chosen)
 
 
-def paper_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Keep the runs that stand beside the paper's numbers: of each cell those of one setting.
+def group_runs(frame: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
+    """Keep the runs of a group that are counted: of each cell those of one setting.
 
     A mean over different settings means nothing, so where a cell has several
     (:func:`mixed_settings` names them) the one with the most runs is taken.
@@ -130,34 +182,53 @@ def paper_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
     Raises:
         UserError: when two such runs have the same method, variant, condition and seed.
     """
-    rows = experiment_runs(frame, dataset)
-    keys = rows.assign(setting=rows["config"].map(_setting_text))[[*CELL, "setting"]]
-    chosen: set[tuple[str, ...]] = set()
-    for cell, runs in keys.groupby(CELL, sort=False):
-        chosen.add((*cell, Counter(runs["setting"]).most_common(1)[0][0]))
-    taken = [key in chosen for key in keys.itertuples(index=False, name=None)]
-    rows = rows[pd.Series(taken, index=rows.index, dtype=bool)]
+    rows = experiment_runs(frame, dataset, group)
+    taken = pd.Series(False, index=rows.index)
+    for _, runs in rows.groupby(CELL, sort=False):
+        texts = [json.dumps(s, sort_keys=True, default=str) for s in _settings(runs["config"])]
+        most = Counter(texts).most_common(1)[0][0]
+        taken[runs.index] = [text == most for text in texts]
+    rows = rows[taken]
     twice = rows[rows.duplicated([*CELL, "seed"], keep=False)]
     if not twice.empty:
         raise UserError(
-            f"The runs {' and '.join(twice['run'].iloc[:2])} of group {dataset} are the same "
+            f"The runs {' and '.join(twice['run'].iloc[:2])} of group {group} are the same "
             "method, variant, condition and seed; remove one of the two records."
         )
     return rows
 
 
-def _setting(config: dict[str, Any]) -> dict[str, Any]:
-    """The config without what varies from run to run of one cell.
+def paper_runs(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Keep the runs that stand beside the paper's numbers, as :func:`group_runs`."""
+    return group_runs(frame, dataset, dataset)
 
-    That is the seed, and the split's seed where it follows the seed; a split of its own is another
-    setting.
+
+def _split_follows_seed(configs: Sequence[dict[str, Any]]) -> bool:
+    """Whether a cell draws a new split with each seed, rather than one split for all seeds.
+
+    Seed 0 on split 0 fits both designs, so one run cannot tell: the design that more of the cell's
+    runs fit is taken.
     """
-    usual = {"seed": config.get("seed"), "split_seed": config.get("seed")}
-    return {k: v for k, v in config.items() if k not in usual or v != usual[k]}
+    splits = [config.get("split_seed") for config in configs]
+    following = sum(c.get("seed") == split for c, split in zip(configs, splits, strict=True))
+    return bool(following >= max(Counter(splits).values(), default=0))
 
 
-def _setting_text(config: dict[str, Any]) -> str:
-    return json.dumps(_setting(config), sort_keys=True, default=str)
+def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each config of one cell without what varies from run to run.
+
+    That is the seed, and the split's seed where the cell's splits follow the seed; a split of its
+    own is another setting.
+    """
+    cell = list(configs)
+    follows = _split_follows_seed(cell)
+    settings = []
+    for config in cell:
+        own = {"seed"}
+        if follows and config.get("split_seed") == config.get("seed"):
+            own.add("split_seed")
+        settings.append({name: value for name, value in config.items() if name not in own})
+    return settings
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
@@ -174,7 +245,7 @@ def mixed_settings(rows: pd.DataFrame) -> list[str]:
     """
     sentences = []
     for cell, runs in rows.groupby(CELL, sort=False):
-        first, *others = map(_setting, runs["config"])
+        first, *others = _settings(runs["config"])
         odd = [setting for setting in others if setting != first]
         if odd:
             fields = ", ".join(config_differences(first, odd[0]))

@@ -7,7 +7,7 @@ The page stands alone: figures are inside it and nothing is loaded from elsewher
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from analysis.claims import claims_grid, count_verdicts
 from analysis.comparison import (
     SHORT_NAMES,
     comparison_grid,
-    readings_grid,
     tables_of,
     tables_run,
 )
-from analysis.figures.__main__ import course_figures, paper_figures, result_figures
+from analysis.figures.__main__ import (
+    course_figures,
+    paper_figures,
+    result_figures,
+    shot_figures,
+)
 from analysis.figures.run_course import first_seeds
 from analysis.figures.style import as_data_url, styled
 from analysis.grid import Grid
+from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
     RUNS,
@@ -40,14 +45,24 @@ from analysis.records import (
     to_frame,
 )
 from analysis.reproduction import count_outcomes, reproduction_grid
-from analysis.tables import console, datasets_run
-from analysis.words import number
+from analysis.shots import SHORT_GROUPS, shots_grid
+from analysis.tables import (
+    SHOT_DATASETS,
+    console,
+    counted_groups,
+    datasets_run,
+    short_makers,
+)
+from analysis.words import is_short, number
 from common.errors import describe_os_error, run_main
 from common.files import write_atomically
 
 CAPTIONS = {
+    "fig1": "The paper's Fig. 1: class frequency and class accuracy of the CE model.",
     "fig2": "The paper's Fig. 2: weight of a class over its accuracy, for the fixed τ of Table 2.",
     "fig3": "The paper's Fig. 3: the four growth laws of τ over the performance bias, T_M = 5.",
+    "fig4": "The paper's Fig. 4: hard instances over the training, focal and CDB-W-CE.",
+    "fig5": "The paper's Fig. 5: shot-wise accuracy of focal and CDB-W-CE.",
     "error_bars": "Table 1: mean and standard deviation of each method's test error.",
     "tau_sweep": "Tables 2 and 3: test error over fixed and dynamic τ.",
 }
@@ -115,22 +130,52 @@ def _readings(material: Material) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
+def shot_grids(material: Material) -> list[Grid]:
+    """Errors with intervals and shot-wise accuracy of the published runs of the paper's tables."""
+    grids = [
+        shots_grid(f"{d}-table-{table}-shots", table, d, material.published_frame)
+        for d in material.datasets
+        for table in (tables_of(d) if d in SHOT_DATASETS else ())
+    ]
+    return [grid for grid in grids if grid.rows]
+
+
+def short_grids(*owners: tuple[str, pd.DataFrame]) -> list[Grid]:
+    """The tables of the shortened schedules, their claims' tests and readings.
+
+    Args:
+        *owners: whose runs, said in the titles, and their frame.
+    """
+    grids = [
+        (owner, make())
+        for short in SHORT_GROUPS
+        for owner, frame in owners
+        for make in short_makers(short, frame).values()
+    ]
+    return [replace(g, title=f"{g.title} ({owner})") for owner, g in grids if g.rows]
+
+
 def _warnings(material: Material) -> list[str]:
     """Which runs of a group do not stand beside the paper's, and why."""
     sentences = []
     frames = {"Published": material.published_frame, "This machine": material.local_frame}
     for owner, frame in frames.items():
-        for dataset in material.datasets:
+        for dataset, group in counted_groups():
             sentences += [
                 f"{owner}: {sentence}; only the most frequent kind counts."
-                for sentence in left_out(frame, dataset)
+                for sentence in left_out(frame, dataset, group)
             ]
     return sentences
 
 
 def _embed(makers: Mapping[str, Callable[[], Figure]]) -> list[dict[str, str]]:
     """Name, caption and data address of each figure."""
-    captions = {name: text for name in makers for key, text in CAPTIONS.items() if key in name}
+    captions = {
+        name: text + (" Short schedule: not comparable with the paper." * is_short(name))
+        for name in makers
+        for key, text in CAPTIONS.items()
+        if name.startswith(key)
+    }
     return [
         {"name": name, "caption": captions.get(name, name), "url": as_data_url(styled(draw))}
         for name, draw in makers.items()
@@ -180,7 +225,9 @@ def context(material: Material) -> dict[str, Any]:
     from_published = bool(material.published)
     claims = claims_grid(material.published_frame if from_published else material.local_frame)
     reproduction = reproduction_grid(material.local, material.published)
-    figures = paper_figures() | result_figures(material.published_frame, material.local_frame)
+    frames = material.published_frame, material.local_frame
+    from_runs, not_drawn = shot_figures(*frames)
+    figures = paper_figures() | from_runs | result_figures(*frames)
     courses = first_seeds(material.local)
     return {
         "published": len(material.published),
@@ -188,6 +235,8 @@ def context(material: Material) -> dict[str, Any]:
         "warnings": _warnings(material),
         "runs": _runs_grid(material),
         "tables": comparison_grids(material, tables_of),
+        "shots": shot_grids(material),
+        "short": short_grids(("published", frames[0]), ("this machine", frames[1])),
         "readings": _readings(material),
         "claims": claims,
         "claims_from": "the published records" if from_published else "this machine's runs",
@@ -195,6 +244,7 @@ def context(material: Material) -> dict[str, Any]:
         "reproduction": reproduction,
         "outcomes": count_outcomes(reproduction),
         "figures": _embed(figures),
+        "not_drawn": not_drawn,
         "courses": _embed(course_figures(courses)),
         "machines": machines_grid(material),
     }
@@ -237,7 +287,7 @@ def main(options: Options) -> None:
     local = local_records(require_folder(options.runs, RUNS, "--runs"))
     material = Material(published, local)
     screen = console()
-    for grid in local_tables(material):
+    for grid in local_tables(material) + short_grids(("this machine", material.local_frame)):
         screen.print(grid.to_terminal(), "")
     for sentence in _warnings(material):
         print(f"Note: {sentence}")

@@ -32,6 +32,25 @@ class Summary:
         """Add the number of seeds: ``8.59 ± 0.41 (5)``."""
         return f"{self} ({self.n})" if self.n else MISSING
 
+    def half_width(self, confidence: float = 0.95) -> float:
+        """Half of the mean's interval from Student's t with n - 1 degrees; NaN for a single seed.
+
+        Args:
+            confidence: the interval's level.
+        """
+        if self.n < 2:
+            return math.nan
+        # t_{(1 + confidence) / 2, n - 1} * s / sqrt(n)
+        quantile = float(stats.t.ppf((1.0 + confidence) / 2.0, self.n - 1))
+        return quantile * self.std / math.sqrt(self.n)
+
+    def with_interval(self) -> str:
+        """The 95 % t-interval of the mean: ``8.59 [8.08, 9.10]``; a single seed has none."""
+        half = self.half_width()
+        if math.isnan(half):
+            return number(self.mean)
+        return f"{number(self.mean)} [{number(self.mean - half)}, {number(self.mean + half)}]"
+
 
 def summarize(values: Sequence[float]) -> Summary:
     """Mean and sample standard deviation (divided by n - 1) of the values that are not NaN.
@@ -81,9 +100,7 @@ def difference_of(label: str, pairs: Sequence[float], confidence: float = 0.95) 
     'a − b = +2.00 [−0.48, 4.48], n = 3'
     """
     summary = summarize(pairs)
-    # half width = t_{(1 + confidence) / 2, n - 1} * s / sqrt(n)
-    quantile = float(stats.t.ppf((1.0 + confidence) / 2.0, max(summary.n - 1, 1)))
-    half = quantile * summary.std / math.sqrt(summary.n)
+    half = summary.half_width(confidence)
     return Difference(label, summary.mean, summary.mean - half, summary.mean + half, summary.n)
 
 

@@ -18,9 +18,10 @@ import tyro
 from rich.console import Console
 
 from analysis.blocks import check_pages, write_pages
-from analysis.claims import claims_grid
-from analysis.comparison import SHORT_NAMES, comparison_grid, readings_grid, tables_of
+from analysis.claims import claims_grid, short_claims_grid
+from analysis.comparison import SHORT_NAMES, comparison_grid, tables_of
 from analysis.grid import Grid
+from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
     left_out,
@@ -28,9 +29,12 @@ from analysis.records import (
     require_folder,
     to_frame,
 )
+from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
 from common.errors import UserError, run_main
 
 _PLAIN_WIDTH = 150
+# MNIST-LT has two classes: nothing to group.
+SHOT_DATASETS = ("cifar100-lt", "imagenet-lt")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,26 @@ class Options:
     """Exit with code 1 when a generated block is not current."""
 
 
+def short_makers(short: str, frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
+    """The tables of a shortened schedule, none with a number of the paper.
+
+    Args:
+        short: a name of :data:`analysis.shots.SHORT_GROUPS`.
+        frame: runs.
+    """
+    dataset, group = SHORT_GROUPS[short]
+    stages = {short: False, f"{short}-decoupled": True}
+    makers: dict[str, Callable[[], Grid]] = {
+        name: partial(short_grid, name, dataset, group, frame, second_stage=second)
+        for name, second in stages.items()
+    }
+    name = f"{short}-claims"
+    makers[name] = partial(short_claims_grid, name, dataset, group, frame)
+    name = f"readings-{short}"
+    makers[name] = partial(readings_grid, name, dataset, frame, group, mean_tau=True)
+    return makers
+
+
 def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     """For every table's name, what makes it from the published runs."""
     makers: dict[str, Callable[[], Grid]] = {}
@@ -54,8 +78,13 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
         for table in tables_of(dataset):
             name = f"{short}-table-{table}"
             makers[name] = partial(comparison_grid, name, table, dataset, frame)
+            if dataset in SHOT_DATASETS:
+                shots = f"{name}-shots"
+                makers[shots] = partial(shots_grid, shots, table, dataset, frame)
         name = f"readings-{short}"
         makers[name] = partial(readings_grid, name, dataset, frame)
+    for short in SHORT_GROUPS:
+        makers |= short_makers(short, frame)
     makers["claims"] = partial(claims_grid, frame)
     return makers
 
@@ -66,16 +95,21 @@ def datasets_run(*frames: pd.DataFrame) -> list[str]:
     return run or list(SHORT_NAMES.values())
 
 
+def counted_groups() -> list[tuple[str, str]]:
+    """Data set and group of every experiment with tables: the paper's and the shortened ones."""
+    return [(dataset, dataset) for dataset in SHORT_NAMES.values()] + list(SHORT_GROUPS.values())
+
+
 def check_settings(frame: pd.DataFrame) -> None:
     """Refuse published runs of mixed lengths, or whose cells mix settings.
 
     Raises:
         UserError: naming the first such runs, or the cell and the config fields that differ.
     """
-    for dataset in SHORT_NAMES.values():
-        for sentence in left_out(frame, dataset):
+    for dataset, group in counted_groups():
+        for sentence in left_out(frame, dataset, group):
             raise UserError(
-                f"In group {dataset} {sentence}; publish runs of one setting, or give the others "
+                f"In group {group} {sentence}; publish runs of one setting, or give the others "
                 "a group of their own."
             )
 
@@ -92,7 +126,7 @@ def print_tables(frame: pd.DataFrame) -> None:
     hidden = {short for short, dataset in SHORT_NAMES.items() if dataset not in run}
     screen = console()
     for name, make in makers.items():
-        if any(name.startswith(f"{h}-") or name == f"readings-{h}" for h in hidden):
+        if any(name.startswith(f"{short}-table-") for short in hidden):
             continue
         grid = make()
         if grid.rows:

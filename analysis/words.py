@@ -4,12 +4,16 @@ import math
 from typing import Final
 
 MISSING: Final = "–"
+"""Not run."""
+NOT_APPLICABLE: Final = "n/a"
+"""Run, but there is no such value."""
 
 _METHODS: Final = {
     "focal": "Focal",
     "class-aware": "Class-aware",
     "meta-weight-net": "Meta-Weight-Net",
 }
+_STAGES: Final = {"crt": "cRT", "lws": "LWS"}
 _DATASETS: Final = {
     "mnist-lt": "MNIST-LT",
     "cifar100-lt": "CIFAR100-LT",
@@ -18,13 +22,31 @@ _DATASETS: Final = {
 
 
 def method_name(method: str) -> str:
-    """The paper's name of a method: ``cdb-w-ce`` is CDB-W-CE."""
+    """The paper's name of a method: ``cdb-w-ce`` is CDB-W-CE, ``crt+cdb-s`` cRT + CDB-S."""
+    second_stage, plus, balancing = method.partition("+")
+    if plus:
+        return f"{stage_name(second_stage)} + {method_name(balancing)}"
     return _METHODS.get(method, method.upper())
+
+
+def stage_name(second_stage: str) -> str:
+    """The usual name of what the second stage of decoupled learning trains: ``crt`` is cRT."""
+    return _STAGES.get(second_stage, second_stage)
 
 
 def dataset_name(dataset: str) -> str:
     """The paper's name of a dataset."""
     return _DATASETS.get(dataset, dataset)
+
+
+def schedule_name(group: str, dataset: str) -> str:
+    """The data set, and that a group is on the short schedule: CIFAR100-LT, short schedule."""
+    return dataset_name(dataset) + (", short schedule" if is_short(group) else "")
+
+
+def is_short(group: str) -> bool:
+    """Whether the runs of a group, or their readings, are on a shortened schedule."""
+    return group.removesuffix("-readings").endswith("-short")
 
 
 def run_name(method: str, variant: str) -> str:
@@ -35,8 +57,11 @@ def run_name(method: str, variant: str) -> str:
 
 
 def variant_name(variant: str) -> str:
-    """A variant in words: ``tau=0.5`` is τ 0.5."""
-    return variant.replace("tau=", "τ ").replace("stage1=", "after ")
+    """A variant in words: ``tau=0.5`` is τ 0.5, ``stage1=cdb-s`` after CDB-S."""
+    name, equals, value = variant.partition("=")
+    if name == "stage1" and equals:
+        return f"after {method_name(value)}"
+    return variant.replace("tau=", "τ ")
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -2,7 +2,7 @@
 
     python -m analysis.figures --out runs/figures
 
-Each figure is written as PNG and as SVG.
+Each figure is written as PNG and as SVG. One whose runs are not recorded is left out.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,20 @@ import tyro
 from matplotlib.figure import Figure
 
 from analysis.comparison import tables_of
-from analysis.figures import error_bars, fig2, fig3, run_course, tau_sweep
+from analysis.figures import error_bars, fig1, fig2, fig3, fig4, fig5, run_course, tau_sweep
+from analysis.figures.experiment import Experiment
 from analysis.figures.style import save, styled
 from analysis.records import (
     RESULTS,
     RUNS,
     Record,
+    group_runs,
     local_records,
     published_records,
     require_folder,
     to_frame,
 )
+from analysis.shots import SHORT_GROUPS
 from analysis.tables import datasets_run
 from common.errors import run_main
 
@@ -65,6 +68,51 @@ def result_figures(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, Ca
     return makers
 
 
+def _experiments(
+    dataset: str, group: str, published: pd.DataFrame, local: pd.DataFrame
+) -> list[Experiment]:
+    """A group's published runs, then this machine's, where there are any."""
+    owners = {"published records": published, "runs of this machine": local}
+    found = [
+        Experiment(dataset, group, group_runs(frame, dataset, group), owner)
+        for owner, frame in owners.items()
+    ]
+    return [experiment for experiment in found if len(experiment.runs)]
+
+
+def _groups(dataset: str) -> list[str]:
+    return [dataset, *(group for data, group in SHORT_GROUPS.values() if data == dataset)]
+
+
+_FROM_RUNS = {"fig1": fig1, "fig4": fig4, "fig5": fig5}
+_DATASETS = {"fig1": ("cifar100-lt", "imagenet-lt"), "fig4": ("cifar100-lt",),
+             "fig5": ("cifar100-lt",)}  # fmt: skip
+
+
+def shot_figures(
+    published: pd.DataFrame, local: pd.DataFrame
+) -> tuple[dict[str, Callable[[], Figure]], list[str]]:
+    """What draws the paper's Figs. 1, 4 and 5 from our runs, a figure per schedule.
+
+    Each is drawn from the published runs, without these from this machine's.
+
+    Returns:
+        Makers by file name, and a sentence for each figure of a group with runs that is left out.
+    """
+    makers: dict[str, Callable[[], Figure]] = {}
+    sentences = []
+    wanted = [(n, d, g) for n, datasets in _DATASETS.items() for d in datasets for g in _groups(d)]
+    for name, dataset, group in wanted:
+        module = _FROM_RUNS[name]
+        experiments = _experiments(dataset, group, published, local)
+        reasons = [module.lacks(experiment) for experiment in experiments]
+        if "" in reasons:
+            makers[f"{name}_{group}"] = partial(module.draw, experiments[reasons.index("")])
+        elif reasons:
+            sentences.append(f"{name}_{group} is left out: group {group} has {reasons[0]}.")
+    return makers, sentences
+
+
 def course_figures(records: list[Record]) -> dict[str, Callable[[], Figure]]:
     """What draws the course of each run, by file name."""
     return {
@@ -82,10 +130,14 @@ def main(options: Options) -> None:
     published = published_records(require_folder(options.results, RESULTS, "--results"))
     local = local_records(require_folder(options.runs, RUNS, "--runs"))
     courses = local if options.all_seeds else run_course.first_seeds(local)
-    makers = paper_figures() | result_figures(to_frame(published), to_frame(local))
-    for name, draw in (makers | course_figures(courses)).items():
+    frames = to_frame(published), to_frame(local)
+    from_runs, sentences = shot_figures(*frames)
+    makers = paper_figures() | from_runs | result_figures(*frames) | course_figures(courses)
+    for name, draw in makers.items():
         for path in save(styled(draw), options.out, name):
             print(path)
+    for sentence in sentences:
+        print(sentence)
 
 
 if __name__ == "__main__":

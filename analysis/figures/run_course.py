@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import CYCLE, GREY, panels
-from analysis.records import Record
+from analysis.records import Record, as_array
 from analysis.words import dataset_name, run_name
 from common.metrics import shot_groups
 
@@ -24,11 +24,6 @@ SHORT_RUN: Final = 5
 # Thin: the accuracy of a rare class swings from epoch to epoch.
 _LINE_WIDTH: Final = 1.2
 _DASHES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-
-
-def as_array(rows: list[list[float | None]]) -> np.ndarray:
-    """History per class, shape (E, C), with NaN where a class was not measured."""
-    return np.array([[math.nan if x is None else x for x in row] for row in rows], dtype=float)
 
 
 def _marker(epochs: int) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.record import check_record
 
 Record = dict[str, Any]
+SHOTS = ("many", "medium", "few")
 
 
 def _run_name(record: Record) -> str:
@@ -142,3 +144,101 @@ def finish(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+def long_tail(imbalance: float, classes: int = 100, head: int = 450) -> list[int]:
+    """n_c = 450 mu^((c-1)/99), as CIFAR100-LT's split."""
+    return [int(head * imbalance ** (-c / (classes - 1))) for c in range(classes)]
+
+
+def shot_of(count: int) -> str:
+    """The paper's shot groups (Sec. 4.1.6)."""
+    return "many" if count > 100 else "medium" if count > 20 else "few"
+
+
+def _cifar_evaluation(epoch: int, counts: list[int], accuracy: list[float]) -> dict[str, Any]:
+    shots: dict[str, list[float]] = {}
+    for count, value in zip(counts, accuracy, strict=True):
+        shots.setdefault(shot_of(count), []).append(value)
+    mean = sum(accuracy) / len(accuracy)
+    return {
+        "epoch": epoch,
+        "error": 100 * (1 - mean),
+        "class_accuracy": accuracy,
+        "shot_accuracy": {name: sum(group) / len(group) for name, group in shots.items()},
+        "difficulty_set_accuracy": mean,
+    }
+
+
+def _cifar_history(method: str, counts: list[int], accuracy: np.ndarray) -> dict[str, Any]:
+    """A course over E epochs; accuracy of shape (E, C) is measured after each epoch."""
+    epochs = len(accuracy)
+    history: dict[str, Any] = {
+        "epoch": list(range(1, epochs + 1)),
+        "loss": [4.6 * math.exp(-e / epochs) for e in range(epochs)],
+        "learning_rate": [0.1] * epochs,
+        "class_accuracy": accuracy.tolist(),
+    }
+    if method in ("focal", "cdb-w-fl"):
+        # More samples stay hard where the class is predicted badly.
+        history["hard_instances"] = (np.asarray(counts) * (1 - accuracy) ** 2).round().tolist()
+    if method.startswith("cdb"):
+        difficulty = np.vstack([np.ones(len(counts)), 1 - accuracy[:-1]])
+        bias = [0.0] + [float(d.max() / (d.min() + 0.01) - 1) for d in difficulty[1:]]
+        tau = [5 * (2 / (1 + math.exp(-b)) - 1) for b in bias]
+        weights = difficulty ** np.array(tau)[:, None]
+        history |= {"difficulty": difficulty.tolist(), "bias": bias, "tau": tau}
+        history["class_weights"] = (weights / weights.mean(axis=1, keepdims=True)).tolist()
+    return history
+
+
+@pytest.fixture
+def make_cifar(make_record) -> Callable[..., Record]:
+    """Make up a record on CIFAR100-LT: 100 classes, split seed 0 whatever the training seed.
+
+    ``level`` is the accuracy of the largest class at the end, ``slope`` how fast it falls with the
+    class's frequency, ``error`` sets the test error alone.
+    """
+
+    def make(
+        method: str = "ce",
+        variant: str = "",
+        condition: str = "100",
+        seed: int = 0,
+        *,
+        group: str = "cifar100-lt",
+        epochs: int = 10,
+        level: float = 0.8,
+        slope: float = 0.4,
+        error: float | None = None,
+        config: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> Record:
+        counts = long_tail(float(condition))
+        generator = np.random.default_rng([seed, len(method)])
+        end = level * (np.array(counts) / 450.0) ** slope + generator.normal(0, 0.06, 100)
+        growth = 1 - np.exp(-4 * np.arange(1, epochs + 1) / epochs)
+        noise = generator.normal(0, 0.01, (epochs, 100))
+        accuracy = np.clip(end * growth[:, None] + noise, 0.0, 1.0)
+        metrics = {
+            name: _cifar_evaluation(epoch, counts, accuracy[epoch - 1].tolist())
+            for name, epoch in (("last", epochs), ("best", max(1, epochs - 1)))
+        }
+        if error is not None:
+            metrics["last"]["error"] = metrics["best"]["error"] = error
+        settings = {"split_seed": 0, "method": method.split("+")[-1]} | (config or {})
+        classes = {name: [c for c in range(100) if shot_of(counts[c]) == name] for name in SHOTS}
+        return make_record(
+            method, variant, condition, seed,
+            group=group, epochs=epochs, config=settings, dataset="cifar100-lt", metrics=metrics,
+            history=_cifar_history(method, counts, accuracy),
+            split={
+                "class_names": [f"class {c}" for c in range(100)],
+                "train": counts, "difficulty": [50] * 100, "test": [100] * 100,
+                "imbalance": counts[0] / counts[-1], "digest": f"imbalance {condition}, split 0",
+                "shot": classes,
+            },
+            **fields,
+        )  # fmt: skip
+
+    return make

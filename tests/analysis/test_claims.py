@@ -1,15 +1,13 @@
 import pytest
 
-from analysis.claims import (
+from analysis.claims import claims_grid, count_verdicts, judge
+from analysis.claims.verdict import (
     Verdict,
     all_hold,
-    claims_grid,
-    count_verdicts,
     is_below,
     is_close_or_below,
-    judge,
 )
-from analysis.records import to_frame
+from analysis.records import paper_runs, to_frame
 from analysis.summary import difference_of
 
 # Mean 0, spread 0.1: differences of cells with these offsets have half widths of about 0.25.
@@ -37,8 +35,8 @@ def cell(make_record):
     return make
 
 
-def verdict(claim, records, column="error_last"):
-    return judge(claim, "mnist-lt", to_frame(records), column)
+def verdict(claim, records, epoch="last"):
+    return judge(claim, paper_runs(to_frame(records), "mnist-lt"), epoch)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +114,7 @@ def test_verdict_of_the_best_epoch_is_its_own(cell):
     records = [r for i in ("99", "199") for r in cell("focal", "", i, 7.0, best=3.0)]
     records += [r for i in ("99", "199") for r in cell("cdb-w-fl", "tau=sigmoid", i, 5.0, best=4.0)]
     assert verdict("M3", records).verdict is Verdict.HOLDS
-    assert verdict("M3", records, "error_best").verdict is Verdict.FAILS
+    assert verdict("M3", records, "best").verdict is Verdict.FAILS
 
 
 def m1(cell, errors_99, errors_199, **spread):

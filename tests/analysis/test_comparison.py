@@ -1,6 +1,4 @@
-import pytest
-
-from analysis.comparison import comparison_grid, readings_grid, tables_of
+from analysis.comparison import comparison_grid, tables_of
 from analysis.records import to_frame
 
 
@@ -76,44 +74,41 @@ def test_tables_of_other_datasets_come_from_the_papers_rows():
     assert row_of(grid, "CDB-W-CE (τ 1.0)", "10")["paper"] == "40.53"
 
 
-@pytest.fixture
-def readings(make_record):
-    def make(initialisation, condition, seed, accuracy, error):
-        return make_record(
-            condition=condition, seed=seed, error=error, group="mnist-lt-readings",
-            difficulty_set_accuracy=accuracy, run=f"ce_{initialisation}_{condition}_{seed}",
-            config={"initialisation": initialisation, "loss_reduction": "mean"},
-        )  # fmt: skip
+def test_table_4_has_rows_of_the_second_stage_and_the_first(make_cifar):
+    records = [
+        make_cifar("lws+class-aware", "stage1=cdb-w-ce", "100", s, epochs=3, error=50.0 + s)
+        for s in range(3)
+    ]
+    grid = comparison_grid("t", 4, "cifar100-lt", to_frame([*records, make_cifar(epochs=10)]))
+    row = row_of(grid, "LWS + Class-aware (after CDB-W-CE)", "100")
+    assert row == {"paper": "56.41", "last": "51.00 ± 1.00 (3)", "gap": "−5.41",
+                   "best": "51.00 ± 1.00 (3)"}  # fmt: skip
+    assert len(grid.rows) == 36
+    assert "10 epochs each, 3 epochs each in the second stage of LWS" in grid.note
 
-    return to_frame(
+
+def test_cifars_tables_2_and_3_hold_our_runs_of_their_method(make_cifar):
+    frame = to_frame(
         [
-            make("default", "99", 0, 0.90, 14.0),
-            make("default", "99", 1, 0.88, 16.0),
-            make("xavier", "99", 0, 0.95, 9.0),
-            make("xavier", "199", 0, 0.90, 15.0),
+            make_cifar("cdb-w-ce", "tau=0.5", "20", error=46.4),
+            make_cifar("cdb-s", "tau=polynomial", "200", error=62.0),
         ]
     )
+    weights = comparison_grid("t", 2, "cifar100-lt", frame)
+    samples = comparison_grid("t", 3, "cifar100-lt", frame)
+    assert row_of(weights, "CDB-W-CE (τ 0.5)", "20")["gap"] == "+1.00"
+    assert row_of(samples, "CDB-S (τ polynomial)", "200")["gap"] == "−0.71"
 
 
-def test_readings_show_the_fields_that_vary_and_the_difficulty_sets_error(readings):
-    grid = readings_grid("readings-mnist", "mnist-lt", readings)
-    assert grid.header[:2] == ("Method", "initialisation")
-    assert "loss reduction" not in grid.header
-    default, xavier = grid.rows
-    # difficulty set: 100 * (1 - 0.90) = 10 and 12: mean 11, sample std sqrt(2)
-    assert default[:3] == ("CE", "default", "11.00 ± 1.41 (2)")
-    assert default[4] == "15.00 ± 1.41 (2)"
-    assert default[6:] == ("–", "–", "–", "–")
-    assert xavier[1:3] == ("xavier", "5.00 (1)")
-    assert xavier[6] == "10.00 (1)"
+def test_methods_of_the_first_stage_have_the_papers_names(make_cifar):
+    methods = ("meta-weight-net", "ldam-drw", "class-aware")
+    grid = comparison_grid("t", 1, "cifar100-lt", to_frame([make_cifar(m) for m in methods]))
+    run = [row[0] for row in grid.rows if row[3] != "–"]
+    assert run == ["LDAM-DRW", "Meta-Weight-Net", "Class-aware"]
 
 
-def test_readings_without_runs_say_so():
-    assert "No run" in readings_grid("readings-mnist", "mnist-lt", to_frame([])).note
-
-
-def test_markdown_has_a_rule_row_and_escaped_bars(readings):
-    lines = readings_grid("r", "mnist-lt", readings).to_markdown().splitlines()
-    assert lines[0].startswith("| Method | initialisation |")
-    assert lines[1].startswith("| :-- | :-- | --: |")
-    assert lines[2].count("|") == lines[0].count("|")
+def test_a_short_schedule_never_stands_beside_the_paper(make_cifar):
+    frame = to_frame([make_cifar(group="cifar100-lt-short")])
+    for table in (1, 2, 3, 4):
+        grid = comparison_grid("t", table, "cifar100-lt", frame)
+        assert all(row[3] == "–" for row in grid.rows)

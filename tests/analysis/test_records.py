@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from analysis.claims.cells import Cells
 from analysis.records import (
     RUNS,
     config_differences,
+    group_runs,
     left_out,
     local_records,
     mixed_settings,
@@ -90,6 +92,80 @@ def test_a_split_that_does_not_follow_the_seed_is_another_setting(make_record):
     (sentence,) = mixed_settings(to_frame([*same, fixed]))
     assert sentence == "the runs of ce 99 differ in split_seed"
     assert list(paper_runs(to_frame([*same, fixed]), "mnist-lt")["seed"]) == [0, 1]
+
+
+def test_a_split_that_is_fixed_for_all_seeds_is_one_setting(make_cifar):
+    frame = to_frame([make_cifar(seed=seed) for seed in (0, 1, 2)])
+    assert mixed_settings(frame) == []
+    assert list(paper_runs(frame, "cifar100-lt")["seed"]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("seeds", [(0,), (1,), (0, 1), (0, 7)])
+def test_any_choice_of_seeds_on_the_fixed_split_is_kept_whole(make_cifar, seeds):
+    frame = to_frame([make_cifar(seed=seed) for seed in seeds])
+    assert left_out(frame, "cifar100-lt") == []
+    assert tuple(paper_runs(frame, "cifar100-lt")["seed"]) == seeds
+
+
+def test_a_run_on_its_own_split_is_another_setting_than_runs_on_the_fixed_one(make_cifar):
+    fixed = [make_cifar(seed=seed) for seed in (0, 1, 2)]
+    own = make_cifar(seed=3, config={"split_seed": 3})
+    (sentence,) = mixed_settings(to_frame([*fixed, own]))
+    assert sentence == "the runs of ce 100 differ in split_seed"
+    assert list(paper_runs(to_frame([*fixed, own]), "cifar100-lt")["seed"]) == [0, 1, 2]
+
+
+def test_pairs_are_found_whether_the_split_follows_the_seed_or_is_fixed(make_record, make_cifar):
+    for make, dataset, condition in (
+        (make_record, "mnist-lt", "99"),
+        (make_cifar, "cifar100-lt", "100"),
+    ):
+        records = [make(m, "", condition, seed=s) for m in ("ce", "cb") for s in (0, 1, 2)]
+        cells = Cells(paper_runs(to_frame(records), dataset), "last")
+        difference = cells.difference(("ce", ""), ("cb", ""), condition)
+        assert difference is not None
+        assert difference.n == 3
+
+
+def test_the_second_stages_epochs_are_no_shortened_schedule(make_cifar):
+    first = [make_cifar(seed=seed, epochs=10) for seed in (0, 1)]
+    second = [
+        make_cifar("crt+cdb-s", "stage1=ce", seed=seed, epochs=epochs)
+        for seed, epochs in ((0, 3), (1, 3), (2, 2))
+    ]
+    frame = to_frame(first + second)
+    assert len(paper_runs(frame, "cifar100-lt")) == 4
+    (sentence,) = left_out(frame, "cifar100-lt")
+    assert sentence.endswith("seed-2 has 2 epochs, where most runs have 3")
+
+
+def test_runs_of_a_group_are_chosen_like_the_papers(make_cifar):
+    group = "cifar100-lt-short"
+    frame = to_frame([make_cifar(), make_cifar(group=group, epochs=3)])
+    assert list(group_runs(frame, "cifar100-lt", group)["epochs"]) == [3]
+    assert left_out(frame, "cifar100-lt", group) == []
+
+
+def test_shot_accuracy_is_in_percent_and_nan_without_a_class(make_cifar):
+    record = make_cifar(condition="10")
+    row = to_frame([record]).iloc[0]
+    many = record["metrics"]["last"]["shot_accuracy"]["many"]
+    assert row["many_last"] == pytest.approx(100 * many)
+    assert math.isnan(row["few_last"])
+
+
+@pytest.mark.parametrize(
+    ("hardware", "name"),
+    [
+        ({"device": "NVIDIA H100", "processor": "Intel"}, "NVIDIA H100"),
+        ({"device": "cpu", "processor": "AMD EPYC", "threads": 1}, "AMD EPYC, 1 thread"),
+        ({"device": "cpu", "processor": "AMD EPYC", "threads": 2}, "AMD EPYC, 2 threads"),
+    ],
+)
+def test_hardware_is_what_the_run_trained_on(make_record, hardware, name):
+    record = make_record()
+    record["provenance"]["hardware"] = hardware
+    assert to_frame([record]).iloc[0]["hardware"] == name
 
 
 def test_config_differences_name_changed_and_absent_fields():

@@ -113,6 +113,33 @@ def test_report_shows_readings_machines_and_warnings(no_figures, make_record):
     assert "differ in learning_rate" in page
 
 
+def test_report_holds_the_cifar_parts_when_there_are_records(no_figures, make_cifar):
+    short = [make_cifar(m, group="cifar100-lt-short", epochs=3) for m in ("ce", "focal")]
+    page = render(Material([make_cifar(error=61.0), make_cifar(seed=1, error=63.0)], short))
+    assert "Table 1, CIFAR100-LT: all methods, shot-wise (published)" in page
+    assert "62.00 [49.29, 74.71]" in page
+    assert "CIFAR100-LT, short schedule: all methods (this machine)" in page
+    assert "the claims&#39; tests, not the paper&#39;s setting (this machine)" in page
+    assert "Fig. 1: class frequency and class accuracy of the CE model." in page
+    assert "CE model. Short schedule: not comparable with the paper." in page
+    assert "fig5_cifar100-lt is left out" in page
+
+
+def test_report_without_cifar_records_has_no_short_section(no_figures, make_record):
+    page = render(Material([make_record()], []))
+    assert "Short schedule" not in page
+    assert "shot-wise" not in page
+
+
+def test_terminal_shows_the_short_schedule_of_this_machine(
+    no_figures, tmp_path, make_record, make_cifar, publish, finish, capsys
+):
+    runs = finish(make_cifar(group="cifar100-lt-short", epochs=3))
+    main(Options(runs=runs, results=publish(make_record()), out=tmp_path / "report"))
+    out = capsys.readouterr().out
+    assert "CIFAR100-LT, short schedule: all methods (this machine)" in out
+
+
 def test_names_in_records_cannot_inject_markup(no_figures, make_record):
     page = render(Material([], [make_record(run="<b>bold</b>")]))
     assert "<b>bold</b>" not in page

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from analysis.summary import Summary, difference_of, paired_difference, summarize
-from analysis.words import number, run_name, signed
+from analysis.words import is_short, number, run_name, signed
 
 
 def test_std_is_the_sample_standard_deviation():
@@ -69,3 +69,28 @@ def test_pairs_are_the_seeds_that_both_have():
 def test_run_names_use_the_papers_words():
     assert run_name("cdb-w-ce", "tau=0.5") == "CDB-W-CE (τ 0.5)"
     assert run_name("ce", "") == "CE"
+    assert run_name("ldam-drw", "") == "LDAM-DRW"
+    assert run_name("crt+class-aware", "stage1=cdb-w-ce") == "cRT + Class-aware (after CDB-W-CE)"
+    assert run_name("lws+cdb-s", "stage1=ce") == "LWS + CDB-S (after CE)"
+
+
+def test_interval_of_a_mean_equals_scipys():
+    values = [1.0, 2.5, 3.0, 2.0]
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval()
+    half = summarize(values).half_width()
+    assert (2.125 - half, 2.125 + half) == pytest.approx((low, high))
+    assert summarize(values).with_interval() == f"2.12 [{low:.2f}, {high:.2f}]"
+
+
+def test_interval_of_a_single_seed_is_absent():
+    assert math.isnan(summarize([4.0]).half_width())
+    assert summarize([4.0]).with_interval() == "4.00"
+
+
+@pytest.mark.parametrize(
+    ("group", "short"),
+    [("cifar100-lt", False), ("cifar100-lt-short", True), ("cifar100-lt-short-readings", True),
+     ("mnist-lt-readings", False)],
+)  # fmt: skip
+def test_a_groups_name_says_whether_its_schedule_is_short(group, short):
+    assert is_short(group) is short

@@ -144,6 +144,47 @@ def test_named_tables_exist():
     names = set(table_makers(to_frame([])))
     wanted = {"mnist-table-1", "mnist-table-2", "mnist-table-3", "claims", "readings-mnist"}
     assert wanted <= names
+    assert {f"cifar100-table-{i}{kind}" for i in (1, 2, 3, 4) for kind in ("", "-shots")} <= names
+    short = {"cifar100-short", "cifar100-short-decoupled", "cifar100-short-claims"}
+    assert short | {"readings-cifar100", "readings-cifar100-short"} <= names
+
+
+def test_short_schedules_blocks_fill_any_page(tmp_path, make_cifar, publish):
+    names = ("cifar100-short", "cifar100-short-claims", "readings-cifar100-short")
+    page = "\n".join(f"<!-- generated: {n} -->\n<!-- end generated -->\n" for n in names)
+    (tmp_path / "docs").mkdir()
+    path = tmp_path / "docs" / "cifar100.md"
+    path.write_text(page, encoding="utf-8")
+    group = "cifar100-lt-short"
+    results = publish(
+        make_cifar(group=group, error=63.0),
+        make_cifar("cdb-w-ce", "tau=sigmoid", group=f"{group}-readings"),
+    )
+    main(Options(results=results, root=tmp_path, write=True))
+    text = path.read_text(encoding="utf-8")
+    assert "| CE | 100 | 1 | 63.00 | 63.00 |" in text
+    assert "| C2 | CDB-S has a lower error" in text
+    assert "100: mean τ" in text
+    main(Options(results=results, root=tmp_path, check=True))
+
+
+def test_published_short_runs_of_mixed_settings_are_refused(publish, make_cifar):
+    group = "cifar100-lt-short"
+    results = publish(
+        make_cifar(group=group, seed=0),
+        make_cifar(group=group, seed=1, config={"precision": "float32"}),
+    )
+    with pytest.raises(UserError, match="cifar100-lt-short the runs of ce 100 differ in precision"):
+        main(Options(results=results))
+
+
+def test_printed_tables_of_short_runs_hold_no_table_of_the_paper_for_them(
+    publish, make_cifar, make_record, capsys
+):
+    main(Options(results=publish(make_record(), make_cifar(group="cifar100-lt-short"))))
+    out = capsys.readouterr().out
+    assert "CIFAR100-LT, short schedule: all methods" in out
+    assert "Table 1, CIFAR100-LT" not in out
 
 
 def test_the_same_records_give_the_same_block(publish, make_record):

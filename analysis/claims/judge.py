@@ -1,0 +1,119 @@
+"""Which claim is decided by which tests, and the tables of verdicts."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import pandas as pd
+
+from analysis.claims import cifar100, imagenet, mnist
+from analysis.claims.cells import Cells
+from analysis.claims.errors import Test
+from analysis.claims.shots import MONOTONE, NEARLY_ALL
+from analysis.claims.verdict import CLOSE, MIN_SEEDS, NOT_RUN, Judgement, Verdict, join
+from analysis.grid import Grid
+from analysis.records import EPOCHS, group_runs, paper_claims, paper_runs
+from analysis.words import MISSING, dataset_name, schedule_name
+
+TESTS: Final[dict[str, tuple[Test, ...]]] = mnist.TESTS | cifar100.TESTS | imagenet.TESTS
+
+_PAIRING: Final = (
+    "Differences of test errors are in points and paired by seed and data split, with their 95 % "
+    "t-interval; "
+    f"n is the number of such pairs, and fewer than {MIN_SEEDS} decide nothing. 'Lower' holds "
+    "when the whole interval lies below 0, does not hold when it lies above 0, else is undecided"
+)
+_OUR_NUMBERS: Final = (
+    f"'Nearly all the time' (C8, C9) is at least {100 * NEARLY_ALL:.0f} % of the epochs; 'not "
+    f"monotone' (C11): the rank correlation's interval, over classes, lies below {MONOTONE}, and a "
+    "few-shot class lies above the many-shot median. Intervals are not corrected for the number of "
+    "comparisons."
+)
+
+
+def _judge(tests: Sequence[Test], cells: Cells) -> Judgement:
+    judgements = [test(cells) for test in tests]
+    if len(judgements) == 1 and not judgements[0].condition:
+        return judgements[0]
+    return join(judgements)
+
+
+def judge(claim: str, runs: pd.DataFrame, epoch: str) -> Judgement:
+    """Decide one claim.
+
+    Args:
+        claim: its id in the paper's claims, such as ``M1``; one without a test is 'not run'.
+        runs: that decide it (:func:`analysis.records.paper_runs`).
+        epoch: ``last`` or ``best``.
+    """
+    if claim not in TESTS or runs.empty:
+        return NOT_RUN
+    return _judge(TESTS[claim], Cells(runs, epoch))
+
+
+def _cells(judgements: Sequence[Judgement]) -> tuple[str, ...]:
+    """Verdict and evidence of each, as text."""
+    texts = [t for j in judgements for t in (j.verdict, "\n".join(j.evidence) or MISSING)]
+    return tuple(map(str, texts))
+
+
+_HEADER: Final = (
+    "Last epoch", "Evidence, last epoch", "Best epoch", "Evidence, best epoch",
+)  # fmt: skip
+
+
+def claims_grid(frame: pd.DataFrame) -> Grid:
+    """Every claim of the paper with its verdict at the last and at the best epoch.
+
+    Raises:
+        UserError: when two runs claim the same cell and seed.
+    """
+    rows = []
+    claims = paper_claims()
+    runs = {dataset: paper_runs(frame, dataset) for dataset in set(claims["dataset"])}
+    for claim in claims.itertuples(index=False):
+        judgements = [judge(claim.id, runs[claim.dataset], epoch) for epoch in EPOCHS]
+        where = f"{claim.table_or_figure}, {dataset_name(claim.dataset)}"
+        rows.append((claim.id, where, claim.claim, *_cells(judgements)))
+    header = ("Claim", "Where", "The paper says", *_HEADER)
+    note = (
+        f"{_PAIRING}; 'close to' (M5) and 'ties' (M1 at 199) likewise with {CLOSE:.1f} in place of "
+        f"0, so that a wide interval supports nothing. {_OUR_NUMBERS} "
+        "'Not run': no records, or no test for this claim yet."
+    )
+    return Grid("claims", "The paper's claims", header, tuple(rows), note,
+                words=tuple(range(len(header))))  # fmt: skip
+
+
+def short_claims_grid(name: str, dataset: str, group: str, frame: pd.DataFrame) -> Grid:
+    """The same tests on a short schedule: not the paper's setting, so without its numbers.
+
+    Args:
+        name: the block's name.
+        dataset: such as ``cifar100-lt``.
+        group: such as ``cifar100-lt-short``.
+        frame: all runs.
+
+    Raises:
+        UserError: when two runs claim the same cell and seed.
+    """
+    runs = group_runs(frame, dataset, group)
+    rows = []
+    for claim, tests in cifar100.OFF_PAPER_TESTS.items() if len(runs) else ():
+        judgements = [_judge(tests, Cells(runs, epoch, beside_paper=False)) for epoch in EPOCHS]
+        rows.append((claim, cifar100.QUESTIONS[claim], *_cells(judgements)))
+    header = ("Claim", "Asked on the short schedule", *_HEADER)
+    epochs = " or ".join(map(str, sorted(set(runs["epochs"]))))
+    note = (
+        f"The short schedule's answer ({epochs} epochs), not the paper's setting: it says nothing "
+        f"about the paper's claim. {_PAIRING}. {_OUR_NUMBERS}"
+    )
+    title = f"{schedule_name(group, dataset)}: the claims' tests, not the paper's setting"
+    empty = "No run of the short schedule is recorded yet."
+    return Grid(name, title, header, tuple(rows), note if rows else empty,
+                words=tuple(range(len(header))))  # fmt: skip
+
+
+def count_verdicts(grid: Grid) -> dict[str, int]:
+    """How many claims of :func:`claims_grid` hold, fail, are undecided or not run (last epoch)."""
+    verdicts = [row[3] for row in grid.rows]
+    return {str(verdict): verdicts.count(str(verdict)) for verdict in Verdict}

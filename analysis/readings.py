@@ -1,0 +1,88 @@
+"""What each reading of an open point gives, from the group of a data set's readings."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis.grid import Grid
+from analysis.summary import summarize
+from analysis.words import MISSING, method_name, schedule_name
+
+# Config fields that have their own column, or that vary from seed to seed.
+_NO_READING: Final = frozenset(
+    {"method", "seed", "split_seed", "imbalance", "condition", "run", "group", "out"}
+)
+_ERRORS: Final = {
+    "difficulty_error_last": "difficulty set, last",
+    "difficulty_error_best": "difficulty set, best",
+    "error_last": "test, last",
+    "error_best": "test, best",
+}
+
+
+def _varying_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Config fields that take more than one value, in the config's order."""
+    names = dict.fromkeys(name for config in configs for name in config)
+    return [
+        name
+        for name in names
+        if name not in _NO_READING and len({str(config.get(name)) for config in configs}) > 1
+    ]
+
+
+def _cells(runs: pd.DataFrame, condition: str, columns: Sequence[str]) -> list[str]:
+    chosen = runs[runs["condition"] == condition]
+    return [summarize(list(chosen[column])).with_n() for column in columns]
+
+
+def readings_group(group: str) -> str:
+    """Name of the group with the readings for another group's experiment."""
+    return f"{group}-readings"
+
+
+def readings_grid(
+    name: str, dataset: str, published: pd.DataFrame, group: str = "", *, mean_tau: bool = False
+) -> Grid:
+    """What each reading of an open point gives.
+
+    One row per method and configuration; only the config fields that vary in the group are
+    columns. The choice between readings may use the difficulty set's columns only.
+
+    Args:
+        name: the block's name.
+        dataset: such as ``mnist-lt``.
+        published: frame of the committed records.
+        group: whose readings, ``<group>-readings``; without one the data set's own.
+        mean_tau: show the mean tau over the training as well.
+    """
+    group = readings_group(group or dataset)
+    runs = published[published["group"] == group]
+    fields = _varying_fields(list(runs["config"]))
+    conditions = sorted(set(runs["condition"]), key=float)
+    columns = ({"mean_tau": "mean τ"} if mean_tau else {}) | _ERRORS
+    header = ["Method", *(field.replace("_", " ") for field in fields)]
+    header += [f"{condition}: {kind}" for condition in conditions for kind in columns.values()]
+    keys = [
+        (method, *(str(config.get(field, MISSING)) for field in fields))
+        for method, config in zip(runs["method"], runs["config"], strict=True)
+    ]
+    rows = []
+    for key in dict.fromkeys(keys):
+        same = runs[[other == key for other in keys]]
+        cells = [cell for c in conditions for cell in _cells(same, c, list(columns))]
+        rows.append((method_name(key[0]), *key[1:], *cells))
+    title = f"Readings of the open points, {schedule_name(group, dataset)}"
+    note = _note(runs, mean_tau=mean_tau) if rows else "No run of the readings is recorded yet."
+    return Grid(name, title, tuple(header), tuple(rows), note, words=tuple(range(1 + len(fields))))
+
+
+def _note(runs: pd.DataFrame, *, mean_tau: bool) -> str:
+    note = (
+        "Error in % at the last epoch and at the best epoch on the difficulty set, per imbalance; "
+        "mean ± sample standard deviation (number of seeds)."
+    )
+    if not mean_tau:
+        return note
+    epochs = " or ".join(map(str, sorted(set(runs["epochs"]))))
+    return f"{note} Mean τ: over all epochs of the training. Runs of {epochs} epochs."

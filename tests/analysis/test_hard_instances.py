@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from analysis.hard_instances import hard_by_class, hard_by_shot
+
+
+def reference(record):
+    """Eq. 4, sample by sample: how many samples of each class are in a hard class."""
+    history, rows = record["history"], []
+    for difficulty, tau in zip(history["difficulty"], history["tau"], strict=True):
+        row = []
+        for d, count in zip(difficulty, record["split"]["train"], strict=True):
+            row.append(sum(1 for _ in range(count) if d**tau > 0.8))
+        rows.append(row)
+    return rows
+
+
+def test_all_samples_of_a_class_are_hard_when_its_weight_is_above_the_bound(make_record):
+    record = make_record("cdb-w-ce", "tau=sigmoid", epochs=3)
+    record["history"]["difficulty"] = [[1.0, 1.0], [0.5, 0.95], [0.8, 0.81]]
+    record["history"]["tau"] = [0.0, 2.0, 1.0]
+    # 0.95^2 = 0.9025; 0.8 itself is not above 0.8
+    assert hard_by_class(record).tolist() == [[4950, 50], [0, 50], [0, 50]]
+
+
+def test_class_weights_agree_with_the_literal_count(make_cifar):
+    record = make_cifar("cdb-w-ce", "tau=sigmoid", "200", epochs=6)
+    assert hard_by_class(record).tolist() == reference(record)
+
+
+def test_normalised_weights_are_not_what_is_counted(make_record):
+    record = make_record("cdb-w-ce", "tau=sigmoid", epochs=1)
+    record["history"] |= {"difficulty": [[0.5, 0.6]], "tau": [1.0], "class_weights": [[0.9, 1.1]]}
+    assert hard_by_class(record).tolist() == [[0, 0]]
+
+
+def test_focals_own_count_is_taken_as_recorded(make_record):
+    record = make_record("focal")
+    record["history"]["hard_instances"] = [[10, 2], [3, 1], [2, None], [1, 0]]
+    counts = hard_by_class(record)
+    assert counts[0].tolist() == [10, 2]
+    assert np.isnan(counts[2, 1])
+
+
+@pytest.mark.parametrize(("method", "variant"), [("ce", ""), ("cdb-s", "tau=sigmoid")])
+def test_methods_without_a_weighted_loss_have_no_count(make_record, method, variant):
+    assert hard_by_class(make_record(method, variant)) is None
+    assert hard_by_shot(make_record(method, variant)) is None
+
+
+def test_shot_groups_hold_the_mean_over_their_classes(make_record):
+    record = make_record("focal", epochs=2)
+    record["split"]["train"] = [400, 200, 50, 5]
+    record["history"]["hard_instances"] = [[100, 50, 30, 4], [10, 20, 30, 2]]
+    found = hard_by_shot(record)
+    assert {name: list(values) for name, values in found.items()} == {
+        "many": [75, 15], "medium": [30, 30], "few": [4, 2],
+    }  # fmt: skip
+
+
+def test_shot_group_without_a_class_is_absent(make_record):
+    record = make_record("focal", epochs=1)
+    record["history"]["hard_instances"] = [[9, 1]]
+    assert set(hard_by_shot(record)) == {"many", "medium"}
