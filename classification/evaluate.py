@@ -78,6 +78,17 @@ class Arguments:
     """The data set's file or folder; None: its usual place, see data_prep/README.md."""
 
 
+def config_from(settings: dict[str, Any]) -> ClassificationConfig:
+    """The configuration whose settings a run's folder or a record holds.
+
+    Raises:
+        UserError: for a value out of its range.
+        KeyError, TypeError: when they are not those of a recipe.
+    """
+    recipe = RECIPES[settings.get("recipe", settings["dataset"])]
+    return type(recipe)(**settings)
+
+
 def read_config(folder: Path) -> ClassificationConfig:
     """The configuration a run's folder was made with.
 
@@ -85,9 +96,7 @@ def read_config(folder: Path) -> ClassificationConfig:
         UserError: when there is none, or it is of another version.
     """
     try:
-        settings = json.loads((folder / "config.json").read_bytes())
-        recipe = RECIPES[settings.get("recipe", settings["dataset"])]
-        return type(recipe)(**settings)
+        return config_from(json.loads((folder / "config.json").read_bytes()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{folder} is not the folder of a classification run of this version ({error}); name a "

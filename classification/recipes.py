@@ -37,6 +37,8 @@ class MnistConfig(ClassificationConfig):
     """Loss or sampler; Table 1's names."""
     imbalance: float = 99
     """Samples of the head class over those of the tail, >= 1."""
+    loss_reduction: Reduction = "batch-size"
+    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."""
     eql_threshold: float = 0.03
     """eql: lambda, the share of the training samples under which a class is rare."""
     architecture: LenetArchitecture = "lenet5"

@@ -127,11 +127,11 @@ def _begin(arguments: Arguments, device: torch.device) -> Training:
     config = arguments.config
     first_stage = _first_stage(arguments)
     try:
-        data = load_data(config, device, arguments.data)
-        print(f"{config.dataset}: {describe_split(data, config.imbalance)}", flush=True)
-        return Training(config, data, device, first_stage)
+        training = Training(config, load_data(config, device, arguments.data), device, first_stage)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
+    print(f"{config.dataset}: {describe_split(training.data, config.imbalance)}", flush=True)
+    return training
 
 
 def _continue(training: Training, folder: RunFolder, clock: _Clock) -> None:

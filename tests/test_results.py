@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from classification.recipes import ClassificationConfig, run_name
+from classification.evaluate import config_from
+from classification.recipes import run_name
 from common.record import read_record
 
 ROOT = Path(__file__).parents[1]
@@ -36,4 +37,4 @@ def test_record_lies_in_its_group_under_its_run_name(path: Path, record: dict[st
 
 def test_run_name_is_the_one_its_configuration_gives(record: dict[str, Any]) -> None:
     if record["task"] == "classification":
-        assert record["run"] == run_name(ClassificationConfig(**record["config"]))
+        assert record["run"] == run_name(config_from(record["config"]))

@@ -1,13 +1,21 @@
-"""A small data set in memory: blobs of three classes, in a second nine methods train on it."""
+"""Small data sets in memory: every method trains on them in a fraction of a second."""
 
+from dataclasses import replace
+from functools import partial
+
+import pytest
 import torch
 
+from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
-from classification.engine import Training
-from classification.recipes import ClassificationConfig, resolved
+from classification.engine import Training, Weights
+from classification.models import make_resnet
+from classification.recipes import RECIPES, MnistConfig, resolved
+from common.metrics import shot_groups
 from common.signals import StopRequest
 
 COUNTS = (40, 30, 20)
+CIFAR_COUNTS = (13, 11, 9, 8, 6, 4, 4, 3, 2, 2, 1, 1)
 
 
 def labelled(counts: tuple[int, ...], generator: torch.Generator) -> LabelledImages:
@@ -20,21 +28,74 @@ def labelled(counts: tuple[int, ...], generator: torch.Generator) -> LabelledIma
     return LabelledImages(images.contiguous(memory_format=torch.channels_last), labels)
 
 
-def small_data(counts: tuple[int, ...] = COUNTS, seed: int = 0) -> LongTailedData:
-    """Training images by ``counts``, 10 per class to measure difficulty, 7 per class to test."""
-    generator = torch.Generator().manual_seed(seed)
+def coloured(
+    counts: tuple[int, ...], generator: torch.Generator, size: int = 8
+) -> LabelledImages:
+    """Bytes: noise on a colour of the class's own, in random order; size x size pixels."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    levels = torch.tensor([50, 128, 206])
+    # Class c in base 3: red, green and blue.
+    colours = levels[torch.stack([labels % 3, labels // 3 % 3, labels // 9 % 3], dim=1)]
+    noise = torch.randint(-50, 50, (len(labels), 3, size, size), generator=generator)
+    return LabelledImages((colours[:, :, None, None] + noise).to(torch.uint8), labels)
+
+
+def _split(
+    train: LabelledImages, difficulty: LabelledImages, test: LabelledImages, counts: tuple[int, ...]
+) -> LongTailedData:
     classes = len(counts)
+    groups = shot_groups(torch.tensor(counts)).items()
+    per_class = {
+        name: torch.bincount(part.labels, minlength=classes).tolist()
+        for name, part in (("train", train), ("difficulty", difficulty), ("test", test))
+    }
     return LongTailedData(
-        train=labelled(counts, generator),
-        difficulty=labelled((10,) * classes, generator),
-        test=labelled((7,) * classes, generator),
+        train=train,
+        difficulty=difficulty,
+        test=test,
         train_counts=torch.tensor(counts),
-        test_counts=torch.full((classes,), 7),
-        description={"class_names": [str(c) for c in range(classes)]},
+        test_counts=torch.bincount(test.labels, minlength=classes),
+        description={
+            "class_names": [str(c) for c in range(classes)],
+            **per_class,
+            "imbalance": max(counts) / min(counts),
+            "shot": {name: mask.nonzero().flatten().tolist() for name, mask in groups},
+            "digest": "synthetic",
+        },
     )
 
 
-def config(**changes: object) -> ClassificationConfig:
+def small_data(counts: tuple[int, ...] = COUNTS, seed: int = 0) -> LongTailedData:
+    """MNIST-like training images by ``counts``, 10 per class for difficulty, 7 to test."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = len(counts)
+    return _split(
+        labelled(counts, generator),
+        labelled((10,) * classes, generator),
+        labelled((7,) * classes, generator),
+        counts,
+    )
+
+
+def small_cifar(
+    counts: tuple[int, ...] = CIFAR_COUNTS, seed: int = 0, size: int = 8
+) -> LongTailedData:
+    """CIFAR-like training images by ``counts``, 3 per class for difficulty, 2 to test.
+
+    Of 8 x 8 pixels by default: the network takes any size, and 32 x 32 costs sixteen times as much.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    classes = len(counts)
+    return _split(
+        coloured(counts, generator, size),
+        coloured((3,) * classes, generator, size),
+        coloured((2,) * classes, generator, size),
+        counts,
+    )
+
+
+def config(**changes: object) -> MnistConfig:
     """A resolved configuration that suits the small data; ``changes`` depart from it."""
     usual: dict[str, object] = {
         "epochs": 3, "batch_size": 16, "learning_rate": 0.02,
@@ -42,7 +103,33 @@ def config(**changes: object) -> ClassificationConfig:
     }  # fmt: skip
     of_the_method = {"l2rw": {"l2rw_batch_size": 12}, "eql": {"eql_threshold": 0.25}}
     usual |= of_the_method.get(str(changes.get("method")), {})
-    return resolved(ClassificationConfig(**(usual | changes)))  # type: ignore[arg-type]
+    return resolved(MnistConfig(**(usual | changes)))  # type: ignore[arg-type]
+
+
+# What suits the small CIFAR data: every phase of the schedule and of LDAM-DRW in four epochs.
+_FOR_SMALL_CIFAR: dict[str, object] = {
+    "epochs": 4, "batch_size": 16, "learning_rate": 0.05, "warmup_epochs": 1.5,
+    "milestones": (2, 3), "lr_decay": 0.5, "precision": "float32",
+}  # fmt: skip
+_OF_THE_METHOD: dict[str, dict[str, object]] = {
+    "l2rw": {"l2rw_batch_size": 12},
+    "meta-weight-net": {"mwn_batch_size": 12, "mwn_learning_rate": 0.1},
+    "eql": {"eql_threshold": 0.05},
+    "cb": {"cb_beta": 0.9},
+    "ldam-drw": {"cb_beta": 0.9},
+}
+
+
+def cifar_config(recipe: str = "cifar100-lt", **changes: object) -> ClassificationConfig:
+    """A resolved configuration that suits :func:`small_cifar`; ``changes`` depart from it."""
+    usual = _FOR_SMALL_CIFAR | _OF_THE_METHOD.get(str(changes.get("method")), {})
+    return resolved(replace(RECIPES[recipe], **(usual | changes)))  # type: ignore[arg-type]
+
+
+def use_small_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResNet-8 in place of ResNet-32: the same blocks, one a stage."""
+    small = partial(make_resnet, blocks=1)
+    monkeypatch.setattr("classification.evaluate.make_resnet", small)
 
 
 def training(data: LongTailedData | None = None, **changes: object) -> Training:
@@ -50,13 +137,38 @@ def training(data: LongTailedData | None = None, **changes: object) -> Training:
     return Training(config(**changes), data or small_data(), torch.device("cpu"))
 
 
-def trained(data: LongTailedData | None = None, **changes: object) -> Training:
-    """A run after its last epoch."""
-    run = training(data, **changes)
+def cifar_training(
+    data: LongTailedData | None = None, recipe: str = "cifar100-lt", **changes: object
+) -> Training:
+    """A run on CIFAR-like data at its first step; a second stage starts from random features."""
+    config = cifar_config(recipe, **changes)
+    return Training(config, data or small_cifar(), torch.device("cpu"), first_stage_weights())
+
+
+def first_stage_weights() -> Weights:
+    """A ResNet-8 that nobody has trained."""
+    generator = torch.Generator().manual_seed(7)
+    return make_resnet(len(CIFAR_COUNTS), generator, blocks=1).state_dict()
+
+
+def to_the_end(run: Training) -> Training:
+    """Train what is left of a run."""
     while run.epoch < run.config.epochs:
         assert run.run_epoch(StopRequest())
         run.end_epoch()
     return run
+
+
+def trained(data: LongTailedData | None = None, **changes: object) -> Training:
+    """A run after its last epoch."""
+    return to_the_end(training(data, **changes))
+
+
+def trained_cifar(
+    data: LongTailedData | None = None, recipe: str = "cifar100-lt", **changes: object
+) -> Training:
+    """A run on CIFAR-like data after its last epoch."""
+    return to_the_end(cifar_training(data, recipe, **changes))
 
 
 def same_weights(a: Training, b: Training) -> bool:

@@ -1,7 +1,7 @@
 import copy
 import io
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from classification.data import LabelledImages, load_data
 from classification.engine import Training
 from classification.methods import make_method
-from classification.recipes import METHODS, ClassificationConfig
+from classification.recipes import MnistConfig, MnistMethod
 from common.difficulty import class_accuracy
 from common.errors import UserError
 from common.losses import cross_entropy, focal_loss
@@ -25,6 +25,9 @@ from tests.classification.synthetic import (
     trained,
     training,
 )
+
+MNIST_METHODS = get_args(MnistMethod)
+RATE = torch.tensor(0.1)
 
 
 def logits_of(images: Tensor) -> Tensor:
@@ -44,14 +47,14 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def batch_loss(method: str, batch: tuple[Tensor, Tensor], **changes: object) -> float:
-    built = make_method(config(method=method, **changes), small_data(), Streams(0))
+    built = make_method(config(method=method, **changes), small_data(), Streams(0), RATE)
     return float(built.batch_loss(Pixels(), *batch))
 
 
 # Each method's loss and sampler.
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MNIST_METHODS)
 def test_each_method_learns(method: str) -> None:
     run = trained(method=method, epochs=10)
     losses = run.history["loss"]
@@ -85,7 +88,7 @@ def test_cb_weights_by_the_effective_number_of_samples(batch: tuple[Tensor, Tens
 @pytest.mark.parametrize("method", ["cdb-w-ce", "cdb-w-fl"])
 def test_cdb_w_weights_each_sample_by_its_class(method: str, batch: tuple[Tensor, Tensor]) -> None:
     images, labels = batch
-    built = make_method(config(method=method, tau="1"), small_data(), Streams(0))
+    built = make_method(config(method=method, tau="1"), small_data(), Streams(0), RATE)
     assert built.balancer is not None
     built.balancer.update(torch.tensor([0.9, 0.6, 0.5]))
     weights = 3 * torch.tensor([0.1, 0.4, 0.5])
@@ -95,10 +98,10 @@ def test_cdb_w_weights_each_sample_by_its_class(method: str, batch: tuple[Tensor
 
 
 def test_cdb_s_samples_with_the_balancers_probabilities() -> None:
-    built = make_method(config(method="cdb-s", tau="2"), small_data(), Streams(0))
+    built = make_method(config(method="cdb-s", tau="2"), small_data(), Streams(0), RATE)
     assert built.balancer is not None
     built.balancer.update(torch.tensor([1.0, 0.9, 0.8]))
-    built.before_epoch()
+    built.before_epoch(1)
     labels = small_data().train.labels
     drawn = torch.cat([labels[built.sampler.draw()] for _ in range(200)])
     shares = torch.bincount(drawn, minlength=3) / len(drawn)
@@ -107,7 +110,7 @@ def test_cdb_s_samples_with_the_balancers_probabilities() -> None:
 
 
 def test_cfs_samples_by_the_root_of_the_class_counts() -> None:
-    built = make_method(config(method="cfs"), small_data((40, 10, 10)), Streams(0))
+    built = make_method(config(method="cfs"), small_data((40, 10, 10)), Streams(0), RATE)
     labels = small_data((40, 10, 10)).train.labels
     drawn = torch.cat([labels[built.sampler.draw()] for _ in range(200)])
     shares = torch.bincount(drawn, minlength=3) / len(drawn)
@@ -116,7 +119,7 @@ def test_cfs_samples_by_the_root_of_the_class_counts() -> None:
 
 def test_the_other_methods_see_every_sample_once_an_epoch() -> None:
     for method in ("ce", "focal", "cb", "eql", "l2rw", "cdb-w-ce", "cdb-w-fl"):
-        built = make_method(config(method=method), small_data(), Streams(0))
+        built = make_method(config(method=method), small_data(), Streams(0), RATE)
         assert sorted(built.sampler.draw().tolist()) == list(range(sum(COUNTS)))
 
 
@@ -160,13 +163,13 @@ def test_the_loss_of_the_history_is_the_mean_over_the_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, losses = training(), []
-    step = run.train_step
+    step = run.step
 
-    def remember(index: Tensor) -> Tensor:
-        losses.append(step(index))
+    def remember(inputs: dict[str, Tensor]) -> Tensor:
+        losses.append(step(inputs))
         return losses[-1]
 
-    monkeypatch.setattr(run, "train_step", remember)
+    monkeypatch.setattr(run, "step", remember)
     run.run_epoch(StopRequest())
     run.end_epoch()
     assert len(losses) == 6
@@ -203,7 +206,7 @@ def test_best_is_the_first_epoch_with_the_highest_balanced_accuracy(
     assert not torch.equal(weights[1]["0.weight"], weights[3]["0.weight"])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MNIST_METHODS)
 def test_the_test_set_decides_nothing(method: str) -> None:
     data = small_data()
     order = torch.randperm(21, generator=torch.Generator().manual_seed(1))
@@ -217,7 +220,7 @@ def test_the_test_set_decides_nothing(method: str) -> None:
 # State.
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MNIST_METHODS)
 def test_a_copy_made_from_the_state_at_any_step_continues_alike(method: str) -> None:
     undisturbed = trained(method=method)
     for steps in (0, 1, 5, 6, 7, 12, 17):  # Of three epochs of six steps.
@@ -266,7 +269,7 @@ def finish(run: Training) -> None:
         run.end_epoch()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MNIST_METHODS)
 def test_a_run_depends_on_its_seed_and_no_global_generator(method: str) -> None:
     torch.manual_seed(1)
     ours = trained(method=method, epochs=1)
@@ -318,7 +321,7 @@ OF_THE_DATA = {"dataset", "imbalance", "split_seed", "input_scaling"}
 
 
 def test_the_list_of_options_is_complete() -> None:
-    assert CHANGES.keys() | OF_THE_DATA == {field.name for field in fields(ClassificationConfig)}
+    assert CHANGES.keys() | OF_THE_DATA == {field.name for field in fields(MnistConfig)}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,11 @@ def test_a_run_prints_its_epochs_and_its_error(trainer: Trainer, tmp_path: Path)
     ended = trainer.run(tmp_path, *RUN)
     lines = ended.out.splitlines()
     name = "cdb-w-ce_tau-2.0_imbalance-3_epochs-4_seed-5"
-    assert lines[0] == f"{name}: epoch 0/4"
+    assert lines[0] == (
+        "mnist-lt: 5000 training, 1000 difficulty and 1600 test images; imbalance 3 (3 asked for); "
+        "classes by shots: 2 many, 0 medium, 0 few"
+    )
+    assert lines[1] == f"{name}: epoch 0/4"
     assert any(line.startswith("epoch 4/4  loss ") for line in lines)
     record = read_record(tmp_path / "mnist-lt" / name / "record.json")
     errors = {epoch: record["metrics"][epoch]["error"] for epoch in ("last", "best")}

@@ -1,0 +1,449 @@
+"""Captured steps on the CPU: a tape of torch's operations stands for a CUDA graph."""
+
+import copy
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from classification.capture import CapturedStep, Inputs, run_and_undo, tensors_of
+from classification.config import METHODS
+from classification.engine import Training
+from classification.schedule import step_schedule
+from common.signals import StopRequest
+from tests.classification.synthetic import (
+    CIFAR_COUNTS,
+    cifar_training,
+    same_weights,
+    to_the_end,
+    use_small_resnet,
+)
+
+CPU = torch.device("cpu")
+BATCH, STEPS, LAST = 24, 3, 16  # Samples a step, steps an epoch, samples of the last.
+# (recipe, method)
+RUNS = [("cifar100-lt", method) for method in METHODS] + [
+    (f"cifar100-lt-{classifier}", method)
+    for classifier in ("crt", "lws")
+    for method in ("class-aware", "cdb-w-ce", "cdb-s")
+]
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_resnet(monkeypatch)
+    # F.one_hot looks at the labels on a CPU to refuse wrong ones; on CUDA it does not.
+    monkeypatch.setattr(
+        F, "one_hot", lambda labels, classes: (labels[:, None] == torch.arange(classes)).long()
+    )
+
+
+def training(recipe: str = "cifar100-lt", **changes: object) -> Training:
+    """A run at its first step; the last batch of an epoch is smaller."""
+    assert sum(CIFAR_COUNTS) == (STEPS - 1) * BATCH + LAST
+    return cifar_training(None, recipe, **({"batch_size": BATCH} | changes))
+
+
+# What stands for CUDA.
+
+
+def tensors_among(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def memory(tensor: Tensor) -> int | None:
+    """Where it lies; None: nowhere, as autograd's zeros that are never looked at."""
+    return None if tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
+
+
+class NothingWaits(TorchDispatchMode):
+    """Fails where a GPU would have to be waited for: where a tensor's value or size is needed."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_to_cpu", "equal")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        masked = name.startswith("index") and any(
+            index.dtype in (torch.bool, torch.uint8) for index in tensors_among(args[1:2])
+        )
+        waits = masked or name.startswith(self.WAITING)
+        assert not waits, f"{name} waits for the device"
+        assert "generator" not in (kwargs or {}), f"{name} draws random numbers"
+        return func(*args, **(kwargs or {}))
+
+
+class Tape(NothingWaits):
+    """Notes every operation with its tensors; :meth:`replay` repeats them on the same memory.
+
+    As in a CUDA graph, whatever Python computed or decided while recording stays as it was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        self.operations.append((func, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, result in self.operations:
+            known = {memory(tensor) for tensor in tensors_among((args, kwargs))} | {None}
+            again = func(*args, **kwargs)
+            for old, new in zip(tensors_among(result), tensors_among(again), strict=True):
+                # A result within an argument (a view, or in place) is there already.
+                if memory(old) not in known:
+                    old.copy_(new)
+
+
+def record_on_tape(state: Callable[[], Any]) -> Callable[[Any], Callable[[], Tensor]]:
+    """In place of ``record_cuda_graph``: recording changes nothing that lasts, and has no result.
+
+    The work itself has to be run to be noted; ``state()`` is put back afterwards.
+    """
+
+    def record(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        before = [(tensor, tensor.clone()) for tensor in tensors_of(state())]
+        tape = Tape()
+        with tape:
+            result = work()
+        with torch.no_grad():
+            for tensor, value in [*before, (result, torch.tensor(torch.nan))]:
+                tensor.copy_(value)
+
+        def repeat() -> Tensor:
+            tape.replay()
+            return result
+
+        return repeat
+
+    return record
+
+
+def work_itself(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """In place of ``record_cuda_graph``, where nothing needs to be as on a GPU."""
+    return work
+
+
+def at_once(work: Callable[[], object]) -> None:
+    """In place of ``on_side_stream``."""
+    work()
+
+
+def captured(run: Training) -> Training:
+    """The run with its step on tape, as it is in a graph on a GPU."""
+    state = run._changed_by_a_step
+    run.step = CapturedStep(
+        run.train_step, state, CPU, record=record_on_tape(state), warm_up=at_once
+    )
+    return run
+
+
+def assert_alike(ours: Any, theirs: Any, where: str = "state") -> None:
+    """Nested containers with equal values, tensors to the bit."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in ours.items():
+            assert_alike(value, theirs[key], f"{where}/{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for number, value in enumerate(ours):
+            assert_alike(value, theirs[number], f"{where}/{number}")
+    else:
+        assert ours == theirs, where
+
+
+# Whole runs.
+
+
+@pytest.mark.parametrize(("recipe", "method"), RUNS)
+def test_a_run_of_captured_steps_equals_the_eager_run_to_the_bit(recipe: str, method: str) -> None:
+    """Warm-up, last smaller batch, weights that change by the epoch, and counts included."""
+    eager, run = training(recipe, method=method), captured(training(recipe, method=method))
+    to_the_end(eager)
+    to_the_end(run)
+    assert_alike(run.state_dict(), eager.state_dict())
+    assert len(set(eager.history["learning_rate"])) > 1
+    if eager.method.balancer is not None:
+        assert len({tuple(weights) for weights in eager.history["class_weights"]}) > 2
+
+
+@pytest.mark.parametrize("method", ["ce", "meta-weight-net"])
+def test_a_resumed_run_of_captured_steps_equals_the_eager_run(method: str) -> None:
+    eager, run = training(method=method), captured(training(method=method))
+    run.run_epoch(StopAfter(2))
+    resumed = training(method=method)
+    resumed.load_state_dict(copy.deepcopy(run.state_dict()))
+    to_the_end(captured(resumed))
+    to_the_end(eager)
+    assert_alike(resumed.state_dict(), eager.state_dict())
+
+
+class StopAfter(StopRequest):
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def requested(self) -> bool:
+        self.steps -= 1
+        return self.steps < 0
+
+
+@pytest.mark.parametrize(("recipe", "method"), RUNS)
+def test_no_step_waits_for_the_device_or_draws_random_numbers(recipe: str, method: str) -> None:
+    run = training(recipe, method=method)
+
+    def step(inputs: Inputs) -> Tensor:
+        with NothingWaits():
+            return run.train_step(inputs)
+
+    run.step = step
+    assert run.run_epoch(StopRequest())
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: float(x.sum()),
+        lambda x: bool(x.any()),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: torch.equal(x, x),
+        lambda x: torch.rand(3, generator=torch.Generator()),
+    ],
+)
+def test_what_waits_is_noticed(wait: Callable[[Tensor], object]) -> None:
+    with pytest.raises(AssertionError), NothingWaits():
+        wait(torch.ones(2))
+
+
+# The tape is a fair stand-in for a graph.
+
+
+def test_the_tape_keeps_what_python_decided_and_reads_tensors_anew() -> None:
+    number, tensor, total = 2.0, torch.tensor(2.0), torch.zeros(())
+
+    def work() -> Tensor:
+        total.add_(tensor * number)
+        return total * 1
+
+    repeat = record_on_tape(lambda: [total])(work)
+    assert float(total) == 0.0  # Nothing has been executed.
+    number = 100.0
+    tensor.fill_(3.0)
+    first = repeat()
+    assert (float(total), float(first)) == (6.0, 6.0)
+    assert repeat() is first
+    assert float(first) == 12.0
+
+
+def test_the_tape_shows_a_learning_rate_that_is_a_number() -> None:
+    """The stand-in fails where a graph would."""
+
+    def last_loss(replace_rate: bool, capture: bool) -> float:
+        run = training(warmup_epochs=3)
+        if replace_rate:  # By a number that is set anew in every step.
+            set_rate = run._set_learning_rate
+
+            def set_number(steps: int) -> None:
+                set_rate(steps)
+                run.optimizer.param_groups[0]["lr"] = run._rate_now
+
+            run._set_learning_rate = set_number  # type: ignore[method-assign]
+        to_the_end(captured(run) if capture else run)
+        return float(run.history["loss"][-1])
+
+    assert last_loss(False, True) == last_loss(False, False)
+    assert last_loss(True, True) != last_loss(True, False)
+
+
+# CapturedStep by itself.
+
+
+class Counter:
+    """A step that adds its input to a total and multiplies the total by a factor of its own."""
+
+    def __init__(self) -> None:
+        self.total, self.calls = torch.zeros(2), 0
+
+    def step(self, inputs: Inputs) -> Tensor:
+        self.calls += 1
+        self.total.add_(inputs["x"].sum())
+        return self.total.sum()
+
+    def captured(self) -> CapturedStep:
+        state = lambda: {"total": self.total}  # noqa: E731
+        return CapturedStep(self.step, state, CPU, record=record_on_tape(state), warm_up=at_once)
+
+
+def test_each_batch_size_is_recorded_once() -> None:
+    counter = Counter()
+    step = counter.captured()
+    for size in (3, 3, 2, 3, 2, 2):
+        step({"x": torch.ones(size)})
+    # Three steps to warm up and one to record, for each of two sizes.
+    assert counter.calls == 8
+    assert counter.total.tolist() == [15.0, 15.0]
+
+
+def test_inputs_are_copied_to_where_the_recording_reads_them() -> None:
+    counter = Counter()
+    step = counter.captured()
+    x = torch.tensor([1.0, 2.0])
+    assert float(step({"x": x})) == 6.0
+    x.zero_()
+    assert float(step({"x": torch.tensor([10.0, 0.0])})) == 26.0
+    assert x.tolist() == [0.0, 0.0]
+
+
+def test_recordings_differ_by_the_names_of_their_inputs_too() -> None:
+    seen = []
+
+    def step(inputs: Inputs) -> Tensor:
+        seen.append(sorted(inputs))
+        return torch.zeros(())
+
+    run = CapturedStep(step, dict, CPU, record=work_itself, warm_up=at_once)
+    run({"index": torch.zeros(2)})
+    run({"index": torch.zeros(2), "draws": torch.zeros(2)})
+    assert seen[-1] == ["draws", "index"]
+
+
+def test_the_first_call_carries_out_exactly_one_step() -> None:
+    counter = Counter()
+    counter.captured()({"x": torch.ones(4)})
+    assert counter.total.tolist() == [4.0, 4.0]
+
+
+def test_warming_up_has_the_step_run_by_the_given_function() -> None:
+    counter, warmed = Counter(), []
+
+    def warm_up(work: Callable[[], object]) -> None:
+        work()
+        warmed.append(counter.calls)
+
+    step = CapturedStep(
+        counter.step, lambda: [counter.total], CPU, record=work_itself, warm_up=warm_up
+    )
+    step({"x": torch.ones(1)})
+    assert warmed == [3]
+    assert counter.calls == 4
+
+
+# run_and_undo.
+
+
+def test_a_step_is_undone_to_the_bit_and_new_momentum_is_zero() -> None:
+    run = training(method="meta-weight-net")
+    run._order = run._begin_epoch()
+    batch = run._batches(run._order)[0] | {"draws": torch.arange(12)}
+    before = copy.deepcopy(run._changed_by_a_step())
+    run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
+    after = run._changed_by_a_step()
+    for part in ("model", "method"):
+        assert_alike(after[part], before[part])
+    assert not before["optimizer"]["state"]
+    momenta = tensors_of(after["optimizer"]["state"])
+    assert sum(int(momentum.count_nonzero()) for momentum in momenta) == 0
+    places = [p.data_ptr() for p in run.model.parameters()]
+    assert places == [p.data_ptr() for p in run.model.parameters()]
+
+
+def test_momentum_that_was_there_is_put_back() -> None:
+    run = training()
+    run.run_epoch(StopAfter(2))
+    before = copy.deepcopy(run._changed_by_a_step())
+    assert before["optimizer"]["state"]
+    batch = run._batches(run._order)[2]
+    run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
+    assert_alike(run._changed_by_a_step(), before)
+
+
+def test_the_work_has_gradients_and_what_is_undone_has_not() -> None:
+    weight = nn.Parameter(torch.ones(2))
+
+    def work() -> None:
+        (weight * weight).sum().backward()
+        with torch.no_grad():
+            weight.sub_(1.0)
+
+    run_and_undo(work, lambda: {"weight": weight})
+    assert weight.tolist() == [1.0, 1.0]
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [2.0, 2.0]
+    assert weight.is_leaf
+
+
+def test_the_memory_of_a_copy_that_state_gives_cannot_become_that_of_a_new_tensor() -> None:
+    """A copy (a sampler's) beside the live tensors: it is kept until all is undone."""
+    given: list[weakref.ref[Tensor]] = []
+    kept = torch.arange(64.0)
+
+    def state() -> list[Tensor]:
+        copied = kept.clone()
+        given.append(weakref.ref(copied))
+        return [copied, kept]
+
+    def work() -> None:
+        assert given[0]() is not None
+        kept.add_(1.0)
+
+    run_and_undo(work, state)
+    assert torch.equal(kept, torch.arange(64.0))
+
+
+def test_tensors_of_finds_every_tensor() -> None:
+    a, b, c = (torch.tensor(float(i)) for i in range(3))
+    state = {"a": a, "rest": [b, (1, None, {"c": c, "d": "text"})], "rate": 0.1}
+    assert [float(t) for t in tensors_of(state)] == [0.0, 1.0, 2.0]
+
+
+# What a step must see anew.
+
+
+def test_every_steps_learning_rate_of_the_warm_up_reaches_the_step() -> None:
+    run = captured(training(warmup_epochs=1.5, epochs=2))
+    seen = []
+    step = run.step
+
+    def remember(inputs: Inputs) -> Tensor:
+        before = [p.detach().clone() for p in run.model.parameters()]
+        loss = step(inputs)
+        momenta = [run.optimizer.state[p]["momentum_buffer"] for p in run.model.parameters()]
+        pairs = zip(before, run.model.parameters(), strict=True)
+        moved = sum(float((old - new.detach()).abs().sum()) for old, new in pairs)
+        seen.append(moved / sum(float(momentum.abs().sum()) for momentum in momenta))
+        return loss
+
+    run.step = remember
+    to_the_end(run)
+    expected = [
+        step_schedule(0.05, epoch, (s + 1) / STEPS, warmup_epochs=1.5, milestones=(2, 3), decay=0.5)
+        for epoch in range(2)
+        for s in range(STEPS)
+    ]
+    assert seen == pytest.approx(expected, rel=1e-3)
+    assert len(set(expected)) > STEPS
+
+
+def test_an_epoch_has_two_recordings_and_they_train() -> None:
+    run = to_the_end(captured(training()))
+    assert isinstance(run.step, CapturedStep)
+    sizes = {dict(shapes)["index"] for shapes in run.step._recorded}
+    assert sizes == {(BATCH,), (LAST,)}
+    assert not same_weights(run, training())
