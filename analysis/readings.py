@@ -64,7 +64,10 @@ def readings_grid(
     header = ["Method", *(field.replace("_", " ") for field in fields)]
     header += [f"{condition}: {kind}" for condition in conditions for kind in columns.values()]
     keys = [
-        (method, *(str(config.get(field, MISSING)) for field in fields))
+        (
+            method,
+            *(MISSING if (value := config.get(field)) is None else str(value) for field in fields),
+        )
         for method, config in zip(runs["method"], runs["config"], strict=True)
     ]
     rows = []
