@@ -90,12 +90,11 @@ class Training:
         self.history: dict[str, list[Any]] = {}
         self.best: dict[str, Any] = {"epoch": 0, "accuracy": -1.0, "weights": {}}
         # The epoch under way: its samples (S,), what augmentation does to them (S, ...), its
-        # losses, one a step, the steps taken and the learning rate of the last.
+        # losses, one a step, and the steps taken.
         self._order: Tensor | None = None
         self._changes: Tensor | None = None
         self._losses = torch.empty(0)
         self._step = 0
-        self._rate_now = config.learning_rate
 
     def _changed_by_a_step(self) -> dict[str, Any]:
         """The live tensors that a step changes."""
@@ -142,8 +141,6 @@ class Training:
 
     def _set_learning_rate(self, steps: int) -> None:
         rate = self.config.learning_rate_at(self.epoch, (self._step + 1) / steps)
-        # Not from the tensor: it may be rounded, and reading it waits for the device.
-        self._rate_now = rate
         self._rate.fill_(rate)
 
     def run_epoch(self, stop: StopRequest) -> bool:
@@ -208,7 +205,8 @@ class Training:
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": float(self._losses.mean()),
-            "learning_rate": self._rate_now,
+            # Of the last step; not from the tensor, which may be rounded.
+            "learning_rate": self.config.learning_rate_at(self.epoch, 1.0),
             "class_accuracy": plain_numbers(accuracy),
         }
         scalars = {

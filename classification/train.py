@@ -15,12 +15,13 @@ import tyro
 from classification.config import ClassificationConfig, plain
 from classification.data import describe_split, load_data
 from classification.engine import Training, Weights
-from classification.evaluate import evaluate
+from classification.evaluate import evaluate, load_weights, make_model
 from classification.recipes import RECIPES, DecoupledConfig, group_name, resolved, run_name
 from common.errors import UserError, run_main
 from common.progress import EpochProgress
-from common.run import RunFolder, has_bfloat16, load_tensors, provenance
+from common.run import RunFolder, has_bfloat16, provenance
 from common.signals import StopRequest
+from common.streams import Streams
 from common.tensorboard import EpochLog
 
 
@@ -101,20 +102,22 @@ def _first_stage(arguments: Arguments) -> Weights | None:
     """The last epoch's weights of a second stage's first stage, trained now if need be.
 
     Raises:
-        UserError: as :func:`train`, or when its weights are gone.
+        UserError: as :func:`train`, or when its weights are gone, damaged or of another network.
     """
     if not isinstance(arguments.config, DecoupledConfig):
         return None
     first = replace(arguments, config=arguments.config.stage1_config())
-    _train(first)
-    path = _folder(first) / "weights.pt"
-    print(f"first stage: {path.parent}", flush=True)
+    record, _ = _train(first)
+    folder = _folder(first)
+    print(f"first stage: {folder}", flush=True)
+    path = folder / "weights.pt"
     if not path.exists():
         raise UserError(
             f"{path} is missing, though its run has finished; delete that folder and start the "
             "same command again: the first stage is then trained anew."
         )
-    weights: Weights = load_tensors(path, f"delete the folder {path.parent}")["last"]
+    network = make_model(first.config, len(record["split"]["class_names"]), Streams(0))
+    weights: Weights = load_weights(folder, network)["last"]
     return weights
 
 

@@ -195,7 +195,7 @@ RUNS = {
     CIFAR["table4"]: 3 * 2 * 3 + 3 * 2 * 3 * 2 * 3,
     CIFAR["figures"]: 3 * 3,
     CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
-    CIFAR["readings"]: 3 * 2,
+    CIFAR["readings"]: 3 * 2 + 2,
 }
 
 
@@ -399,11 +399,12 @@ def test_cifar_readings_cross_sigmoid_versions_with_reductions_in_their_own_grou
     }
     assert {(run.config.tau, run.config.loss_reduction) for run in runs} == {
         (tau, reduction)
-        for tau in ("sigmoid", "sigmoid-accv", "sigmoid-code")
+        for tau in ("sigmoid", "sigmoid-accv", "sigmoid-code", None)
         for reduction in ("batch-size", "weight-sum")
     }
-    assert cells(configs_of(CIFAR["readings"])) <= {
-        ("cdb-w-ce", f"tau={tau}", "100") for tau in ("sigmoid", "sigmoid-accv", "sigmoid-code")
+    assert cells(configs_of(CIFAR["readings"])) == {
+        *(("cdb-w-ce", f"tau={t}", "100") for t in ("sigmoid", "sigmoid-accv", "sigmoid-code")),
+        ("cb", "", "100"),
     }
 
 
@@ -715,7 +716,7 @@ def test_data_option_of_run_all_reaches_the_check_and_every_run(tmp_path: Path) 
     assert result.returncode == 0, result.stderr
     assert calls[0] == f"{CHECK} --folder {folder}"
     trained = calls[1:-1]
-    assert len(trained) == 9 + 6
+    assert len(trained) == 9 + 8
     assert all(line.endswith(f" --data {folder}") for line in trained)
 
 

@@ -3,7 +3,7 @@
 # Paper: Sec. 4.1 (CIFAR100-LT) on a short schedule: not the paper's experiment
 # Data: CIFAR-100: see data_prep/README.md
 # Check: data_prep.cifar100 check
-# Cost: 20 runs of at most about 12 min on one core with bfloat16 instructions (AMD EPYC, Zen 5)
+# Cost: 14 runs of about 10 min and 6 second stages of 3 to 4 min, on one AMD EPYC core with bfloat16 instructions
 # Smoke: SEEDS=0 IMBALANCES=200 METHODS=ce AT_200= CLASSIFIERS=lws STAGE2=cdb-w-ce STAGE1_EPOCHS=2
 SEEDS=${SEEDS:-"0 1"}
 IMBALANCES=${IMBALANCES:-100}
