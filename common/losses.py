@@ -205,5 +205,6 @@ class LdamLoss:
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses (B,) from cosines ``logits`` (B, C) in [-1, 1] and labels (B,)."""
-        margin = F.one_hot(labels, logits.shape[1]) * self.margins.to(logits.dtype)
-        return cross_entropy(self.scale * (logits - margin), labels)
+        own = labels[:, None]
+        shifted = logits.scatter_add(1, own, -self.margins.to(logits.dtype)[own])
+        return cross_entropy(self.scale * shifted, labels)

@@ -1,7 +1,7 @@
 """Small data sets in memory: every method trains on them in a fraction of a second."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
 from classification.engine import Training, Weights
 from classification.models import make_resnet
-from classification.recipes import RECIPES, MnistConfig, resolved
+from classification.recipes import RECIPES, DecoupledConfig, MnistConfig, resolved
 from common.metrics import shot_groups
 from common.signals import StopRequest
 
@@ -28,9 +28,7 @@ def labelled(counts: tuple[int, ...], generator: torch.Generator) -> LabelledIma
     return LabelledImages(images.contiguous(memory_format=torch.channels_last), labels)
 
 
-def coloured(
-    counts: tuple[int, ...], generator: torch.Generator, size: int = 8
-) -> LabelledImages:
+def coloured(counts: tuple[int, ...], generator: torch.Generator, size: int = 8) -> LabelledImages:
     """Bytes: noise on a colour of the class's own, in random order; size x size pixels."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=generator)]
@@ -101,7 +99,10 @@ def config(**changes: object) -> MnistConfig:
         "epochs": 3, "batch_size": 16, "learning_rate": 0.02,
         "initialisation": "xavier-uniform", "input_scaling": "unit",
     }  # fmt: skip
-    of_the_method = {"l2rw": {"l2rw_batch_size": 12}, "eql": {"eql_threshold": 0.25}}
+    of_the_method: dict[str, dict[str, object]] = {
+        "l2rw": {"l2rw_batch_size": 12},
+        "eql": {"eql_threshold": 0.25},
+    }
     usual |= of_the_method.get(str(changes.get("method")), {})
     return resolved(MnistConfig(**(usual | changes)))  # type: ignore[arg-type]
 
@@ -140,15 +141,19 @@ def training(data: LongTailedData | None = None, **changes: object) -> Training:
 def cifar_training(
     data: LongTailedData | None = None, recipe: str = "cifar100-lt", **changes: object
 ) -> Training:
-    """A run on CIFAR-like data at its first step; a second stage starts from random features."""
+    """A run on CIFAR-like data at its first step; a second stage begins with trained features."""
     config = cifar_config(recipe, **changes)
-    return Training(config, data or small_cifar(), torch.device("cpu"), first_stage_weights())
+    second = isinstance(config, DecoupledConfig)
+    first_stage = first_stage_weights() if second else None
+    return Training(config, data or small_cifar(), torch.device("cpu"), first_stage)
 
 
+@cache
 def first_stage_weights() -> Weights:
-    """A ResNet-8 that nobody has trained."""
-    generator = torch.Generator().manual_seed(7)
-    return make_resnet(len(CIFAR_COUNTS), generator, blocks=1).state_dict()
+    """A ResNet-8 after a run of ce."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_resnet(patch)
+        return trained_cifar().model.state_dict()
 
 
 def to_the_end(run: Training) -> Training:

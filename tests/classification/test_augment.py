@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as vision
 
-from classification.augment import CROP_PADDING, CropsAndFlips, PlainImages
+from classification.augment import CROP_PADDING, CropsAndFlips, ImageSource, PlainImages
 
 EVERY_CHANGE = torch.tensor(list(itertools.product(range(9), range(9), range(2))))
 """The 81 places of a crop after padding by 4, each as it is and mirrored: (162, 3)."""
@@ -21,7 +21,7 @@ def random_images(number: int, side: int = 32, seed: int = 0) -> Tensor:
     return torch.randint(1, 256, (number, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def literal_crop(image: Tensor, top: int, left: int, mirrored: int, padding: int = 4) -> Tensor:
+def literal_crop(image: Tensor, top: int, left: int, mirrored: int, padding: int) -> Tensor:
     """Pixel by pixel: (3, H, W) -> (3, H, W)."""
     _, height, width = image.shape
     crop = torch.zeros_like(image)
@@ -61,8 +61,8 @@ def test_crops_of_any_size_equal_the_literal_ones(
     change = st.tuples(st.integers(0, 3), place, place, st.integers(0, 1))
     changes = torch.tensor(data.draw(st.lists(change, min_size=1, max_size=4)))
     crops = CropsAndFlips(images, padding).take(changes[:, 0], changes[:, 1:])
-    for crop, (index, *where) in zip(crops, changes.tolist(), strict=True):
-        assert torch.equal(crop, literal_crop(images[index], *where, padding=padding))
+    for crop, (index, top, left, mirrored) in zip(crops, changes.tolist(), strict=True):
+        assert torch.equal(crop, literal_crop(images[index], top, left, mirrored, padding))
 
 
 def test_the_place_in_the_middle_is_the_image_itself() -> None:
@@ -137,7 +137,7 @@ def test_black_is_what_images_are_padded_with() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_plain_images_are_as_they_are_and_draw_nothing(channels: int) -> None:
     images = random_images(5)[:, :channels]
-    source = PlainImages(images)
+    source: ImageSource = PlainImages(images)
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     assert source.draw(7, generator) is None

@@ -47,7 +47,8 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def training(recipe: str = "cifar100-lt", **changes: object) -> Training:
     """A run at its first step; the last batch of an epoch is smaller."""
     assert sum(CIFAR_COUNTS) == (STEPS - 1) * BATCH + LAST
-    return cifar_training(None, recipe, **({"batch_size": BATCH} | changes))
+    usual = {"batch_size": BATCH, "epochs": 3, "warmup_epochs": 0.5, "milestones": (1, 2)}
+    return cifar_training(None, recipe, **(usual | changes))
 
 
 # What stands for CUDA.
@@ -262,7 +263,7 @@ def test_the_tape_shows_a_learning_rate_that_is_a_number() -> None:
 
             def set_number(steps: int) -> None:
                 set_rate(steps)
-                run.optimizer.param_groups[0]["lr"] = run._rate_now
+                run.optimizer.param_groups[0]["lr"] = float(run._rate)
 
             run._set_learning_rate = set_number  # type: ignore[method-assign]
         to_the_end(captured(run) if capture else run)
@@ -360,8 +361,6 @@ def test_a_step_is_undone_to_the_bit_and_new_momentum_is_zero() -> None:
     assert not before["optimizer"]["state"]
     momenta = tensors_of(after["optimizer"]["state"])
     assert sum(int(momentum.count_nonzero()) for momentum in momenta) == 0
-    places = [p.data_ptr() for p in run.model.parameters()]
-    assert places == [p.data_ptr() for p in run.model.parameters()]
 
 
 def test_momentum_that_was_there_is_put_back() -> None:
@@ -369,6 +368,7 @@ def test_momentum_that_was_there_is_put_back() -> None:
     run.run_epoch(StopAfter(2))
     before = copy.deepcopy(run._changed_by_a_step())
     assert before["optimizer"]["state"]
+    assert run._order is not None
     batch = run._batches(run._order)[2]
     run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
     assert_alike(run._changed_by_a_step(), before)
@@ -417,7 +417,7 @@ def test_tensors_of_finds_every_tensor() -> None:
 
 
 def test_every_steps_learning_rate_of_the_warm_up_reaches_the_step() -> None:
-    run = captured(training(warmup_epochs=1.5, epochs=2))
+    run = captured(training(epochs=2, learning_rate=0.05, warmup_epochs=1.5, milestones=()))
     seen = []
     step = run.step
 
@@ -433,7 +433,7 @@ def test_every_steps_learning_rate_of_the_warm_up_reaches_the_step() -> None:
     run.step = remember
     to_the_end(run)
     expected = [
-        step_schedule(0.05, epoch, (s + 1) / STEPS, warmup_epochs=1.5, milestones=(2, 3), decay=0.5)
+        step_schedule(0.05, epoch, (s + 1) / STEPS, warmup_epochs=1.5, milestones=(), decay=0.5)
         for epoch in range(2)
         for s in range(STEPS)
     ]

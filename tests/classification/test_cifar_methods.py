@@ -1,4 +1,4 @@
-"""Each method's loss on CIFAR-like data beside a slow reference: one sample, one class at a time."""
+"""Each method on CIFAR-like data beside a slow reference: one sample, one class at a time."""
 
 import copy
 import math
@@ -12,6 +12,7 @@ import classification.methods
 from classification.meta_weight_net import MetaReweighter
 from classification.methods import Method, make_method
 from classification.models.resnet_cifar import CosineLinear
+from common.losses import focal_weights
 from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
 from common.streams import Streams, stream_seed
 from tests.classification.synthetic import CIFAR_COUNTS, cifar_config, small_cifar
@@ -39,7 +40,7 @@ class Linear(nn.Module):
         return logits
 
 
-def built(method: str, streams: Streams | None = None, **changes: object) -> Method:
+def built(method: str, streams: Streams | None = None, **changes: Any) -> Method:
     config = cifar_config(method=method, **changes)
     rate = torch.tensor(config.learning_rate, dtype=torch.float64)
     return make_method(config, DATA, streams or Streams(0), rate)
@@ -64,8 +65,8 @@ def rows_of(images: Tensor) -> list[list[float]]:
 
 
 def probability(row: list[float], label: int, left_out: set[int] | None = None) -> float:
-    total = sum(math.exp(z) for k, z in enumerate(row) if k not in (left_out or set()))
-    return math.exp(row[label]) / total
+    kept = [math.exp(z) for k, z in enumerate(row) if k not in (left_out or set())]
+    return math.exp(row[label]) / sum(kept)
 
 
 def ce(row: list[float], label: int) -> float:
@@ -74,7 +75,7 @@ def ce(row: list[float], label: int) -> float:
 
 def focal(row: list[float], label: int, gamma: float) -> float:
     p = probability(row, label)
-    return -((1 - p) ** gamma) * math.log(p)
+    return -math.pow(1 - p, gamma) * math.log(p)
 
 
 def mean(values: list[float]) -> float:
@@ -159,7 +160,9 @@ def ldam_losses(batch: tuple[Tensor, Tensor], max_margin: float, scale: float) -
     classes = Linear(cosine=True).classifier.state_dict()["weight"].tolist()
     rarest = max(n**-0.25 for n in COUNTS)
     losses = []
-    for image, y in zip((images.double() / 255 - 0.5).flatten(1).tolist(), labels.tolist()):
+    for image, y in zip(
+        (images.double() / 255 - 0.5).flatten(1).tolist(), labels.tolist(), strict=True
+    ):
         row = [cosine(image, direction) for direction in classes]
         row[y] -= max_margin * COUNTS[y] ** -0.25 / rarest
         losses.append(ce([scale * z for z in row], y))
@@ -199,6 +202,28 @@ def test_cdb_w_before_and_after_an_update(method: str, batch: tuple[Tensor, Tens
     expected = mean([weights[y] * loss for loss, y in zip(losses, batch[1].tolist(), strict=True)])
     assert float(run.batch_loss(Linear(), *batch)) == pytest.approx(expected, rel=1e-6)
     assert expected != pytest.approx(mean(losses), rel=0.01)
+
+
+@pytest.mark.parametrize("method", ["ce", "focal", "cb", "eql", "ldam-drw", "cdb-w-fl", "cdb-w-ce"])
+def test_the_gradient_of_a_step_is_the_slope_of_its_loss(
+    method: str, batch: tuple[Tensor, Tensor]
+) -> None:
+    """Along one direction, by a central difference: no factor of the loss is without gradient."""
+    run, model = built(method), Linear(cosine=method == "ldam-drw")
+    if run.balancer is not None:
+        run.balancer.update(torch.tensor(ACCURACY, dtype=torch.float64))
+    draws = None if run.draw is None else run.draw(BATCH)
+    weight = model.get_parameter("classifier.weight")
+    (gradient,) = torch.autograd.grad(run.batch_loss(model, *batch, draws), [weight])
+    generator = torch.Generator().manual_seed(4)
+    direction = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    losses = []
+    for step in (1e-5, -2e-5):  # From the start to one side, from there to the other.
+        with torch.no_grad():
+            weight.add_(step * direction)
+            losses.append(float(run.batch_loss(model, *batch, draws)))
+    slope = (losses[0] - losses[1]) / 2e-5
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-5)
 
 
 # Samplers.
@@ -255,6 +280,80 @@ def test_the_other_methods_see_every_sample_once_an_epoch(method: str) -> None:
     assert sorted(sampler.draw().tolist()) == list(range(sum(COUNTS)))
 
 
+# The same random numbers, one sample at a time.
+
+
+def slow_draw_by_class(probabilities: list[float], labels: list[int]) -> list[int]:
+    """A class with its probability, then one of its samples, each as likely (Eq. 15)."""
+    draws = torch.rand(2, len(labels), dtype=torch.float64, generator=Streams(0)["sampler"])
+    drawn = []
+    for of_class, of_sample in draws.T.tolist():
+        c, reached = 0, probabilities[0]
+        while of_class >= reached:
+            c += 1
+            reached += probabilities[c]
+        members = [i for i, label in enumerate(labels) if label == c]
+        drawn.append(members[int(of_sample * len(members))])
+    return drawn
+
+
+def test_cfs_equals_its_literal_reference() -> None:
+    powers = []
+    for n in COUNTS:
+        powers.append(n**0.25)
+    probabilities = [power / sum(powers) for power in powers]
+    drawn = built("cfs", cfs_q=0.25).sampler.draw().tolist()
+    assert drawn == slow_draw_by_class(probabilities, DATA.train.labels.tolist())
+
+
+def test_cdb_s_equals_its_literal_reference_after_each_measurement() -> None:
+    labels = DATA.train.labels.tolist()
+    ours = built("cdb-s")
+    ours.before_epoch(0)
+    assert ours.sampler.draw().tolist() == slow_draw_by_class([1 / CLASSES] * CLASSES, labels)
+    ours = built("cdb-s")
+    assert ours.balancer is not None
+    ours.balancer.update(torch.tensor(ACCURACY, dtype=torch.float64))
+    ours.before_epoch(1)
+    probabilities = [weight / CLASSES for weight in cdb_weights(ACCURACY)]
+    assert ours.sampler.draw().tolist() == slow_draw_by_class(probabilities, labels)
+
+
+def slow_class_aware_draw(labels: list[int], epochs: int) -> list[list[int]]:
+    """Shen et al. 2016: rounds over the classes in random order, one sample of each.
+
+    A class's samples come in random order, and in another one when all have come.
+    """
+    generator = Streams(0)["sampler"]
+
+    def shuffled(values: list[int]) -> list[int]:
+        keys = torch.rand(len(values), generator=generator).tolist()
+        return [value for _, value in sorted(zip(keys, values, strict=True))]
+
+    left: list[list[int]] = [[] for _ in range(CLASSES)]
+    drawn = []
+    for _ in range(epochs):
+        rounds = math.ceil(len(labels) / CLASSES)
+        taken: list[list[int]] = []
+        for c in range(CLASSES):
+            while len(left[c]) < rounds:
+                left[c] += shuffled([i for i, label in enumerate(labels) if label == c])
+            taken.append(left[c][:rounds])
+            left[c] = left[c][rounds:]
+        epoch = []
+        for number in range(rounds):
+            for c in shuffled(list(range(CLASSES))):
+                epoch.append(taken[c][number])
+        drawn.append(epoch[: len(labels)])
+    return drawn
+
+
+def test_class_aware_sampling_equals_its_literal_reference() -> None:
+    ours = built("class-aware").sampler
+    labels = DATA.train.labels.tolist()
+    assert [ours.draw().tolist() for _ in range(3)] == slow_class_aware_draw(labels, epochs=3)
+
+
 # Hard instances.
 
 
@@ -282,7 +381,7 @@ def test_a_weight_equal_to_the_bound_is_not_hard() -> None:
     assert run.hard is not None
     logits = torch.full((1, CLASSES), -math.inf, dtype=torch.float64)
     logits[0, :2] = 0.0  # Two classes of probability 1/2.
-    weight = classification.methods.focal_weights(logits, torch.tensor([0]), 1.0)
+    weight = focal_weights(logits, torch.tensor([0]), 1.0)
     run.hard.bound = float(weight)
     run.hard.observe(logits, torch.tensor([0]))
     assert float(run.hard.counts.sum()) == 0

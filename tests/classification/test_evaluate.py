@@ -12,6 +12,7 @@ from classification import evaluate as evaluate_module
 from classification.evaluate import evaluate, measure, read_config
 from common.errors import UserError, run_main
 from common.run import RunFolder
+from tests.classification.small_cifar import STAND_INS, small_run
 from tests.classification.synthetic import small_data
 from tests.classification.trainer import Trainer, read_record
 
@@ -80,6 +81,35 @@ def test_the_weights_of_a_finished_run_give_its_recorded_metrics(
         error, *accuracy = map(float, numbers.groups())
         assert error == pytest.approx(recorded["error"], abs=0.005)
         assert accuracy == pytest.approx(recorded["class_accuracy"], abs=0.00005)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [("cifar100-lt", ()), ("cifar100-lt-crt", ("--stage1-epochs", "2"))],
+)
+def test_the_weights_of_a_finished_cifar_run_give_its_recorded_metrics(
+    recipe: str,
+    options: tuple[str, ...],
+    trainer: Trainer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of either stage; by shot group, for a hundred classes are too many for a line."""
+    run = trainer.reference(*small_run(recipe, "cdb-s", *options))
+    for module, name, value in STAND_INS:
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(run)])
+    run_main(evaluate_module.main)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["last", "best"]
+    for line in lines:
+        recorded = read_record(run)["metrics"][line.split()[0]]
+        numbers = re.fullmatch(r".*: error (.*) %; .* shot group medium: (.*), few: (.*)", line)
+        assert numbers is not None
+        error, *accuracy = map(float, numbers.groups())
+        assert error == pytest.approx(recorded["error"], abs=0.005)
+        groups = recorded["shot_accuracy"]
+        assert accuracy == pytest.approx([groups["medium"], groups["few"]], abs=0.00005)
 
 
 def test_last_and_best_are_recorded_apart(trainer: Trainer) -> None:

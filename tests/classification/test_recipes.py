@@ -3,7 +3,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from classification.config import USED_BY
+from classification.config import METHODS, USED_BY
 from classification.recipes import (
     MNIST_LT,
     MnistConfig,
@@ -13,6 +13,7 @@ from classification.recipes import (
     run_name,
 )
 from common.errors import UserError
+from tests.classification.small_cifar import small_run
 from tests.classification.trainer import Trainer, only_run, read_record
 
 MNIST_METHODS = get_args(MnistMethod)
@@ -51,6 +52,14 @@ def test_mnist_lt_runs_with_every_method(trainer: Trainer, method: str, tmp_path
     record = read_record(only_run(tmp_path))
     assert (record["method"], record["seed"], record["dataset"]) == (method, 3, "mnist-lt")
     assert record["run"] == only_run(tmp_path).name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cifar100_lt_runs_with_every_method(trainer: Trainer, method: str) -> None:
+    run = trainer.reference(*small_run("cifar100-lt", method))
+    record = read_record(run)
+    assert (record["method"], record["dataset"]) == (method, "cifar100-lt")
+    assert record["run"] == run.name
 
 
 def test_every_changed_field_gives_another_name() -> None:

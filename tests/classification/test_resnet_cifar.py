@@ -1,7 +1,7 @@
 import copy
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from classification.models.resnet_cifar import (
 )
 
 CLASSES = 7
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -46,7 +47,13 @@ def random_block(inputs: int, outputs: int, stride: int) -> BasicBlock:
     return block
 
 
-def layers_of(network: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
+def linear(network: CifarResNet) -> tuple[Tensor, Tensor]:
+    """Weight (C, 64) and bias (C,) of its classifier."""
+    assert isinstance(network.classifier, nn.Linear)
+    return network.classifier.weight, network.classifier.bias
+
+
+def layers_of(network: nn.Module, kind: type[Layer]) -> list[Layer]:
     return [layer for layer in network.modules() if isinstance(layer, kind)]
 
 
@@ -169,12 +176,13 @@ def test_the_network_is_its_parts_in_a_row() -> None:
     network = small_resnet()
     images = random_images(5, 16)
     maps = PixelScaling(CIFAR100_MEAN, CIFAR100_STD)(images)
-    first, norm, _, *blocks = network.layers
+    first, norm = network.layers[0], network.layers[1]
+    assert isinstance(first, nn.Conv2d)
     maps = F.relu(norm(F.conv2d(maps, first.weight, padding=1)))
-    for block in blocks:
+    for block in layers_of(network, BasicBlock):
         maps = literal_block(block, maps)
-    classifier = network.classifier
-    expected = maps.mean(dim=3).mean(dim=2) @ classifier.weight.T + classifier.bias
+    weight, bias = linear(network)
+    expected = maps.mean(dim=3).mean(dim=2) @ weight.T + bias
     torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -207,7 +215,7 @@ def test_bfloat16_logits_are_near_those_of_float32_and_not_the_same() -> None:
 
 def test_the_passes_themselves_are_in_bfloat16_only_if_asked_for() -> None:
     for mixed, expected in ((False, torch.float32), (True, torch.bfloat16)):
-        network, seen = small_resnet(mixed=mixed), set()
+        network, seen = small_resnet(mixed=mixed), set[torch.dtype]()
         for layer in layers_of(network, nn.Conv2d):
             layer.register_forward_hook(lambda _, __, output, seen=seen: seen.add(output.dtype))
         network(random_images(2, 16))
@@ -242,10 +250,10 @@ def test_convolutions_start_with_hes_deviation_and_classifiers_with_torchs_bound
     for layer in layers_of(network, nn.Conv2d):
         fan_in = layer.weight[0].numel()
         assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
-    classifier = network.classifier
-    for parameter in (classifier.weight, classifier.bias):
+    for parameter in linear(network):
         assert 0.9 / 8 < float(parameter.detach().abs().max()) <= 1 / 8
     cosine = make_resnet(100, generator(), cosine=True).classifier
+    assert isinstance(cosine, CosineLinear)
     torch.testing.assert_close(cosine.weight.norm(dim=1), torch.ones(100))
 
 
@@ -287,11 +295,11 @@ def test_lws_scales_the_logits_of_the_first_stage() -> None:
 
 def test_crt_puts_a_new_classifier_on_the_features_of_the_first_stage() -> None:
     model, images = second_stage(rescale=False), random_images(5, 16)
-    new = make_resnet(CLASSES, generator(0), blocks=1).classifier
+    weight, bias = linear(make_resnet(CLASSES, generator(0), blocks=1))
     assert model.scales is None
-    expected = first_stage_features(images) @ new.weight.T + new.bias
+    expected = first_stage_features(images) @ weight.T + bias
     torch.testing.assert_close(model(images), expected)
-    assert not torch.equal(new.weight, trained_first_stage()["classifier.weight"])
+    assert not torch.equal(weight, trained_first_stage()["classifier.weight"])
 
 
 def test_the_weights_of_the_first_stage_are_copied_and_not_shared() -> None:

@@ -11,6 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.run import load_tensors
+from tests.classification import small_cifar
+from tests.classification.small_cifar import small_run
 from tests.classification.trainer import (
     ROOT,
     Trainer,
@@ -18,6 +20,7 @@ from tests.classification.trainer import (
     assert_same_run,
     only_run,
     read_record,
+    run_folder,
 )
 
 # Methods without random numbers of their own, with a balancer, with its probabilities in the
@@ -92,6 +95,29 @@ def test_terminated_within_an_epoch_the_run_continues_at_the_next_step(
     assert (state["epoch"], state["step"]) == divmod(step, STEPS)
     assert trainer.run(tmp_path, *options(method)).code == 0
     assert_same_run(run, trainer.reference(*options(method)))
+    assert_nothing_left_over(run)
+
+
+# Meta-learning, weights that are deferred, and a count that goes on within an epoch; every method
+# goes on from its state in test_engine.py, and two stages in test_decoupled.py.
+@pytest.mark.parametrize("method", ["l2rw", "meta-weight-net", "ldam-drw", "cdb-w-fl"])
+def test_on_cifar_killed_after_an_epoch_and_within_one_the_run_ends_as_the_undisturbed_one(
+    trainer: Trainer, method: str, tmp_path: Path
+) -> None:
+    arguments = small_run("cifar100-lt", method)
+    reference = trainer.reference(*arguments)
+    assert len(set(read_record(reference)["history"]["loss"])) == 3
+    at = ("step", small_cifar.STEPS + 1)
+    ended = trainer.run(tmp_path, *arguments, *EVERY_EPOCH, at=at, what="kill")
+    assert ended.code == -signal.SIGKILL
+    ended = trainer.run(tmp_path, *arguments, at=("step", 3), what="terminate")
+    assert ended.code == 128 + signal.SIGTERM
+    run = run_folder(tmp_path, *arguments)
+    state = load_tensors(run / "checkpoint.pt")["state"]["training"]
+    assert (state["epoch"], state["step"]) == (1, 3)
+    assert trainer.run(tmp_path, *arguments).code == 0
+    assert read_record(run)["provenance"]["starts"] == 3
+    assert_same_run(run, reference)
     assert_nothing_left_over(run)
 
 

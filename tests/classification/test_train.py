@@ -2,15 +2,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from classification.recipes import MNIST_LT
+from classification.recipes import CIFAR100_LT_SHORT, MNIST_LT, RECIPES
 from classification.train import Arguments, parse_arguments
 from common.record import read_record
 from common.run import load_tensors
+from tests.classification.small_cifar import small_run
 from tests.classification.trainer import ROOT, Trainer, assert_nothing_left_over, assert_same_run
 
 RUN = ("--method", "cdb-w-ce", "--tau", "2", "--epochs", "4", "--imbalance", "3", "--seed", "5")
@@ -43,6 +45,46 @@ def test_help_names_the_recipes_and_then_every_option(capsys: pytest.CaptureFixt
             parse_arguments(words)
         text = capsys.readouterr().out
         assert all(word in text for word in expected)
+
+
+def test_the_command_line_departs_from_a_recipe_of_cifar() -> None:
+    arguments = parse_arguments(
+        ["cifar100-lt-short", "--method", "ldam-drw", "--milestones", "3", "4", "--drw-epoch", "2",
+         "--imbalance", "200", "--precision", "float32", "--data", "there"]
+    )  # fmt: skip
+    changed = replace(
+        CIFAR100_LT_SHORT, method="ldam-drw", milestones=(3, 4), drw_epoch=2, imbalance=200,
+        precision="float32",
+    )  # fmt: skip
+    assert arguments == Arguments(config=changed, data=Path("there"))
+    second = parse_arguments(["cifar100-lt-lws", "--stage1", "cdb-s", "--stage1-epochs", "7"])
+    assert second.config == replace(  # type: ignore[call-arg]
+        RECIPES["cifar100-lt-lws"], stage1="cdb-s", stage1_epochs=7
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipes_name_alone_is_its_run(recipe: str) -> None:
+    assert parse_arguments([recipe]) == Arguments(config=RECIPES[recipe])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "known", "unknown"),
+    [
+        ("mnist-lt", ["--architecture", "--input-scaling"], ["--milestones", "--stage1"]),
+        ("cifar100-lt", ["--milestones", "--ldam-scale"], ["--architecture", "--stage1"]),
+        ("cifar100-lt-crt", ["--stage1", "--stage1-epochs"], ["--architecture"]),
+    ],
+)
+def test_help_tells_the_options_of_its_data_set_and_no_others(
+    recipe: str, known: list[str], unknown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse_arguments([recipe, "--help"])
+    text = capsys.readouterr().out
+    assert all(word in text for word in known)
+    assert not any(word in text for word in unknown)
+    assert "--recipe" not in text or "fixed" in text  # Chosen by the first argument.
 
 
 def test_a_run_prints_its_epochs_and_its_error(trainer: Trainer, tmp_path: Path) -> None:
@@ -78,6 +120,52 @@ def test_methods_without_difficulty_have_no_variant_and_no_tau(trainer: Trainer)
     record = read_record(trainer.reference("--epochs", "1") / "record.json")
     assert record["variant"] == ""
     assert record["history"].keys() == {"epoch", "loss", "learning_rate", "class_accuracy"}
+
+
+def test_the_record_of_cifar_says_what_was_run(trainer: Trainer) -> None:
+    run = trainer.reference(*small_run("cifar100-lt", "cdb-w-fl"))
+    record = read_record(run / "record.json")
+    assert record["run"] == run.name
+    assert (record["group"], record["dataset"]) == ("cifar100-lt", "cifar100-lt")
+    assert (record["method"], record["variant"]) == ("cdb-w-fl", "tau=sigmoid")
+    assert (record["condition"], record["seed"]) == ("4", 0)
+    assert record["config"] == json.loads((run / "config.json").read_text())
+    assert record["config"]["milestones"] == [2]
+    split = record["split"]
+    assert (split["train"][0], split["train"][-1], split["imbalance"]) == (24, 6, 4.0)
+    # From 24 images down to 6: none above 100, some above 20.
+    shot = split["shot"]
+    assert shot["many"] == []
+    assert shot["medium"] == [c for c, n in enumerate(split["train"]) if n > 20]
+    assert shot["medium"] + shot["few"] == list(range(12))
+    for metrics in record["metrics"].values():
+        assert metrics["shot_accuracy"].keys() == {"medium", "few"}
+        assert len(metrics["class_accuracy"]) == 12
+    for counts in record["history"]["hard_instances"]:
+        assert all(0 <= hard <= n for hard, n in zip(counts, split["train"], strict=True))
+    assert {len(values) for values in record["history"].values()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "group"),
+    [
+        ("cifar100-lt-short", "cifar100-lt-short"),
+        ("cifar100-lt-short-crt", "cifar100-lt-short"),
+        ("cifar100-lt-short-lws", "cifar100-lt-short"),
+    ],
+)
+def test_the_short_recipes_run_and_stand_in_their_own_group(
+    trainer: Trainer, recipe: str, group: str
+) -> None:
+    """The full ones run in test_resume.py and test_decoupled.py."""
+    options = ("--stage1-epochs", "1") if recipe != group else ()
+    run = trainer.reference(*small_run(recipe, "cdb-s", *options))
+    record = read_record(run / "record.json")
+    assert record["group"] == run.parent.name == group
+    assert record["dataset"] == "cifar100-lt"
+    assert record["config"]["recipe"] == recipe
+    method = f"{recipe[-3:]}+cdb-s" if options else "cdb-s"
+    assert record["method"] == method
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(trainer: Trainer, run: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from classification.recipes import RECIPES, DecoupledConfig, group_name, run_name
+from classification.train import parse_arguments
 from common.run import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +41,13 @@ class Trainer:
         return int(self.server.stdout.readline())
 
     def start(self, out: Path, *arguments: str, **job: Any) -> int:
-        """Start the run; its process id. ``job``: see fork_server.py."""
+        """Start the run; its process id.
+
+        ``arguments`` may begin with a recipe, else it is mnist-lt; ``job``: see fork_server.py.
+        """
         number = len(self.logs)
         logs = (self.folder / f"{number}.out", self.folder / f"{number}.err")
-        words = ["mnist-lt", "--out", str(out), *arguments]
+        words = [*with_recipe(arguments), "--out", str(out)]
         job |= {"arguments": words, "stdout": str(logs[0]), "stderr": str(logs[1])}
         process = self._ask(start=job)
         self.logs[process] = logs
@@ -68,13 +73,32 @@ class Trainer:
             out = self.folder / f"reference-{len(self.undisturbed)}"
             ended = self.run(out, *arguments, whole=whole)
             assert ended.code == 0, ended
-            self.undisturbed[arguments] = only_run(out)
+            self.undisturbed[arguments] = run_folder(out, *arguments)
         return self.undisturbed[arguments]
 
 
-def only_run(out: Path) -> Path:
-    """The folder of the one run below ``out``."""
-    (path,) = (out / "mnist-lt").iterdir()
+def with_recipe(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """``arguments`` behind the name of their recipe."""
+    return arguments if arguments and arguments[0] in RECIPES else ("mnist-lt", *arguments)
+
+
+def run_folder(out: Path, *arguments: str) -> Path:
+    """The folder of a run below ``out``, by its arguments."""
+    config = parse_arguments([*with_recipe(arguments)]).config
+    return out / group_name(config) / run_name(config)
+
+
+def first_stage_folder(out: Path, *arguments: str) -> Path:
+    """The folder of the first stage of a second one, by the arguments of the second."""
+    config = parse_arguments([*arguments]).config
+    assert isinstance(config, DecoupledConfig)
+    first = config.stage1_config()
+    return out / group_name(first) / run_name(first)
+
+
+def only_run(out: Path, group: str = "mnist-lt") -> Path:
+    """The folder of the one run of ``group`` below ``out``."""
+    (path,) = (out / group).iterdir()
     return path
 
 

@@ -16,6 +16,7 @@ from common.losses import (
     SoftmaxEqualizationLoss,
     cross_entropy,
     focal_loss,
+    focal_weights,
     hinge_loss,
     squared_error,
     weighted_mean,
@@ -109,6 +110,18 @@ def test_focal_loss_equals_eq_13_sample_by_sample(batch: Samples, gamma: float) 
 
 
 @thorough
+@given(samples, st.floats(0, 4))
+def test_focal_weights_equal_their_definition_sample_by_sample(
+    batch: Samples, gamma: float
+) -> None:
+    expected = []
+    for z, y in batch:
+        others = sum(p for k, p in enumerate(softmax(z)) if k != y)
+        expected.append(others**gamma)
+    assert_per_sample(focal_weights(*tensors(batch), gamma=gamma), expected)
+
+
+@thorough
 @given(samples)
 def test_squared_error_equals_its_definition_sample_by_sample(batch: Samples) -> None:
     assert_per_sample(squared_error(*tensors(batch)), [slow_squared_error(*s) for s in batch])
@@ -197,6 +210,44 @@ def test_equalization_leaves_the_global_random_numbers_untouched() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def softmax_equalization(gamma: float = 0.6, seed: int = 0) -> SoftmaxEqualizationLoss:
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.tensor(COUNTS)
+    return SoftmaxEqualizationLoss(counts, gamma=gamma, threshold=0.05, generator=generator)
+
+
+def test_equalization_draws_uniform_numbers_for_each_sample_and_class() -> None:
+    loss = softmax_equalization()
+    draws = loss.draw(4000)
+    assert draws.shape == (4000, C)
+    assert float(draws.min()) >= 0
+    assert float(draws.max()) < 1
+    # Uniform: mean 1/2 and variance 1/12, the standard error of the mean is 0.005.
+    assert draws.mean(dim=0).tolist() == pytest.approx([0.5] * C, abs=0.02)
+    assert draws.var(dim=0).tolist() == pytest.approx([1 / 12] * C, abs=0.005)
+    assert not torch.equal(loss.draw(4000), draws)
+
+
+def test_equalization_with_a_draw_made_before_is_the_one_that_draws_itself() -> None:
+    logits, labels = random_batch(50)
+    before, itself = softmax_equalization(), softmax_equalization()
+    for _ in range(3):
+        draws = before.draw(len(labels))
+        state = before.generator.get_state()
+        assert torch.equal(before(logits, labels, draws), itself(logits, labels))
+        assert torch.equal(before.generator.get_state(), state)  # Nothing else is drawn.
+
+
+def test_equalization_leaves_out_where_the_draw_is_below_gamma() -> None:
+    # Classes 2 and 3 are rare; below, at and above gamma = 1/2.
+    logits, labels = torch.zeros(4, C), torch.tensor([0, 0, 0, 3])
+    draws = torch.tensor(
+        [[0.0, 0.0, 0.49, 0.0], [0.0, 0.0, 0.5, 0.49], [0.0, 0.0, 0.5, 0.51], [0.0] * 4]
+    )
+    losses = softmax_equalization(gamma=0.5)(logits, labels, draws)
+    assert losses.exp().tolist() == pytest.approx([2, 3, 4, 3])
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.005, 1.1])
 def test_equalization_refuses_a_threshold_that_makes_no_or_every_class_rare(
     threshold: float,
@@ -232,6 +283,30 @@ def test_focal_loss_of_gamma_0_is_cross_entropy() -> None:
     torch.testing.assert_close(
         focal_loss(logits, labels, gamma=0.0), cross_entropy(logits, labels), rtol=1e-12, atol=0
     )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_loss_is_cross_entropy_times_its_weights(gamma: float) -> None:
+    logits, labels = random_batch(50)
+    weights = focal_weights(logits, labels, gamma)
+    product = weights * cross_entropy(logits, labels)
+    torch.testing.assert_close(focal_loss(logits, labels, gamma), product, rtol=1e-12, atol=0)
+
+
+def test_hand_worked_focal_weights() -> None:
+    # p_y = 3/4, then 1/4.
+    logits, labels = torch.tensor([[math.log(3.0), 0.0]] * 2), torch.tensor([0, 1])
+    assert focal_weights(logits, labels).tolist() == pytest.approx([0.25, 0.75])
+    assert focal_weights(logits, labels, gamma=2.0).tolist() == pytest.approx([0.0625, 0.5625])
+    assert focal_weights(logits, labels, gamma=0.0).tolist() == [1.0, 1.0]
+
+
+def test_focal_weights_have_no_gradient_and_stay_in_0_to_1() -> None:
+    logits = torch.tensor([[200.0, 0.0], [-200.0, 0.0]], requires_grad=True)
+    weights = focal_weights(logits, torch.tensor([0, 0]))
+    assert not weights.requires_grad
+    assert weights.tolist() == pytest.approx([0.0, 1.0])
+    assert 0 <= float(weights.min()) <= float(weights.max()) <= 1
 
 
 @pytest.mark.parametrize("gamma", [-0.1, -2.0])
