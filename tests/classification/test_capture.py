@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -36,12 +35,8 @@ RUNS = [("cifar100-lt", method) for method in METHODS] + [
 
 
 @pytest.fixture(autouse=True)
-def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     use_small_resnet(monkeypatch)
-    # F.one_hot looks at the labels on a CPU to refuse wrong ones; on CUDA it does not.
-    monkeypatch.setattr(
-        F, "one_hot", lambda labels, classes: (labels[:, None] == torch.arange(classes)).long()
-    )
 
 
 def training(recipe: str = "cifar100-lt", **changes: object) -> Training:
