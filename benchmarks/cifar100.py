@@ -34,6 +34,7 @@ from torch import Tensor
 from benchmarks.plain_cifar import BATCH, plain_loader, plain_loop
 from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
 from classification.augment import CropsAndFlips
+from classification.config import Method
 from classification.data import LabelledImages, LongTailedData, load_data
 from classification.engine import Training
 from classification.evaluate import measure
@@ -43,7 +44,6 @@ from classification.recipes import (
     RECIPES,
     CifarConfig,
     DecoupledConfig,
-    Method,
     Precision,
     resolved,
 )

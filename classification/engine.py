@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classification.augment import CropsAndFlips, ImageSource, PlainImages
 from classification.capture import CapturedStep, Inputs, Step
@@ -30,6 +30,17 @@ def _image_source(config: ClassificationConfig, data: LongTailedData) -> ImageSo
     if isinstance(config, CifarConfig) and config.augmentation == "crop-flip":
         return CropsAndFlips(data.train.images)
     return PlainImages(data.train.images)
+
+
+def _network(
+    config: ClassificationConfig, num_classes: int, streams: Streams, first_stage: Weights | None
+) -> nn.Module:
+    """The network at its first step; a second stage has its first stage's weights."""
+    model = make_model(config, num_classes, streams)
+    if isinstance(model, SecondStage):
+        assert first_stage is not None
+        model.load_first_stage(first_stage)
+    return model
 
 
 @torch.no_grad()
@@ -62,11 +73,7 @@ class Training:
         self.config = config
         self.device = device
         self.streams = Streams(config.seed)
-        self.model = make_model(config, data.num_classes, self.streams)
-        if isinstance(self.model, SecondStage):
-            assert first_stage is not None
-            self.model.load_first_stage(first_stage)
-        self.model.to(device)
+        self.model = _network(config, data.num_classes, self.streams, first_stage).to(device)
         # A tensor: a recorded CUDA graph reads it anew in every step. CUDA's fused SGD takes a
         # float32 one, the CPU's rounds only where the weights do.
         dtype = torch.float32 if device.type == "cuda" else torch.float64

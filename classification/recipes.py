@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import tyro
 
-from classification.config import ClassificationConfig, Method, option, plain, uses_difficulty
+from classification.config import ClassificationConfig, plain, uses_difficulty
 from classification.models import Initialisation, LenetArchitecture
 from classification.schedule import step_schedule
 from common.errors import UserError
@@ -252,10 +252,3 @@ def run_name(config: ClassificationConfig) -> str:
             text = "-".join(map(str, value)) if isinstance(value, list) else value
             parts.append(f"{name.replace('_', '-')}-{text}")
     return "_".join([*parts, f"seed-{config.seed}"])
-
-
-__all__ = [
-    "CIFAR100_LT", "CIFAR100_LT_SHORT", "MNIST_LT", "RECIPES", "CifarConfig", "DecoupledConfig",
-    "InputScaling", "Method", "MnistConfig", "Precision", "group_name", "option", "resolved",
-    "run_name",
-]  # fmt: skip

@@ -58,10 +58,12 @@ def draw(experiment: Experiment) -> Figure:
     for index, panel in enumerate(axes):
         run = METHODS[index % 2]
         _lines(panel, _courses(experiment, run))
+        scale = ""
         if index >= 2:
+            scale = ", logarithmic"
             # Below 1 the scale is linear, down to 0.
             panel.set_yscale("symlog", linthresh=1.0)
-        panel.set(title=run_name(*run), xlabel="epoch", ylabel="hard instances per class")
+        panel.set(title=run_name(*run), xlabel="epoch", ylabel=f"hard instances per class{scale}")
         panel.set_ylim(bottom=0)
         panel.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     record = experiment.cells.records(FOCAL, experiment.condition)[0]

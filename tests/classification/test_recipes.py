@@ -3,12 +3,11 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from classification.config import METHODS, USED_BY
+from classification.config import METHODS, USED_BY, option
 from classification.recipes import (
     MNIST_LT,
     MnistConfig,
     MnistMethod,
-    option,
     resolved,
     run_name,
 )
