@@ -25,13 +25,14 @@ def _entries(lock: str) -> list[tuple[str, str, str]]:
 
 def declared() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"].values()
+    lines = project["dependencies"] + [line for extra in extras for line in extra]
     return [Requirement(line) for line in lines]
 
 
 def conda_packages() -> dict[str, str]:
     text = (ROOT / "environment.yml").read_text()
-    pairs = re.findall(r"^      - (\S+)==(\S+)$", text, re.MULTILINE)
+    pairs = re.findall(r"^      - ([^\s=]+)==([^\s;]+)(?:; .+)?$", text, re.MULTILINE)
     assert text.count("\n      - ") == len(pairs), "every pip line must pin a version with =="
     return {normal(name): version for name, version in pairs}
 
