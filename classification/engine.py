@@ -14,12 +14,11 @@ from classification.augment import CropsAndFlips, ImageSource, PlainImages
 from classification.capture import CapturedStep, Inputs, Step
 from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
-from classification.evaluate import EVALUATION_BATCH, make_model, measure, plain_numbers
+from classification.evaluate import EVALUATION_BATCH, make_model, measure
 from classification.methods import make_method
 from classification.models import SecondStage
 from classification.recipes import CifarConfig
-from common.errors import UserError
-from common.metrics import balanced_accuracy, shot_accuracy
+from common.history import History, check_finite
 from common.signals import StopRequest
 from common.streams import Streams
 
@@ -94,8 +93,7 @@ class Training:
         if device.type == "cuda":
             self.step = CapturedStep(self.train_step, self._changed_by_a_step, device)
         self.epoch = 0
-        self.history: dict[str, list[Any]] = {}
-        self.best: dict[str, Any] = {"epoch": 0, "accuracy": -1.0, "weights": {}}
+        self.history = History(data.description["class_names"], data.train_counts)
         # The epoch under way: its samples (S,), what augmentation does to them (S, ...), its
         # losses, one a step, and the steps taken.
         self._order: Tensor | None = None
@@ -168,24 +166,8 @@ class Training:
             self._set_learning_rate(len(batches))
             self._losses[self._step] = self.step(batch)
             self._step += 1
-        self._check_losses()
+        check_finite(self._losses[: self._step], self.model, self.epoch, self.config.learning_rate)
         return self._step == len(batches)
-
-    def _check_losses(self) -> None:
-        """Refuse to go on after a loss, or the last update, that was not finite."""
-        wrong = (~self._losses.isfinite()).nonzero()
-        if wrong.numel():
-            step = int(wrong[0])
-            raise self._diverged(f"The loss is {float(self._losses[step])}", step + 1)
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise self._diverged("The weights are no longer finite", self._step)
-
-    def _diverged(self, what: str, step: int) -> UserError:
-        return UserError(
-            f"{what} at epoch {self.epoch + 1}, step {step}; lower --learning-rate (now "
-            f"{self.config.learning_rate}) or check the images. Nothing after the last good "
-            "checkpoint was saved."
-        )
 
     def end_epoch(self) -> dict[str, float]:
         """Measure the difficulty set, update the balancer, keep history and best weights.
@@ -194,58 +176,22 @@ class Training:
             What is worth logging, by name.
         """
         accuracy = measure(self.model, self.data.difficulty, self.data.num_classes)
-        scalars = self._remember(accuracy)
-        if self.method.balancer is not None:
-            self.method.balancer.update(accuracy.to(self.device))
+        balancer, hard = self.method.balancer, self.method.hard
+        scalars = self.history.add(
+            self.epoch + 1,
+            float(self._losses.mean()),
+            # Of the last step; not from the tensor, which may be rounded.
+            self.config.learning_rate_at(self.epoch, 1.0),
+            accuracy,
+            balancer,
+            None if hard is None else hard.counts,
+        )
+        if balancer is not None:
+            balancer.update(accuracy.to(self.device))
         self.epoch += 1
         self._order = None
-        if scalars["difficulty_set/balanced_accuracy"] > self.best["accuracy"]:
-            self.best = {
-                "epoch": self.epoch,
-                "accuracy": scalars["difficulty_set/balanced_accuracy"],
-                "weights": {name: w.clone() for name, w in self.model.state_dict().items()},
-            }
+        self.history.keep_best(self.epoch, accuracy, self.model)
         return scalars
-
-    def _remember(self, accuracy: Tensor) -> dict[str, float]:
-        """Append the epoch to the history: the balancer's numbers are those it trained with."""
-        row: dict[str, Any] = {
-            "epoch": self.epoch + 1,
-            "loss": float(self._losses.mean()),
-            # Of the last step; not from the tensor, which may be rounded.
-            "learning_rate": self.config.learning_rate_at(self.epoch, 1.0),
-            "class_accuracy": plain_numbers(accuracy),
-        }
-        scalars = {
-            "train/loss": row["loss"],
-            "difficulty_set/balanced_accuracy": balanced_accuracy(accuracy),
-        }
-        if (balancer := self.method.balancer) is not None:
-            row |= {
-                "difficulty": balancer.difficulty.tolist(),
-                "bias": float(balancer.bias),
-                "tau": float(balancer.tau),
-                "class_weights": balancer.class_weights.tolist(),
-            }
-            scalars |= {"cdb/bias": row["bias"], "cdb/tau": row["tau"]}
-        if self.method.hard is not None:
-            row["hard_instances"] = [int(count) for count in self.method.hard.counts.tolist()]
-        for name, value in row.items():
-            self.history.setdefault(name, []).append(value)
-        return scalars | self._class_scalars(row, accuracy)
-
-    def _class_scalars(self, row: dict[str, Any], accuracy: Tensor) -> dict[str, float]:
-        """Per-class numbers by class name; by shot group where there are more than ten classes."""
-        names = self.data.description["class_names"]
-        if len(names) > 10:
-            groups = shot_accuracy(accuracy, self.data.train_counts)
-            return {f"difficulty_set/{name}_shot": value for name, value in groups.items()}
-        return {
-            f"{group}/{name}": value
-            for group in ("class_accuracy", "difficulty", "class_weights")
-            for name, value in zip(names, row.get(group, []), strict=False)
-            if value is not None
-        }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on: tensors and plain values."""
@@ -255,8 +201,7 @@ class Training:
             "method": self.method.state_dict(),
             "streams": self.streams.state_dict(),
             "epoch": self.epoch,
-            "history": self.history,
-            "best": self.best,
+            **self.history.state_dict(),
             "order": self._order,
             "changes": self._changes,
             "losses": self._losses,
@@ -271,7 +216,8 @@ class Training:
             group["lr"] = self._rate
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
-        self.epoch, self.history, self.best = state["epoch"], state["history"], state["best"]
+        self.epoch = state["epoch"]
+        self.history.load_state_dict(state)
         self._order, self._step = state["order"], state["step"]
         self._changes = state["changes"]
         self._losses = state["losses"].to(self.device)

@@ -4,7 +4,6 @@ Use: ``python -m classification.evaluate runs/mnist-lt/ce_imbalance-99_seed-0``.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from classification.models import SecondStage, make_lenet, make_resnet
 from classification.recipes import RECIPES, CifarConfig, DecoupledConfig, MnistConfig
 from common.difficulty import class_accuracy
 from common.errors import UserError, run_main
+from common.history import plain_numbers
 from common.metrics import error_percent, shot_accuracy
 from common.run import load_tensors
 from common.streams import Streams
@@ -32,11 +32,6 @@ def measure(model: nn.Module, data: LabelledImages, num_classes: int) -> torch.T
     # One resident batch on a GPU: there the fewest launches win.
     size = EVALUATION_BATCH if data.labels.device.type == "cpu" else data.labels.numel()
     return class_accuracy(model, data.batches(size), num_classes).cpu()
-
-
-def plain_numbers(values: torch.Tensor) -> list[float | None]:
-    """Numbers of a tensor (C,) for JSON, which has no NaN: a class not measured is None."""
-    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def evaluate(model: nn.Module, data: LongTailedData) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classification.config import ClassificationConfig, uses_difficulty
+from classification.config import ClassificationConfig
 from classification.data import LongTailedData
 from classification.l2rw import reweight
 from classification.meta_weight_net import MetaReweighter
@@ -28,13 +28,8 @@ from common.losses import (
     focal_weights,
     weighted_mean,
 )
-from common.sampler import (
-    ClassAwareSampler,
-    ClassProbabilitySampler,
-    EpochSampler,
-    InstanceBalancedSampler,
-    frequency_probabilities,
-)
+from common.methods import follow_difficulty, make_balancer, make_class_weights, make_sampler
+from common.sampler import ClassAwareSampler, EpochSampler
 from common.streams import Streams
 from common.weights import class_balanced_weights
 
@@ -101,9 +96,7 @@ class Method:
 
     def before_epoch(self, epoch: int) -> None:
         """Put in force what changes by the epoch; ``epoch`` counts the complete ones."""
-        if self.balancer is not None and isinstance(self.sampler, ClassProbabilitySampler):
-            # Eq. 15: sample with the probabilities of the last difficulty.
-            self.sampler.set_class_probabilities(self.balancer.probabilities)
+        follow_difficulty(self.sampler, self.balancer)
         if self.deferred is not None:
             self.deferred.before_epoch(epoch)
         if self.hard is not None:
@@ -151,20 +144,6 @@ class Method:
             self.deferred.weights.copy_(state["deferred"])
 
 
-def _balancer(
-    config: ClassificationConfig, num_classes: int, device: torch.device
-) -> ClassDifficultyBalancer:
-    return ClassDifficultyBalancer(
-        num_classes,
-        config.tau or "sigmoid",
-        tau_max=config.tau_max,
-        eps=config.eps,
-        power=config.tau_power,
-        normalize=config.normalize_weights,
-        reduction=config.loss_reduction or "batch-size",
-    ).to(device)
-
-
 def _equalization(
     config: ClassificationConfig, data: LongTailedData, streams: Streams
 ) -> SoftmaxEqualizationLoss:
@@ -177,23 +156,6 @@ def _equalization(
         )
     except ValueError as error:
         raise UserError(f"--eql-threshold {config.eql_threshold} is refused: {error}.") from error
-
-
-def _sampler(config: ClassificationConfig, data: LongTailedData, streams: Streams) -> EpochSampler:
-    """The sampler of the method; CDB-S starts with equal class probabilities."""
-    arguments = (data.train.labels, data.num_classes, streams["sampler"])
-    match config.method:
-        case "cfs":
-            sampler = ClassProbabilitySampler(*arguments)
-            probabilities = frequency_probabilities(data.train_counts, config.cfs_q)
-            sampler.set_class_probabilities(probabilities)
-            return sampler
-        case "cdb-s":
-            return ClassProbabilitySampler(*arguments)
-        case "class-aware":
-            return ClassAwareSampler(*arguments)
-        case _:
-            return InstanceBalancedSampler(*arguments)
 
 
 def _equal_weights(
@@ -215,11 +177,6 @@ def _balanced_index(data: LongTailedData, size: int, generator: torch.Generator)
     """Draws (V,) images of the difficulty set, with replacement."""
     number = data.difficulty.labels.numel()
     return lambda batch_size: torch.randint(number, (size,), generator=generator)
-
-
-def _set_class_balanced(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
-    weights = class_balanced_weights(data.train_counts, config.cb_beta)
-    method.weights = _by_class(weights.to(data.train.labels.device, torch.float32))
 
 
 def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None:
@@ -288,18 +245,18 @@ def make_method(
         UserError: when the method cannot work on this data.
     """
     device = data.train.labels.device
-    method = Method(_sampler(config, data, streams), _plain_loss, _equal_weights)
+    arguments = (data.train.labels, data.num_classes, streams["sampler"])
+    aware = config.method == "class-aware"
+    sampler = ClassAwareSampler(*arguments) if aware else make_sampler(config, *arguments)
+    method = Method(sampler, _plain_loss, _equal_weights)
     method.reduction = config.loss_reduction or method.reduction
-    if uses_difficulty(config.method):
-        method.balancer = _balancer(config, data.num_classes, device)
-    if config.method in ("cdb-w-ce", "cdb-w-fl"):
-        assert method.balancer is not None
-        method.weights = _by_class(method.balancer.class_weights)
+    method.balancer = make_balancer(config, data.num_classes, device)
+    weights = make_class_weights(config, data.train_counts, method.balancer, device)
+    if weights is not None:
+        method.weights = _by_class(weights)
     match config.method:
         case "focal" | "cdb-w-fl":
             _set_focal(method, config, data)
-        case "cb":
-            _set_class_balanced(method, config, data)
         case "eql":
             method.loss = equalization = _equalization(config, data, streams)
             method.draw = equalization.draw

@@ -10,12 +10,12 @@ from typing import Literal, TypeVar
 
 import tyro
 
-from classification.config import ClassificationConfig, plain, uses_difficulty
+from classification.config import ClassificationConfig
 from classification.models import Initialisation, LenetArchitecture
-from classification.schedule import step_schedule
+from common.config import changed_settings, resolved_tau
 from common.errors import UserError
 from common.losses import Reduction
-from common.tau import parse_tau
+from common.schedule import step_schedule
 
 MnistMethod = Literal["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
 InputScaling = Literal["standardise", "unit", "raw"]
@@ -210,14 +210,11 @@ Config = TypeVar("Config", bound=ClassificationConfig)
 
 def resolved(config: Config) -> Config:
     """The configuration with every 'None: as ...' filled in, as it is recorded."""
-    tau = "sigmoid" if uses_difficulty(config.method) and config.tau is None else config.tau
     split_seed = config.seed if config.split_seed is None else config.split_seed
-    # One spelling for one number: 2 and 2.0 are the same run.
-    tau = tau if tau is None else str(parse_tau(tau))
     usual: Reduction = "weight-sum" if config.method == "ldam-drw" else "batch-size"
     return replace(
         config,
-        tau=tau,
+        tau=resolved_tau(config),
         split_seed=split_seed,
         imbalance=float(config.imbalance),
         loss_reduction=config.loss_reduction or usual,
@@ -242,13 +239,10 @@ def run_name(config: ClassificationConfig) -> str:
     """
     config = resolved(config)
     recipe = RECIPES[config.recipe_name]
-    usual = plain(resolved(replace(recipe, seed=config.seed, method=config.method)))
+    usual = resolved(replace(recipe, seed=config.seed, method=config.method))
     parts: list[str] = [config.table_method]
     parts += [f"tau-{config.tau}"] if config.tau is not None else []
     parts += [f"stage1-{config.stage1}"] if isinstance(config, DecoupledConfig) else []
     parts += [f"imbalance-{config.imbalance:.15g}"]
-    for name, value in plain(config).items():
-        if name not in _NAMED and value != usual[name]:
-            text = "-".join(map(str, value)) if isinstance(value, list) else value
-            parts.append(f"{name.replace('_', '-')}-{text}")
+    parts += changed_settings(config, usual, _NAMED)
     return "_".join([*parts, f"seed-{config.seed}"])

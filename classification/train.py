@@ -4,93 +4,39 @@ A run that has finished is skipped; one that was interrupted goes on where it wa
 """
 
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import tyro
 
-from classification.config import ClassificationConfig, plain
+from classification.config import ClassificationConfig
 from classification.data import describe_split, load_data
 from classification.engine import Training, Weights
 from classification.evaluate import evaluate, load_weights, make_model
 from classification.recipes import RECIPES, DecoupledConfig, group_name, resolved, run_name
+from common.config import plain
 from common.errors import UserError, run_main
-from common.progress import EpochProgress
-from common.run import RunFolder, has_bfloat16, provenance
-from common.signals import StopRequest
+from common.fit import (
+    Clock,
+    RunArguments,
+    advise_on_precision,
+    choose_device,
+    fit,
+    go_on,
+    record_of,
+    set_threads,
+)
+from common.run import RunFolder, provenance
 from common.streams import Streams
-from common.tensorboard import EpochLog
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(RunArguments):
     """A run, and where and how it is carried out."""
 
     config: tyro.conf.OmitArgPrefixes[ClassificationConfig]
-    out: Path = Path("runs")
-    """Folder of all runs; this one is in OUT/GROUP/RUN."""
-    group: str | None = None
-    """Sub-folder; None: the recipe's name."""
-    data: Path | None = None
-    """The data set's file or folder; None: its usual place, see data_prep/README.md."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: cuda if there is one."""
-    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """CPU threads; two runs of one thread beat one run of two."""
-    checkpoint_seconds: float = 10.0
-    """Least time between two checkpoints; a lost process loses no more than this and an epoch."""
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is available; use --device cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _advise(config: ClassificationConfig, device: torch.device) -> None:
-    """Say when the precision makes this processor several times slower."""
-    mixed = getattr(config, "precision", "float32") == "bfloat16"
-    if mixed and device.type == "cpu" and not has_bfloat16():
-        print(
-            "this processor has no bfloat16 instructions: --precision float32 is several times "
-            "faster here",
-            file=sys.stderr,
-        )
-
-
-def _set_threads(number: int) -> None:
-    if number < 1:
-        raise UserError(f"--threads must be at least 1, not {number}.")
-    torch.set_num_threads(number)
-
-
-class _Clock:
-    """Wall time of a run over all its starts, and of the last checkpoint."""
-
-    def __init__(self) -> None:
-        self.before = 0.0
-        self.starts = 1
-        self._start = self._last_save = time.monotonic()
-
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds(), "starts": self.starts}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.before, self.starts = state["seconds"], int(state["starts"]) + 1
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self._start
-
-    def due(self, interval: float) -> bool:
-        if time.monotonic() - self._last_save < interval:
-            return False
-        self._last_save = time.monotonic()
-        return True
 
 
 def _folder(arguments: Arguments) -> Path:
@@ -137,81 +83,27 @@ def _begin(arguments: Arguments, device: torch.device) -> Training:
     return training
 
 
-def _continue(training: Training, folder: RunFolder, clock: _Clock) -> None:
-    """Go on from the folder's checkpoint, if it has one."""
-    state = folder.load_checkpoint()
-    if state is None:
-        return
-    try:
-        training.load_state_dict(state["training"])
-        clock.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        # Its configuration and checksum fit: another version of this program wrote it.
-        raise UserError(
-            f"{folder.checkpoint_path} does not fit this version of the program; delete it and "
-            "start the same command again: the run then starts at its first epoch."
-        ) from error
-
-
-def _fit(training: Training, folder: RunFolder, clock: _Clock, interval: float) -> None:
-    """Train to the last epoch, with checkpoints; a stop request saves and exits."""
-    config = training.config
-    with (
-        StopRequest() as stop,
-        EpochLog(folder.path / "tensorboard", training.epoch + 1) as log,
-        EpochProgress(folder.path.name, training.epoch, config.epochs) as progress,
-    ):
-        while training.epoch < config.epochs:
-            if training.run_epoch(stop):
-                scalars = training.end_epoch()
-                log.write(training.epoch, scalars)
-                accuracy = scalars["difficulty_set/balanced_accuracy"]
-                words = f"loss {scalars['train/loss']:.4f}  difficulty-set accuracy {accuracy:.4f}"
-                progress.show(training.epoch, words)
-            if stop.requested() or clock.due(interval):
-                folder.save_checkpoint({"training": training.state_dict()} | clock.state_dict())
-            if stop.signal is not None:
-                print("stopped after a checkpoint; the same command goes on", file=sys.stderr)
-                sys.exit(128 + stop.signal)
-
-
 def _results(training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
     """Weights and test metrics of the last epoch and of the best on the difficulty set."""
-    last = {name: w.clone() for name, w in training.model.state_dict().items()}
-    best = training.best["weights"]
-    accuracies = training.history["class_accuracy"]
-    metrics = {}
-    for name, epoch, weights in (
-        ("best", training.best["epoch"], best),
-        ("last", training.epoch, last),
-    ):
-        training.model.load_state_dict(weights)
-        measured = [a for a in accuracies[epoch - 1] if a is not None]
-        metrics[name] = {
-            "epoch": epoch,
-            "difficulty_set_accuracy": sum(measured) / len(measured),
-            **evaluate(training.model, training.data),
-        }
-    return {"last": last, "best": best}, metrics
+    weights, metrics = training.history.evaluated_weights(training.model), {}
+    for name, measured in training.history.measured().items():
+        training.model.load_state_dict(weights[name])
+        metrics[name] = measured | evaluate(training.model, training.data)
+    return weights, metrics
 
 
 def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     config = training.config
-    return {
-        "schema": 1,
-        "run": run_name(config),
-        "group": arguments.group or group_name(config),
-        "task": "classification",
-        "dataset": config.dataset,
-        "method": config.table_method,
-        "variant": config.variant,
-        "condition": f"{config.imbalance:.15g}",
-        "seed": config.seed,
-        "config": plain(config),
-        "split": training.data.description,
-        "metrics": metrics,
-        "history": training.history,
-    }
+    return record_of(
+        "classification",
+        config,
+        run=run_name(config),
+        group=arguments.group or group_name(config),
+        condition=f"{config.imbalance:.15g}",
+        split=training.data.description,
+        metrics=metrics,
+        history=training.history.rows,
+    )
 
 
 def _train(arguments: Arguments) -> tuple[dict[str, Any], bool]:
@@ -221,12 +113,12 @@ def _train(arguments: Arguments) -> tuple[dict[str, Any], bool]:
         record = folder.finished_record()
         if record is not None:
             return record, True
-        device = _device(arguments.device)
-        _advise(config, device)
+        device = choose_device(arguments.device)
+        advise_on_precision(config, device)
         training = _begin(arguments, device)
-        clock = _Clock()
-        _continue(training, folder, clock)
-        _fit(training, folder, clock, arguments.checkpoint_seconds)
+        clock = Clock()
+        go_on(training, folder, clock)
+        fit(training, folder, clock, arguments.checkpoint_seconds)
         weights, metrics = _results(training)
         record = _record(arguments, training, metrics)
         record["provenance"] = provenance(clock.seconds(), clock.starts, device)
@@ -243,7 +135,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     Raises:
         UserError: for any mistake a user can mend; a checkpoint that was there is still there.
     """
-    _set_threads(arguments.threads)
+    set_threads(arguments.threads)
     arguments = replace(arguments, config=resolved(arguments.config))
     record, already = _train(arguments)
     path = _folder(arguments) / "record.json"

@@ -1,5 +1,9 @@
 """The few torch.distributed calls the core needs; without a process group they do nothing."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.distributed as dist
 from torch import Tensor
 
@@ -17,6 +21,36 @@ def rank() -> int:
 def world_size() -> int:
     """Number of ranks, 1 without a process group."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and shows."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Number of this process among those of torchrun on this machine, 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that torchrun started with this one; alone it does nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield
+        return
+    # Both: numbers of the model are reduced where they are, a stop request on the CPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if is_distributed():
+        dist.barrier()
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import os
 import pickle
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import IO, Any, Self
 
 import torch
 
+from common.distributed import barrier, is_first_rank, world_size
 from common.errors import UserError, describe_os_error
 from common.files import remove, remove_partial_files, write_atomically
 from common.record import check_record, read_record
@@ -110,7 +112,8 @@ class RunFolder:
     """One run's folder, locked while in use (``with RunFolder(...) as folder:``).
 
     A second process that asks for the same run waits until the first has ended or died, and then
-    finds the record or goes on from the checkpoint.
+    finds the record or goes on from the checkpoint. Under torchrun the first rank alone locks and
+    writes; the others read.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -133,6 +136,13 @@ class RunFolder:
         Raises:
             UserError: when the folder cannot be written or belongs to another configuration.
         """
+        if is_first_rank():
+            self._acquire()
+        barrier()
+        return self
+
+    def _acquire(self) -> None:
+        """What ``__enter__`` does, on the first rank."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / "lock").open("a")
@@ -146,7 +156,6 @@ class RunFolder:
         except BaseException:
             self._lock.close()
             raise
-        return self
 
     def __exit__(
         self,
@@ -207,7 +216,8 @@ class RunFolder:
         """Write ``state`` (tensors and plain values) so that :meth:`load_checkpoint` gives it."""
         config = json.dumps(self.config, sort_keys=True)
         content = {"format": CHECKPOINT_FORMAT, "config": config, "state": state}
-        save_tensors(self.checkpoint_path, content)
+        if is_first_rank():
+            save_tensors(self.checkpoint_path, content)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint's state, or None.
@@ -228,6 +238,8 @@ class RunFolder:
 
     def finish(self, weights: dict[str, Any], record: dict[str, Any]) -> None:
         """Write weights, then the record, then drop the checkpoint: the run has finished."""
+        if not is_first_rank():
+            return
         save_tensors(self.weights_path, weights)
         check_record(record, self.record_path)
         write_atomically(self.record_path, to_json(record))
@@ -262,7 +274,7 @@ def _commit() -> str | None:
         head = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        code = ["common", "classification", "data_prep"]
+        code = ["common", "classification", "video", "data_prep"]
         changes = subprocess.run(
             [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
         ).stdout.strip()
@@ -271,13 +283,16 @@ def _commit() -> str | None:
     return f"{head}+changes" if changes else head
 
 
-def provenance(seconds: float, starts: int, device: torch.device) -> dict[str, Any]:
+def provenance(
+    seconds: float, starts: int, device: torch.device, packages: Sequence[str] = ()
+) -> dict[str, Any]:
     """Where and with what a run was made; the only part of a record that may differ by machine.
 
     Args:
         seconds: wall time of the run over all its starts.
         starts: how often it was started or continued.
         device: what it trained on.
+        packages: whose versions matter besides torch's and numpy's.
     """
     hardware: dict[str, Any] = {
         "processor": _processor_name(),
@@ -285,11 +300,13 @@ def provenance(seconds: float, starts: int, device: torch.device) -> dict[str, A
         "threads": torch.get_num_threads(),
         "device": device.type,
     }
+    if world_size() > 1:
+        hardware["processes"] = world_size()
     if device.type == "cuda":
         hardware["device"] = torch.cuda.get_device_name(device)
     versions = {
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "numpy")},
+        **{name: metadata.version(name) for name in ("torch", "numpy", *packages)},
     }
     commit = _commit()
     if commit is not None:

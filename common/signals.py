@@ -4,6 +4,10 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
+import torch
+
+from common.distributed import all_reduce_sum, is_distributed
+
 
 class StopRequest:
     """Within ``with StopRequest() as stop:`` the first signal only sets :attr:`signal`."""
@@ -13,7 +17,12 @@ class StopRequest:
         self.signal: int | None = None
 
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has come, to any rank: under torchrun all ranks ask together."""
+        if is_distributed():
+            # The sum: as many ranks as had a signal, times its number.
+            came = torch.tensor([int(self.signal is not None), self.signal or 0])
+            number, total = all_reduce_sum(came).tolist()
+            self.signal = total // number if number else None
         return self.signal is not None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

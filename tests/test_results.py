@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from classification.config import plain
 from classification.data import load_data
 from classification.engine import Training
 from classification.evaluate import config_from
 from classification.recipes import group_name, resolved, run_name
+from common.config import plain
 from common.record import read_record
 from common.signals import StopRequest
 
@@ -69,7 +69,7 @@ def test_first_epoch_of_a_published_mnist_run_comes_out_again(run: str) -> None:
     training = Training(config, data, cpu)
     training.run_epoch(StopRequest())
     training.end_epoch()
-    (loss,) = training.history["loss"]
+    (loss,) = training.history.rows["loss"]
     assert loss == pytest.approx(record["history"]["loss"][0], rel=0.02)
-    (accuracy,) = training.history["class_accuracy"]
+    (accuracy,) = training.history.rows["class_accuracy"]
     assert accuracy == pytest.approx(record["history"]["class_accuracy"][0], abs=0.02)

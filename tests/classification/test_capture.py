@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from classification.capture import CapturedStep, Inputs, run_and_undo, tensors_of
 from classification.config import METHODS
 from classification.engine import Training
-from classification.schedule import step_schedule
+from common.schedule import step_schedule
 from common.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
@@ -174,9 +174,9 @@ def test_a_run_of_captured_steps_equals_the_eager_run_to_the_bit(recipe: str, me
     to_the_end(eager)
     to_the_end(run)
     assert_alike(run.state_dict(), eager.state_dict())
-    assert len(set(eager.history["learning_rate"])) > 1
+    assert len(set(eager.history.rows["learning_rate"])) > 1
     if eager.method.balancer is not None:
-        assert len({tuple(weights) for weights in eager.history["class_weights"]}) > 2
+        assert len({tuple(weights) for weights in eager.history.rows["class_weights"]}) > 2
 
 
 @pytest.mark.parametrize("method", ["ce", "meta-weight-net"])
@@ -262,7 +262,7 @@ def test_the_tape_shows_a_learning_rate_that_is_a_number() -> None:
 
             run._set_learning_rate = set_number  # type: ignore[method-assign]
         to_the_end(captured(run) if capture else run)
-        return float(run.history["loss"][-1])
+        return float(run.history.rows["loss"][-1])
 
     assert last_loss(False, True) == last_loss(False, False)
     assert last_loss(True, True) != last_loss(True, False)

@@ -184,7 +184,7 @@ def test_ldam_drw_before_and_after_its_epoch(
         method.before_epoch(epoch)
         weights = later if epoch >= start else [1.0] * BATCH
         weighted = sum(w * loss for w, loss in zip(weights, losses, strict=True))
-        loss = float(method.batch_loss(Linear(cosine=True), *batch))
+        loss = float(method.batch_loss(Linear(cosine=True), *batch).detach())
         # The margins are float32 numbers, times a scale of 20.
         assert loss == pytest.approx(weighted / sum(weights), rel=1e-5)
     assert sum(later) != pytest.approx(BATCH, rel=0.01)  # Another reduction would be seen.

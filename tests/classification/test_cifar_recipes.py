@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from classification.config import METHODS, USED_BY, ClassificationConfig, option, plain
+from classification.config import METHODS, ClassificationConfig
 from classification.engine import Training
 from classification.evaluate import read_config
 from classification.recipes import (
@@ -22,8 +22,11 @@ from classification.recipes import (
     resolved,
     run_name,
 )
+from common.config import option, plain
 from common.errors import UserError
 from tests.classification.synthetic import small_cifar, trained_cifar, use_small_resnet
+
+USED_BY = ClassificationConfig.used_by
 
 CRT, LWS = RECIPES["cifar100-lt-crt"], RECIPES["cifar100-lt-lws"]
 SECOND_STAGES = [name for name, recipe in RECIPES.items() if isinstance(recipe, DecoupledConfig)]
@@ -321,7 +324,10 @@ def test_an_option_is_refused_where_it_has_no_effect(name: str) -> None:
             changed(config, **{name: OTHERS[name]})
 
 
-@pytest.mark.parametrize("name", [n for n in USED_BY if "cdb-s" not in USED_BY[n]])
+@pytest.mark.parametrize(
+    "name",
+    [n for n in USED_BY if "cdb-s" not in USED_BY[n]],
+)
 def test_a_second_stage_refuses_options_that_none_of_its_methods_uses(name: str) -> None:
     for method in ("class-aware", "cdb-w-ce", "cdb-s"):
         with pytest.raises(UserError, match=rf"{option(name)} .* has no effect .*; leave it out\."):
@@ -461,8 +467,8 @@ def test_hard_weight_changes_what_is_counted_and_nothing_else() -> None:
     low, high = (two_epochs(method="focal", hard_weight=bound) for bound in (0.5, 0.99))
     for a, b in zip(trained_weights(low), trained_weights(high), strict=True):
         assert torch.equal(a, b)
-    assert low.history["hard_instances"] != high.history["hard_instances"]
-    assert sum(low.history["hard_instances"][0]) > sum(high.history["hard_instances"][0])
+    assert low.history.rows["hard_instances"] != high.history.rows["hard_instances"]
+    assert sum(low.history.rows["hard_instances"][0]) > sum(high.history.rows["hard_instances"][0])
 
 
 @pytest.mark.usefixtures("_measured")

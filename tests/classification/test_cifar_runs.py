@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from classification.config import METHODS, USED_BY
+from classification.config import METHODS, ClassificationConfig
 from classification.data import LabelledImages, LongTailedData, load_data
 from classification.engine import Training
 from classification.evaluate import make_model
@@ -30,6 +30,8 @@ from tests.classification.synthetic import (
     trained_cifar,
     use_small_resnet,
 )
+
+USED_BY = ClassificationConfig.used_by
 
 C = len(CIFAR_COUNTS)
 STEPS = -(-sum(CIFAR_COUNTS) // 16)
@@ -63,19 +65,19 @@ def undisturbed(recipe: str, method: str) -> Training:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_lowers_its_loss(method: str) -> None:
-    losses = undisturbed("cifar100-lt", method).history["loss"]
+    losses = undisturbed("cifar100-lt", method).history.rows["loss"]
     assert min(losses[1:]) < 0.98 * losses[0]
 
 
 @pytest.mark.parametrize(("recipe", "method"), SECOND_STAGES)
 def test_each_second_stage_beats_chance(recipe: str, method: str) -> None:
     """Not its loss: cdb-s goes on to draw what is difficult."""
-    assert undisturbed(recipe, method).best["accuracy"] > 2 / C
+    assert undisturbed(recipe, method).history.best["accuracy"] > 2 / C
 
 
 @pytest.mark.parametrize(("recipe", "method"), RUNS)
 def test_the_history_holds_what_the_method_has(recipe: str, method: str) -> None:
-    history = undisturbed(recipe, method).history
+    history = undisturbed(recipe, method).history.rows
     expected = {"epoch", "loss", "learning_rate", "class_accuracy"}
     if method.startswith("cdb"):
         expected |= {"difficulty", "bias", "tau", "class_weights"}
@@ -95,8 +97,8 @@ def test_neither_the_test_set_nor_a_global_generator_decides_anything(
     torch.manual_seed(1234)
     ours = trained(recipe, replace(data, test=other), method=method)
     assert same_weights(ours, undisturbed(recipe, method))
-    assert ours.history == undisturbed(recipe, method).history
-    assert ours.best["epoch"] == undisturbed(recipe, method).best["epoch"]
+    assert ours.history.rows == undisturbed(recipe, method).history.rows
+    assert ours.history.best["epoch"] == undisturbed(recipe, method).history.best["epoch"]
 
 
 @pytest.mark.parametrize(("recipe", "method"), SECOND_STAGES)
@@ -132,7 +134,7 @@ def test_the_virtual_step_is_as_long_as_the_schedule_says(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(MetaReweighter, "weights", remember)
     run = trained_cifar(method="meta-weight-net", epochs=2, warmup_epochs=1, milestones=(1,))
-    assert run.history["learning_rate"] == [0.05, 0.025]
+    assert run.history.rows["learning_rate"] == [0.05, 0.025]
     warm = [0.05 * step / STEPS for step in range(1, STEPS + 1)]
     assert rates == pytest.approx([*warm, *[0.025] * STEPS], rel=1e-12)
 

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from classification.config import METHODS, USED_BY, ClassificationConfig, plain
+from classification.config import METHODS, ClassificationConfig
 from classification.recipes import (
     CIFAR100_LT,
     CIFAR100_LT_SHORT,
@@ -18,7 +18,10 @@ from classification.recipes import (
     resolved,
     run_name,
 )
+from common.config import plain
 from common.errors import UserError
+
+USED_BY = ClassificationConfig.used_by
 
 CRT = DecoupledConfig(recipe="cifar100-lt-crt")
 FIRST_STAGES = ("ce", "cdb-w-ce", "cdb-s")

@@ -15,9 +15,9 @@ from classification.capture import Inputs
 from classification.config import METHODS
 from classification.engine import Training
 from classification.evaluate import measure
-from classification.schedule import step_schedule
 from common.errors import UserError
 from common.losses import focal_weights
+from common.schedule import step_schedule
 from common.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
@@ -196,7 +196,7 @@ def test_each_steps_learning_rate_is_that_of_the_schedule() -> None:
         for step in range(STEPS)
     ]
     assert rates == expected
-    assert run.history["learning_rate"] == expected[STEPS - 1 :: STEPS]
+    assert run.history.rows["learning_rate"] == expected[STEPS - 1 :: STEPS]
     assert rates[0] == pytest.approx(0.05 / 4.5)
 
 
@@ -240,14 +240,14 @@ def test_hard_instances_are_the_samples_of_an_epoch_with_a_focal_weight_above_th
             expected[run.epoch, label] += int((1 - row[label]) ** 2 > 0.9)
 
     to_the_end(watched(run, count))
-    assert run.history["hard_instances"] == expected.tolist()
+    assert run.history.rows["hard_instances"] == expected.tolist()
     assert 0 < int(expected.sum()) < 3 * SAMPLES
     assert focal_weights(torch.zeros(1, 2), torch.tensor([0]), 2.0).tolist() == [0.25]
 
 
 def test_methods_without_a_focal_loss_count_no_hard_instances() -> None:
     for method in ("ce", "cdb-w-ce", "ldam-drw"):
-        assert "hard_instances" not in to_the_end(training(method=method, epochs=1)).history
+        assert "hard_instances" not in to_the_end(training(method=method, epochs=1)).history.rows
 
 
 def test_deferred_weights_come_into_force_at_their_epoch() -> None:
@@ -268,7 +268,7 @@ def test_the_log_has_the_accuracy_of_the_groups_that_are_not_empty() -> None:
     run = cifar_training(small_cifar(counts), epochs=1, batch_size=100)
     run.run_epoch(StopRequest())
     scalars = run.end_epoch()
-    accuracy = run.history["class_accuracy"][0]
+    accuracy = run.history.rows["class_accuracy"][0]
     assert scalars["difficulty_set/many_shot"] == accuracy[0]
     assert scalars["difficulty_set/medium_shot"] == pytest.approx(sum(accuracy[1:3]) / 2)
     assert scalars["difficulty_set/few_shot"] == pytest.approx(sum(accuracy[3:]) / 9)
@@ -289,7 +289,7 @@ def test_a_second_stage_measures_difficulty_on_features_as_it_would_on_images(re
         run.run_epoch(StopRequest())
         run.end_epoch()
         expected = measure(run.model, images, len(CIFAR_COUNTS))
-        assert run.history["class_accuracy"][-1] == expected.tolist()
+        assert run.history.rows["class_accuracy"][-1] == expected.tolist()
 
 
 # What is refused.

@@ -57,9 +57,9 @@ def batch_loss(method: str, batch: tuple[Tensor, Tensor], **changes: object) -> 
 @pytest.mark.parametrize("method", MNIST_METHODS)
 def test_each_method_learns(method: str) -> None:
     run = trained(method=method, epochs=10)
-    losses = run.history["loss"]
+    losses = run.history.rows["loss"]
     assert min(losses[-3:]) < 0.5 * losses[0]
-    assert run.best["accuracy"] > 0.9
+    assert run.history.best["accuracy"] > 0.9
     assert all(weight.isfinite().all() for weight in run.model.state_dict().values())
 
 
@@ -141,12 +141,12 @@ def test_the_history_holds_the_values_in_force_during_the_epoch() -> None:
         run.end_epoch()
         for name, values in in_force.items():
             values.append(getattr(balancer, name).tolist())
-        accuracy = torch.tensor(run.history["class_accuracy"][-1], dtype=torch.float64)
+        accuracy = torch.tensor(run.history.rows["class_accuracy"][-1], dtype=torch.float64)
         assert torch.equal(run.method.balancer.difficulty, 1 - accuracy)
-    assert {name: run.history[name] for name in in_force} == in_force
-    assert run.history["class_weights"][0] == [1.0, 1.0, 1.0]
-    assert run.history["class_weights"][1] != [1.0, 1.0, 1.0]
-    assert run.history["epoch"] == [1, 2, 3, 4]
+    assert {name: run.history.rows[name] for name in in_force} == in_force
+    assert run.history.rows["class_weights"][0] == [1.0, 1.0, 1.0]
+    assert run.history.rows["class_weights"][1] != [1.0, 1.0, 1.0]
+    assert run.history.rows["epoch"] == [1, 2, 3, 4]
 
 
 def test_class_accuracy_of_the_history_is_of_the_difficulty_set_after_the_epoch() -> None:
@@ -156,7 +156,7 @@ def test_class_accuracy_of_the_history_is_of_the_difficulty_set_after_the_epoch(
         run.end_epoch()
         data = run.data.difficulty
         expected = class_accuracy(run.model, [(data.images, data.labels)], 3)
-        assert run.history["class_accuracy"][-1] == expected.tolist()
+        assert run.history.rows["class_accuracy"][-1] == expected.tolist()
 
 
 def test_the_loss_of_the_history_is_the_mean_over_the_steps(
@@ -173,7 +173,7 @@ def test_the_loss_of_the_history_is_the_mean_over_the_steps(
     run.run_epoch(StopRequest())
     run.end_epoch()
     assert len(losses) == 6
-    assert run.history["loss"] == [float(torch.stack(losses).mean())]
+    assert run.history.rows["loss"] == [float(torch.stack(losses).mean())]
 
 
 def test_a_class_that_is_not_measured_is_none_and_keeps_its_weight() -> None:
@@ -181,8 +181,8 @@ def test_a_class_that_is_not_measured_is_none_and_keeps_its_weight() -> None:
     keep = data.difficulty.labels != 2
     part = LabelledImages(data.difficulty.images[keep], data.difficulty.labels[keep])
     run = trained(replace(data, difficulty=part), method="cdb-s")
-    assert [row[2] for row in run.history["class_accuracy"]] == [None] * 3
-    assert [row[2] for row in run.history["difficulty"]] == [1.0] * 3
+    assert [row[2] for row in run.history.rows["class_accuracy"]] == [None] * 3
+    assert [row[2] for row in run.history.rows["difficulty"]] == [1.0] * 3
 
 
 def test_best_is_the_first_epoch_with_the_highest_balanced_accuracy(
@@ -199,9 +199,9 @@ def test_best_is_the_first_epoch_with_the_highest_balanced_accuracy(
         run.run_epoch(StopRequest())
         run.end_epoch()
         weights.append(copy.deepcopy(run.model.state_dict()))
-    assert run.best["epoch"] == 2
-    assert run.best["accuracy"] == pytest.approx(0.6)
-    for name, weight in run.best["weights"].items():
+    assert run.history.best["epoch"] == 2
+    assert run.history.best["accuracy"] == pytest.approx(0.6)
+    for name, weight in run.history.best["weights"].items():
         assert torch.equal(weight, weights[1][name])
     assert not torch.equal(weights[1]["0.weight"], weights[3]["0.weight"])
 
@@ -213,8 +213,8 @@ def test_the_test_set_decides_nothing(method: str) -> None:
     other = LabelledImages(1 - 2 * data.test.images, data.test.labels[order])
     ours, theirs = trained(data, method=method), trained(replace(data, test=other), method=method)
     assert same_weights(ours, theirs)
-    assert ours.best["epoch"] == theirs.best["epoch"]
-    assert ours.history == theirs.history
+    assert ours.history.best["epoch"] == theirs.history.best["epoch"]
+    assert ours.history.rows == theirs.history.rows
 
 
 # State.
@@ -230,8 +230,8 @@ def test_a_copy_made_from_the_state_at_any_step_continues_alike(method: str) -> 
         resumed.load_state_dict(written_and_read(run.state_dict()))
         finish(resumed)
         assert same_weights(resumed, undisturbed)
-        assert resumed.history == undisturbed.history
-        assert resumed.best["epoch"] == undisturbed.best["epoch"]
+        assert resumed.history.rows == undisturbed.history.rows
+        assert resumed.history.best["epoch"] == undisturbed.history.best["epoch"]
 
 
 class StopAfter(StopRequest):

@@ -3,7 +3,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from classification.config import METHODS, USED_BY, option
+from classification.config import METHODS, ClassificationConfig
 from classification.recipes import (
     MNIST_LT,
     MnistConfig,
@@ -11,9 +11,12 @@ from classification.recipes import (
     resolved,
     run_name,
 )
+from common.config import option
 from common.errors import UserError
 from tests.classification.small_cifar import small_run
 from tests.classification.trainer import Trainer, only_run, read_record
+
+USED_BY = ClassificationConfig.used_by
 
 MNIST_METHODS = get_args(MnistMethod)
 CDB = replace(MNIST_LT, method="cdb-w-ce")

@@ -25,9 +25,9 @@ def step_schedule(
     Returns:
         The learning rate of the step, > 0.
 
-    >>> [step_schedule(0.1, e, 1.0, warmup_epochs=5, milestones=(160, 180), decay=0.1)
+    >>> [round(step_schedule(0.1, e, 1.0, warmup_epochs=5, milestones=(160, 180), decay=0.1), 6)
     ...  for e in (0, 4, 159, 160)]
-    [0.02, 0.1, 0.1, 0.010000000000000002]
+    [0.02, 0.1, 0.1, 0.01]
     """
     passed = sum(epoch >= milestone for milestone in milestones)
     warm = min(1.0, (epoch + progress) / warmup_epochs) if warmup_epochs else 1.0

@@ -1,0 +1,201 @@
+"""The settings that the runs of all tasks have in common, and how settings are checked.
+
+The settings of a data set are a subclass, in the ``recipes.py`` of its task.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from operator import ge, gt, le, lt
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from common.errors import UserError
+from common.losses import Reduction
+from common.tau import parse_tau
+
+CDB_METHODS = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
+"""The paper's methods."""
+
+Limits = Mapping[str, Mapping[str, float]]
+_HOLDS = {"at least": ge, "at most": le, "below": lt, "above": gt}
+"""What a limit is called, and whether (value, limit) keeps it."""
+
+
+def with_limits(limits: Limits, **more: Mapping[str, float]) -> Limits:
+    """``limits`` and further ones, by their names with ``_`` for the blank: ``at_least={...}``."""
+    added = {name.replace("_", " "): values for name, values in more.items()}
+    return {name: {**limits.get(name, {}), **added.get(name, {})} for name in _HOLDS}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. Two runs of equal configurations give the same numbers."""
+
+    dataset: str
+    """Data set."""
+    method: str = "ce"
+    """Loss or sampler; the names of the paper's tables."""
+    seed: int = 0
+    """Seed of the initial weights, the sampler and all other random numbers of training."""
+
+    tau: str | None = None
+    """CDB: a law (linear, polynomial, logarithmic, sigmoid, sigmoid-accv, sigmoid-code) or a fixed
+    number >= 0; None: sigmoid (Eq. 10)."""
+    tau_max: float = 5.0
+    """CDB: T_M of Eqs. 7-10."""
+    tau_power: float = 2.0
+    """CDB: p of Eq. 8, not given in the paper."""
+    eps: float = 0.01
+    """CDB: epsilon of Eq. 5."""
+    normalize_weights: bool = True
+    """CDB: scale the class weights to sum to the number of classes (authors' code)."""
+    loss_reduction: Reduction | None = "batch-size"
+    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."""
+
+    focal_gamma: float = 1.0
+    """Focusing parameter of focal and cdb-w-fl."""
+    cfs_q: float = 0.5
+    """cfs: class probability proportional to n_c^q."""
+    cb_beta: float = 0.9999
+    """cb: beta of the effective number of samples."""
+
+    epochs: int = 100
+    """Passes over as many samples as the training set has."""
+    batch_size: int = 100
+    """Samples a step."""
+    learning_rate: float = 0.001
+    """Of SGD; the highest one where it follows a schedule."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 0.0005
+    """Of SGD, on all parameters."""
+
+    used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **dict.fromkeys(("tau", "tau_max", "tau_power", "eps", "normalize_weights"), CDB_METHODS),
+        "focal_gamma": ("focal", "cdb-w-fl"),
+        "cfs_q": ("cfs",),
+        "cb_beta": ("cb",),
+    }
+    """The methods that an option is for, where it is not for all."""
+    limits: ClassVar[Limits] = with_limits(
+        {},
+        at_least={
+            "seed": 0, "tau_max": 0, "tau_power": 1, "focal_gamma": 0, "cfs_q": 0, "cb_beta": 0,
+            "epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0,
+        },
+        below={"eps": 1, "cb_beta": 1, "momentum": 1},
+        above={"eps": 0, "learning_rate": 0},
+    )  # fmt: skip
+    """The range of each number."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other or make no sense."""
+        _check_choices(self)
+        _check_ranges(self)
+        _check_effect(self)
+        if self.tau is None:
+            return
+        try:
+            parse_tau(self.tau)
+        except ValueError as error:
+            raise UserError(f"--tau {self.tau} is refused: {error}.") from error
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe it departs from."""
+        return self.dataset
+
+    @property
+    def table_method(self) -> str:
+        """The record's ``method``, as the paper's tables name it."""
+        return self.method
+
+    @property
+    def variant(self) -> str:
+        """The record's ``variant``, as the paper's tables name it."""
+        return "" if self.tau is None else f"tau={self.tau}"
+
+    def learning_rate_at(self, epoch: int, progress: float) -> float:
+        """The step size.
+
+        Args:
+            epoch: complete epochs, from 0.
+            progress: share of the epoch under way that is done after this step, in (0, 1].
+        """
+        return self.learning_rate
+
+
+def uses_difficulty(method: str) -> bool:
+    """Whether the method is one of the paper's (CDB)."""
+    return method in CDB_METHODS
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """The settings as JSON gives them back (a tuple is a list)."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return settings
+
+
+def option(field: str) -> str:
+    """The command-line option of a field: ``batch_size`` -> ``--batch-size``."""
+    return "--" + field.replace("_", "-")
+
+
+def resolved_tau(config: RunConfig) -> str | None:
+    """Tau as it is recorded: Eq. 10 where CDB is given none, and one spelling for one number."""
+    tau = "sigmoid" if uses_difficulty(config.method) and config.tau is None else config.tau
+    return tau if tau is None else str(parse_tau(tau))
+
+
+def changed_settings(config: RunConfig, usual: RunConfig, named: set[str]) -> list[str]:
+    """What a run's name says of every setting that is not the usual one: ``epochs-3``.
+
+    Args:
+        config: a resolved configuration.
+        usual: the one it departs from, resolved.
+        named: fields that the name tells already.
+    """
+    before, parts = plain(usual), []
+    for name, value in plain(config).items():
+        if name not in named and value != before[name]:
+            text = "-".join(map(str, value)) if isinstance(value, list) else value
+            parts.append(f"{name.replace('_', '-')}-{text}")
+    return parts
+
+
+def _choices(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """The names that a field can have, for each field that is one of some names."""
+    hints = get_type_hints(type(config)).items()
+    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
+
+
+def _check_choices(config: RunConfig) -> None:
+    """Refuse a name that the data set does not know: a record can be read from anywhere."""
+    for name, choices in _choices(config).items():
+        if (value := getattr(config, name)) not in choices:
+            raise UserError(f"{option(name)} {value} is not one of {', '.join(choices)}.")
+
+
+def _check_effect(config: RunConfig) -> None:
+    """Refuse a setting that departs from its default but never reaches the method's code."""
+    methods = _choices(config).get("method", ())
+    for field in fields(config):
+        users = config.used_by.get(field.name, (config.method,))
+        value = getattr(config, field.name)
+        if config.method not in users and value != field.default:
+            others = " or ".join(method for method in users if method in methods)
+            raise UserError(
+                f"{option(field.name)} {value} has no effect on --method {config.method}; leave it "
+                + (f"out, or choose {others}." if others else "out.")
+            )
+
+
+def _check_ranges(config: RunConfig) -> None:
+    """Refuse a number out of its range, by the name of its option."""
+    for words, limits in config.limits.items():
+        for name, limit in limits.items():
+            value = getattr(config, name, None)
+            # NaN fails every comparison, and is refused with the rest; infinity is refused too.
+            if value is not None and not (_HOLDS[words](value, limit) and math.isfinite(value)):
+                raise UserError(f"{option(name)} must be {words} {limit}, not {value}.")

@@ -1,0 +1,86 @@
+"""What the methods are made of in every task: the balancer, the sampler, the class weights.
+
+Shapes: C classes, N training samples.
+"""
+
+import torch
+from torch import Tensor
+
+from common.balancer import ClassDifficultyBalancer
+from common.config import RunConfig, uses_difficulty
+from common.sampler import (
+    ClassProbabilitySampler,
+    EpochSampler,
+    InstanceBalancedSampler,
+    frequency_probabilities,
+)
+from common.weights import class_balanced_weights
+
+
+def make_balancer(
+    config: RunConfig, num_classes: int, device: torch.device
+) -> ClassDifficultyBalancer | None:
+    """The balancer of a CDB method, None for any other."""
+    if not uses_difficulty(config.method):
+        return None
+    return ClassDifficultyBalancer(
+        num_classes,
+        config.tau or "sigmoid",
+        tau_max=config.tau_max,
+        eps=config.eps,
+        power=config.tau_power,
+        normalize=config.normalize_weights,
+        reduction=config.loss_reduction or "batch-size",
+    ).to(device)
+
+
+def make_sampler(
+    config: RunConfig, labels: Tensor, num_classes: int, generator: torch.Generator
+) -> EpochSampler:
+    """The sampler of the method; CDB-S starts with equal class probabilities.
+
+    Args:
+        config: the run.
+        labels: (N,), 0..C-1.
+        num_classes: C.
+        generator: the sampler's own.
+
+    Raises:
+        ValueError: for a label out of range or a class with no sample.
+    """
+    if config.method not in ("cfs", "cdb-s"):
+        return InstanceBalancedSampler(labels, num_classes, generator)
+    sampler = ClassProbabilitySampler(labels, num_classes, generator)
+    if config.method == "cfs":
+        probabilities = frequency_probabilities(sampler.class_counts, config.cfs_q)
+        sampler.set_class_probabilities(probabilities)
+    return sampler
+
+
+def make_class_weights(
+    config: RunConfig,
+    class_counts: Tensor,
+    balancer: ClassDifficultyBalancer | None,
+    device: torch.device,
+) -> Tensor | None:
+    """The weight of each class in the loss, (C,), float32; None where classes weigh alike.
+
+    With CDB-W they are the balancer's own, which its updates change in place.
+
+    Args:
+        config: the run.
+        class_counts: n_c of the training set, (C,).
+        balancer: of :func:`make_balancer`.
+        device: where the loss is computed.
+    """
+    if balancer is not None and config.method.startswith("cdb-w"):
+        return balancer.class_weights
+    if config.method == "cb":
+        return class_balanced_weights(class_counts, config.cb_beta).to(device, torch.float32)
+    return None
+
+
+def follow_difficulty(sampler: EpochSampler, balancer: ClassDifficultyBalancer | None) -> None:
+    """Before an epoch: CDB-S samples with the probabilities of the last difficulty (Eq. 15)."""
+    if balancer is not None and isinstance(sampler, ClassProbabilitySampler):
+        sampler.set_class_probabilities(balancer.probabilities)
