@@ -25,6 +25,7 @@ from common.fit import (
     choose_device,
     fit,
     go_on,
+    parse_command_line,
     record_of,
     set_threads,
 )
@@ -149,19 +150,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
 
 def parse_arguments(words: list[str]) -> Arguments:
     """Arguments from a command line: a recipe's name, then options that depart from it."""
-    if not words or words[0] not in RECIPES:
-        names = ", ".join(RECIPES)
-        if words and words[0] in ("-h", "--help"):
-            print(
-                f"usage: python -m classification.train {{{names}}} [options]; "
-                "python -m classification.train mnist-lt --help tells the options of a recipe"
-            )
-            sys.exit(0)
-        raise UserError(f"the first argument names the recipe, one of: {names}.")
-    default = Arguments(config=RECIPES[words[0]])
-    return tyro.cli(
-        Arguments, default=default, args=words[1:], prog=f"classification.train {words[0]}"
-    )
+    return parse_command_line(words, "classification.train", RECIPES, Arguments)
 
 
 def main() -> None:

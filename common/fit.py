@@ -5,10 +5,11 @@ Under torchrun every rank calls the same functions; rank 0 alone writes and show
 
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import torch
 import tyro
@@ -38,6 +39,40 @@ class RunArguments:
     """CPU threads; two runs of one thread beat one run of two."""
     checkpoint_seconds: float = 10.0
     """Least time between two checkpoints; a lost process loses no more than this and an epoch."""
+
+
+Arguments = TypeVar("Arguments", bound=RunArguments)
+
+
+def parse_command_line(
+    words: Sequence[str],
+    program: str,
+    recipes: Mapping[str, RunConfig],
+    make: Callable[..., Arguments],
+) -> Arguments:
+    """Arguments from a command line: a recipe's name, then options that depart from it.
+
+    Args:
+        words: of the command line.
+        program: the module's name, such as ``video.train``.
+        recipes: by name.
+        make: a class with a field ``config``.
+
+    Raises:
+        UserError: when the first word is not a recipe.
+    """
+    if words and words[0] in recipes:
+        default = make(config=recipes[words[0]])
+        name = f"{program} {words[0]}"
+        return tyro.cli(type(default), default=default, args=words[1:], prog=name)
+    names, first = ", ".join(recipes), next(iter(recipes))
+    if words and words[0] in ("-h", "--help"):
+        print(
+            f"usage: python -m {program} {{{names}}} [options]; "
+            f"python -m {program} {first} --help tells the options of a recipe"
+        )
+        sys.exit(0)
+    raise UserError(f"the first argument names the recipe, one of: {names}.")
 
 
 class Trainable(Protocol):
