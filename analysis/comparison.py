@@ -15,7 +15,13 @@ from analysis.summary import Summary, errors_by_seed, summarize
 from analysis.words import dataset_name, run_name, signed, stage_name
 
 NOT_IN_PAPER: Final = "not in the paper"
-SHORT_NAMES: Final = {"mnist": "mnist-lt", "cifar100": "cifar100-lt", "imagenet": "imagenet-lt"}
+SHORT_NAMES: Final = {
+    "mnist": "mnist-lt",
+    "cifar100": "cifar100-lt",
+    "imagenet": "imagenet-lt",
+    "egtea": "egtea-verbs",
+}
+"""Data sets of the paper by the names of their blocks."""
 TITLES: Final = {
     1: "all methods",
     2: "effect of τ on CDB-W-CE",

@@ -6,6 +6,7 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis.grid import Grid
+from analysis.records import imbalance_of
 from analysis.summary import summarize
 from analysis.words import MISSING, method_name, schedule_name
 
@@ -59,7 +60,7 @@ def readings_grid(
     group = readings_group(group or dataset)
     runs = published[published["group"] == group]
     fields = _varying_fields(list(runs["config"]))
-    conditions = sorted(set(runs["condition"]), key=float)
+    conditions = sorted(set(runs["condition"]), key=imbalance_of)
     columns = ({"mean_tau": "mean τ"} if mean_tau else {}) | _ERRORS
     header = ["Method", *(field.replace("_", " ") for field in fields)]
     header += [f"{condition}: {kind}" for condition in conditions for kind in columns.values()]

@@ -4,8 +4,9 @@ A *frame* is a pandas DataFrame with one row per run and the columns :data:`COLU
 percent of the test set; ``difficulty_error_*`` are percent of the difficulty set, from its balanced
 accuracy. ``last`` is the last epoch, ``best`` the epoch with the best balanced accuracy on the
 difficulty set; ``split`` is the digest of the data split. ``many_last`` to ``few_best`` are the
-accuracies of the shot groups in percent of the test set, ``mean_tau`` is over all epochs, and
-``record`` is the whole record, for what is no single number. A missing value is NaN.
+accuracies of the shot groups in percent of the test set, ``top1_last`` to ``tail_recall_best`` the
+measures of Tables 7 and 8 in percent, ``mean_tau`` is over all epochs, and ``record`` is the whole
+record, for what is no single number. A missing value is NaN.
 """
 
 import json
@@ -31,11 +32,17 @@ RUNS: Final = Path("runs")
 
 SHOTS: Final = ("many", "medium", "few")
 EPOCHS: Final = ("last", "best")
+VERB_METRICS: Final = (
+    "top1", "top5", "macro_precision", "macro_recall",
+    "head_precision", "head_recall", "tail_precision", "tail_recall",
+)  # fmt: skip
+"""Of Tables 7 and 8, as the paper's numbers name them; with an epoch a frame's columns."""
 _SHOT_COLUMNS: Final = tuple(f"{shot}_{epoch}" for epoch in EPOCHS for shot in SHOTS)
+_VERB_COLUMNS: Final = tuple(f"{metric}_{epoch}" for epoch in EPOCHS for metric in VERB_METRICS)
 COLUMNS: Final = (
     "group", "run", "dataset", "method", "variant", "condition", "seed", "epochs",
     "error_last", "error_best", "epoch_best",
-    "difficulty_error_last", "difficulty_error_best", *_SHOT_COLUMNS, "mean_tau",
+    "difficulty_error_last", "difficulty_error_best", *_SHOT_COLUMNS, *_VERB_COLUMNS, "mean_tau",
     "seconds", "hardware", "split", "config", "record",
 )  # fmt: skip
 CELL: Final = ["method", "variant", "condition"]
@@ -86,6 +93,20 @@ def _shot_percent(record: Record) -> dict[str, float]:
     }
 
 
+def _verb_percent(record: Record) -> dict[str, float]:
+    """Percent by column; NaN where a record of another task has no such value."""
+    values: dict[str, float | None] = {}
+    for epoch in EPOCHS:
+        measured = record["metrics"][epoch]
+        values[f"top1_{epoch}"] = 1.0 - measured["error"] / 100.0
+        values[f"top5_{epoch}"] = measured.get("top5_accuracy")
+        for kind in ("precision", "recall"):
+            values[f"macro_{kind}_{epoch}"] = measured.get(f"macro_{kind}")
+            for part in ("head", "tail"):
+                values[f"{part}_{kind}_{epoch}"] = measured.get(part, {}).get(kind)
+    return {column: math.nan if v is None else 100.0 * v for column, v in values.items()}
+
+
 def _mean_tau(record: Record) -> float:
     known = [tau for tau in record["history"].get("tau", []) if tau is not None]
     return fmean(known) if known else math.nan
@@ -104,7 +125,8 @@ def _device(hardware: dict[str, Any]) -> str:
 def _row(record: Record) -> dict[str, Any]:
     last, best = record["metrics"]["last"], record["metrics"]["best"]
     named = ("group", "run", "dataset", "method", "variant", "condition", "seed", "config")
-    row = {name: record[name] for name in named} | _shot_percent(record)
+    row = {name: record[name] for name in named}
+    row |= _shot_percent(record) | _verb_percent(record)
     return row | {
         "epochs": len(record["history"]["epoch"]),
         "error_last": last["error"],
@@ -128,6 +150,12 @@ def as_array(rows: list[list[float | None]]) -> np.ndarray:
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per run, columns :data:`COLUMNS`, in the order of ``records``."""
     return pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
+
+
+def imbalance_of(condition: str) -> tuple[float, str]:
+    """Sorts conditions: the imbalance, whatever is no number (a split's name) behind by name."""
+    number = condition.replace(".", "", 1).isdigit()
+    return (float(condition), "") if number else (math.inf, condition)
 
 
 def stage_of(method: str) -> str:

@@ -8,6 +8,7 @@ The page stands alone: figures are inside it and nothing is loaded from elsewher
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analysis.claims import claims_grid, count_verdicts
+from analysis.claims import claims_grid, count_verdicts, demo_claims_grid
 from analysis.comparison import (
     SHORT_NAMES,
     comparison_grid,
@@ -53,7 +54,8 @@ from analysis.tables import (
     datasets_run,
     short_makers,
 )
-from analysis.words import is_short, number
+from analysis.verbs import DEMO, EGTEA, TITLES, demo_makers, verbs_grid
+from analysis.words import number, off_paper
 from common.errors import describe_os_error, run_main
 from common.files import write_atomically
 
@@ -63,6 +65,8 @@ CAPTIONS = {
     "fig3": "The paper's Fig. 3: the four growth laws of τ over the performance bias, T_M = 5.",
     "fig4": "The paper's Fig. 4: hard instances over the training, focal and CDB-W-CE.",
     "fig5": "The paper's Fig. 5: shot-wise accuracy of focal and CDB-W-CE.",
+    "fig6": "The paper's Fig. 6: clips of each EGTEA verb in train + difficulty, head and tail.",
+    "confusion": "Which verb is taken for which: rows are the true class; head, then tail.",
     "error_bars": "Table 1: mean and standard deviation of each method's test error.",
     "tau_sweep": "Tables 2 and 3: test error over fixed and dynamic τ.",
 }
@@ -121,7 +125,10 @@ def local_tables(material: Material) -> list[Grid]:
     def tables(dataset: str) -> list[int]:
         return tables_run(dataset, paper_runs(material.local_frame, dataset))
 
-    return comparison_grids(material, tables) or comparison_grids(material, lambda _: [1])
+    verbs = verb_grids(material) if EGTEA in set(material.local_frame["group"]) else []
+    demo = demo_grids(("this machine", material.local_frame))
+    run = comparison_grids(material, tables) + verbs + demo
+    return run or comparison_grids(material, lambda dataset: tables_of(dataset)[:1])
 
 
 def _readings(material: Material) -> list[Grid]:
@@ -146,13 +153,42 @@ def short_grids(*owners: tuple[str, pd.DataFrame]) -> list[Grid]:
     Args:
         *owners: whose runs, said in the titles, and their frame.
     """
-    grids = [
-        (owner, make())
+    makers = [
+        (owner, make)
         for short in SHORT_GROUPS
         for owner, frame in owners
         for make in short_makers(short, frame).values()
     ]
+    return _with_owner(makers)
+
+
+def _with_owner(makers: Iterable[tuple[str, Callable[[], Grid]]]) -> list[Grid]:
+    """The tables that have a row, with the name of whose runs they show in the title."""
+    grids = [(owner, make()) for owner, make in makers]
     return [replace(g, title=f"{g.title} ({owner})") for owner, g in grids if g.rows]
+
+
+def verb_grids(material: Material) -> list[Grid]:
+    """Tables 7 and 8 beside the published runs and, when there are any, this machine's."""
+    local = material.local_frame if material.local else None
+    return [
+        verbs_grid(f"{EGTEA}-table-{table}", table, material.published_frame, local)
+        for table in TITLES
+        if EGTEA in material.datasets
+    ]
+
+
+def demo_grids(*owners: tuple[str, pd.DataFrame]) -> list[Grid]:
+    """The rendered demo's tables and its answers to the claims' questions.
+
+    Args:
+        *owners: as of :func:`short_grids`.
+    """
+    makers: list[tuple[str, Callable[[], Grid]]] = []
+    for owner, frame in owners:
+        makers += [(owner, make) for make in demo_makers(frame).values()]
+        makers.append((owner, partial(demo_claims_grid, f"{DEMO}-claims", frame)))
+    return _with_owner(makers)
 
 
 def _warnings(material: Material) -> list[str]:
@@ -168,10 +204,16 @@ def _warnings(material: Material) -> list[str]:
     return sentences
 
 
+def _apart(name: str) -> str:
+    """Says of a figure of a group that is not the paper's experiment that it is not."""
+    reason = off_paper(name)
+    return f" {reason.capitalize()}: not comparable with the paper." if reason else ""
+
+
 def _embed(makers: Mapping[str, Callable[[], Figure]]) -> list[dict[str, str]]:
     """Name, caption and data address of each figure."""
     captions = {
-        name: text + (" Short schedule: not comparable with the paper." * is_short(name))
+        name: text + _apart(name)
         for name in makers
         for key, text in CAPTIONS.items()
         if name.startswith(key)
@@ -215,7 +257,7 @@ def _runs_grid(material: Material) -> Grid:
         lists = [list(dict.fromkeys(runs["method"])), conditions]
         lists += [list(map(str, sorted(set(runs[name])))) for name in ("seed", "epochs")]
         rows.append((owner, group, str(len(runs)), *map(", ".join, lists)))
-    header = ("Runs", "Group", "Number", "Methods", "Imbalance", "Seeds", "Epochs")
+    header = ("Runs", "Group", "Number", "Methods", "Imbalance or split", "Seeds", "Epochs")
     return Grid("runs", "What was run", header, tuple(rows), words=(0, 1, 3, 4, 5, 6))
 
 
@@ -234,9 +276,10 @@ def context(material: Material) -> dict[str, Any]:
         "local": len(material.local),
         "warnings": _warnings(material),
         "runs": _runs_grid(material),
-        "tables": comparison_grids(material, tables_of),
+        "tables": comparison_grids(material, tables_of) + verb_grids(material),
         "shots": shot_grids(material),
         "short": short_grids(("published", frames[0]), ("this machine", frames[1])),
+        "demo": demo_grids(("published", frames[0]), ("this machine", frames[1])),
         "readings": _readings(material),
         "claims": claims,
         "claims_from": "the published records" if from_published else "this machine's runs",

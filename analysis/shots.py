@@ -39,7 +39,8 @@ _NOTE: Final = (
 )
 
 
-def _runs_of(runs: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+def runs_of(runs: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """The runs of one cell."""
     return runs[(runs[CELL] == list(cell)).all(axis=1)]
 
 
@@ -50,7 +51,7 @@ def _with_interval(values: Sequence[float]) -> str:
 
 
 def _row(runs: pd.DataFrame, cell: Cell) -> tuple[str, ...]:
-    chosen = _runs_of(runs, cell)
+    chosen = runs_of(runs, cell)
     values = [_with_interval(list(chosen[column])) for column in _COLUMNS]
     return (run_name(cell[0], cell[1]), cell[2], str(len(chosen)), *values)
 
@@ -90,7 +91,7 @@ def _in_papers_order(cells: Sequence[Cell], dataset: str) -> list[Cell]:
     return by_condition(sorted(cells, key=place))
 
 
-def _cost(runs: pd.DataFrame) -> tuple[str, ...]:
+def cost_of(runs: pd.DataFrame) -> tuple[str, ...]:
     """Epochs, mean seconds of a run and hardware."""
     epochs = " or ".join(map(str, sorted(set(runs["epochs"]))))
     hardware = "\n".join(sorted(set(runs["hardware"])))
@@ -122,7 +123,7 @@ def short_grid(
         name,
         f"{schedule_name(group, dataset)}: {kind}",
         (*header, "Epochs", "Seconds a run", "Hardware"),
-        tuple((*_row(runs, cell), *_cost(_runs_of(runs, cell))) for cell in cells),
+        tuple((*_row(runs, cell), *cost_of(runs_of(runs, cell))) for cell in cells),
         f"Short schedule, not the paper's setting. {note}",
         words=(0, len(header) + 2),
     )

@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from analysis.blocks import check_pages, write_pages
-from analysis.claims import claims_grid, short_claims_grid
+from analysis.claims import claims_grid, demo_claims_grid, short_claims_grid
 from analysis.comparison import SHORT_NAMES, comparison_grid, tables_of
 from analysis.grid import Grid
 from analysis.readings import readings_grid
@@ -30,6 +30,7 @@ from analysis.records import (
     to_frame,
 )
 from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
+from analysis.verbs import DEMO, demo_makers, verb_makers
 from common.errors import UserError, run_main
 
 _PLAIN_WIDTH = 150
@@ -85,19 +86,26 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
         makers[name] = partial(readings_grid, name, dataset, frame)
     for short in SHORT_GROUPS:
         makers |= short_makers(short, frame)
+    makers |= verb_makers(frame) | demo_makers(frame)
+    makers[f"{DEMO}-claims"] = partial(demo_claims_grid, f"{DEMO}-claims", frame)
     makers["claims"] = partial(claims_grid, frame)
     return makers
 
 
 def datasets_run(*frames: pd.DataFrame) -> list[str]:
-    """Datasets with at least one run beside the paper's; all of them when there is none."""
-    run = [d for d in SHORT_NAMES.values() if any(d in set(frame["group"]) for frame in frames)]
-    return run or list(SHORT_NAMES.values())
+    """Datasets with at least one run beside the paper's; all of them when there is none.
+
+    Runs of the rendered demo stand beside nothing, but who has them asks for no other table.
+    """
+    groups = {group for frame in frames for group in frame["group"]}
+    run = [dataset for dataset in SHORT_NAMES.values() if dataset in groups]
+    return run if run or DEMO in groups else list(SHORT_NAMES.values())
 
 
 def counted_groups() -> list[tuple[str, str]]:
-    """Data set and group of every experiment with tables: the paper's and the shortened ones."""
-    return [(dataset, dataset) for dataset in SHORT_NAMES.values()] + list(SHORT_GROUPS.values())
+    """Data set and group of every experiment with tables: the paper's, the shortened, the demo."""
+    papers = [(dataset, dataset) for dataset in SHORT_NAMES.values()]
+    return [*papers, *SHORT_GROUPS.values(), (DEMO, DEMO)]
 
 
 def check_settings(frame: pd.DataFrame) -> None:

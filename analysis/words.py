@@ -13,11 +13,19 @@ _METHODS: Final = {
     "class-aware": "Class-aware",
     "meta-weight-net": "Meta-Weight-Net",
 }
+_METRICS: Final = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+}
 _STAGES: Final = {"crt": "cRT", "lws": "LWS"}
 _DATASETS: Final = {
     "mnist-lt": "MNIST-LT",
     "cifar100-lt": "CIFAR100-LT",
     "imagenet-lt": "ImageNet-LT",
+    "egtea-verbs": "EGTEA verbs",
+    "motion-digits": "motion digits",
 }
 
 
@@ -47,6 +55,30 @@ def schedule_name(group: str, dataset: str) -> str:
 def is_short(group: str) -> bool:
     """Whether the runs of a group, or their readings, are on a shortened schedule."""
     return group.removesuffix("-readings").endswith("-short")
+
+
+def metric_name(metric: str) -> str:
+    """A measure of Tables 7 and 8 in words: ``head_recall`` is head recall."""
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def is_demo(group: str) -> bool:
+    """Whether the runs of a group, or their readings, are on data that we render."""
+    return group.removesuffix("-readings").endswith("motion-digits")
+
+
+def off_paper(group: str) -> str:
+    """Why a group's numbers may not stand beside the paper's; empty when they may."""
+    if is_demo(group):
+        return "rendered demo"
+    return "short schedule" if is_short(group) else ""
+
+
+def condition_name(condition: str) -> str:
+    """A condition in words: ``100`` is imbalance 100, ``split1`` split 1."""
+    if condition.startswith("split"):
+        return condition.replace("split", "split ")
+    return f"imbalance {condition}"
 
 
 def run_name(method: str, variant: str) -> str:

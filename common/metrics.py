@@ -1,9 +1,17 @@
-"""Class-wise and shot-wise accuracy. Shapes: C classes. NaN is 'not measured', never 0."""
+"""Class-wise, shot-wise, head/tail and top-k measures.
 
+Shapes: C classes, B batch. NaN is 'not measured', never 0.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from common.difficulty import check_labels
 
 
 @dataclass(frozen=True)
@@ -72,3 +80,148 @@ def error_percent(class_accuracy: Tensor, class_counts: Tensor) -> float:
     counts = class_counts.to(torch.float64)
     correct = torch.where(counts > 0, class_accuracy * counts, 0.0).sum()
     return float(100.0 * (1.0 - correct / counts.sum()))
+
+
+def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count the samples of each pair of true and predicted class.
+
+    An ``index_add_``: it does not make a CUDA device wait, so labels and predictions are checked
+    on the CPU only; on a device keep them in range. Matrices of batches, and of the ranks of a
+    process group, add up.
+
+    Args:
+        predictions: predicted class of each sample, shape (B,), 0..C-1.
+        labels: true class of each sample, shape (B,), 0..C-1.
+        num_classes: C.
+
+    Returns:
+        Shape (C, C), int64, rows true and columns predicted.
+
+    Raises:
+        ValueError: for a class outside 0..C-1, on the CPU.
+
+    >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
+    if labels.device.type == "cpu":
+        check_labels(labels, num_classes)
+        check_labels(predictions, num_classes)
+    pairs = labels.to(torch.int64) * num_classes + predictions
+    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=labels.device)
+    return counts.index_add_(0, pairs, torch.ones_like(pairs)).view(num_classes, num_classes)
+
+
+def class_recall(confusion: Tensor) -> Tensor:
+    """Share of each class's samples that are predicted as it: its accuracy A_c (Eq. 1).
+
+    Args:
+        confusion: shape (C, C), rows true and columns predicted.
+
+    Returns:
+        Shape (C,), float64, in [0, 1]; NaN where a class has no sample.
+    """
+    recall: Tensor = confusion.diagonal().double() / confusion.sum(dim=1)  # 0 / 0 is NaN
+    return recall
+
+
+def class_precision(confusion: Tensor) -> Tensor:
+    """Share of the predictions of each class that are right.
+
+    A class that has samples but is never predicted has precision 0, as scikit-learn's with
+    ``zero_division=0``. A class without a sample is not measured, predicted or not: so the mean of
+    precision is over the same classes as that of recall, and is scikit-learn's with ``labels`` the
+    classes that have samples.
+
+    Args:
+        confusion: shape (C, C), rows true and columns predicted.
+
+    Returns:
+        Shape (C,), float64, in [0, 1]; NaN where a class has no sample.
+    """
+    predicted = confusion.sum(dim=0)
+    # The diagonal is 0 where nothing is predicted: 0 / 1 = 0.
+    precision = confusion.diagonal().double() / predicted.clamp(min=1)
+    return precision.masked_fill(confusion.sum(dim=1) == 0, math.nan)
+
+
+def macro_average(values: Tensor, classes: Sequence[int] | None = None) -> float:
+    """Mean over the measured classes, each class counting alike; NaN when there is none.
+
+    Args:
+        values: precision or recall, shape (C,), NaN where not measured.
+        classes: indices of the classes to average over, for instance the head; None: all.
+    """
+    if classes is None:
+        return float(values.nanmean())
+    return float(values[torch.as_tensor(classes, dtype=torch.int64)].nanmean())
+
+
+def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether the true class is among the k classes of the largest logits.
+
+    With fewer than k classes it always is. Among equal logits at the k-th place the choice is
+    ``torch.topk``'s.
+
+    Args:
+        logits: shape (B, C).
+        labels: true class, shape (B,), 0..C-1.
+        k: at least 1.
+
+    Returns:
+        Shape (B,), bool.
+    """
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return (best == labels.unsqueeze(1)).any(dim=1)
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _json_numbers(values: Tensor) -> list[float | None]:
+    return [_json_number(value) for value in values.tolist()]
+
+
+def verb_metrics(confusion: Tensor, top5_hits: int, head: Sequence[int]) -> dict[str, Any]:
+    """The measures of Tables 7 and 8 as a result record holds them.
+
+    Precision and recall are macro averages: over all classes, over the head and over the tail,
+    which is every other class; a class without a sample is left out of each.
+
+    Args:
+        confusion: shape (C, C), rows true and columns predicted, at least one sample.
+        top5_hits: samples whose true class is among the five largest logits.
+        head: indices of the head classes.
+
+    Returns:
+        ``error`` in percent; ``top5_accuracy``, ``macro_precision``, ``macro_recall`` and the
+        ``precision`` and ``recall`` of ``head`` and ``tail`` in [0, 1]; per class, shape (C,),
+        ``class_accuracy`` (recall) and ``class_precision``; ``confusion``, shape (C, C). Plain
+        numbers; None where nothing was measured.
+
+    Raises:
+        ValueError: when there is no sample.
+    """
+    confusion = confusion.cpu()
+    total, correct = int(confusion.sum()), int(confusion.trace())
+    if total == 0:
+        raise ValueError("the confusion matrix is empty; evaluate at least one sample")
+    precision, recall = class_precision(confusion), class_recall(confusion)
+    tail = [c for c in range(len(confusion)) if c not in set(head)]
+
+    def averages(classes: Sequence[int]) -> dict[str, float | None]:
+        means = {"precision": precision, "recall": recall}
+        return {name: _json_number(macro_average(v, classes)) for name, v in means.items()}
+
+    return {
+        "error": 100.0 * (total - correct) / total,
+        "top5_accuracy": top5_hits / total,
+        "macro_precision": macro_average(precision),
+        "macro_recall": macro_average(recall),
+        "head": averages(head),
+        "tail": averages(tail),
+        "class_accuracy": _json_numbers(recall),
+        "class_precision": _json_numbers(precision),
+        "confusion": confusion.tolist(),
+    }

@@ -15,9 +15,16 @@ from common.errors import UserError
 
 _NUMBER_LIST = {"type": "array", "items": {"type": ["number", "null"]}}
 _CLASS_HISTORY = {"type": "array", "items": _NUMBER_LIST}
-_FRACTION_LIST = {
-    "type": "array",
-    "items": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]},
+_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+_FRACTION_OR_NULL = {"anyOf": [_FRACTION, {"type": "null"}]}
+_FRACTION_LIST = {"type": "array", "items": _FRACTION_OR_NULL}
+_COUNT_LIST = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+# Macro precision and recall of the head or the tail classes; null where none has a sample.
+_PRECISION_AND_RECALL = {
+    "type": "object",
+    "required": ["precision", "recall"],
+    "additionalProperties": False,
+    "properties": {"precision": _FRACTION_OR_NULL, "recall": _FRACTION_OR_NULL},
 }
 
 _EVALUATION = {
@@ -27,8 +34,16 @@ _EVALUATION = {
         "epoch": {"type": "integer", "minimum": 1},
         "error": {"type": "number", "minimum": 0, "maximum": 100},
         "class_accuracy": _FRACTION_LIST,
-        "difficulty_set_accuracy": {"type": "number", "minimum": 0, "maximum": 1},
+        "difficulty_set_accuracy": _FRACTION,
         "shot_accuracy": {"type": "object", "additionalProperties": {"type": "number"}},
+        "top5_accuracy": _FRACTION,
+        "macro_precision": _FRACTION,
+        "macro_recall": _FRACTION,
+        "head": _PRECISION_AND_RECALL,
+        "tail": _PRECISION_AND_RECALL,
+        "class_precision": _FRACTION_LIST,
+        # Rows true, columns predicted.
+        "confusion": {"type": "array", "items": _COUNT_LIST},
     },
 }
 
@@ -69,11 +84,15 @@ SCHEMA: dict[str, Any] = {
             "required": ["class_names", "train", "difficulty", "test", "imbalance", "digest"],
             "properties": {
                 "class_names": {"type": "array", "items": {"type": "string"}},
-                "train": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-                "difficulty": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-                "test": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                "train": _COUNT_LIST,
+                "difficulty": _COUNT_LIST,
+                "test": _COUNT_LIST,
                 "imbalance": {"type": "number", "minimum": 1},
                 "digest": {"type": "string"},
+                # Indices of the head classes; the others are the tail.
+                "head": _COUNT_LIST,
+                # What a reader of the numbers should know about the split, in sentences.
+                "notes": {"type": "array", "items": {"type": "string"}},
             },
         },
         "metrics": {

@@ -9,5 +9,6 @@ nothing. The intervals are not corrected for the number of comparisons.
 
 from analysis.claims.judge import claims_grid as claims_grid
 from analysis.claims.judge import count_verdicts as count_verdicts
+from analysis.claims.judge import demo_claims_grid as demo_claims_grid
 from analysis.claims.judge import judge as judge
 from analysis.claims.judge import short_claims_grid as short_claims_grid

@@ -6,9 +6,9 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.records import CELL, SHOTS, Record
+from analysis.records import CELL, SHOTS, VERB_METRICS, Record, imbalance_of
 from analysis.summary import Difference, errors_by_seed, paired_difference
-from analysis.words import method_name, run_name, variant_name
+from analysis.words import method_name, metric_name, run_name, variant_name
 
 Run = tuple[str, str]
 """A method and its variant."""
@@ -26,6 +26,7 @@ CDB_W_FL: Final = ("cdb-w-fl", DEFAULT_TAU)
 _OF: Final = {
     "all": ", accuracy over all classes",
     **{shot: f", {shot}-shot accuracy" for shot in SHOTS},
+    **{metric: f", {metric_name(metric)}" for metric in VERB_METRICS},
 }
 
 
@@ -50,7 +51,7 @@ class Cells:
             run: method and variant.
             condition: such as ``100``.
             column: ``error``, or the accuracy of ``all`` or of a shot group: ``many``, ``medium``
-                or ``few``.
+                or ``few``, or one of :data:`analysis.records.VERB_METRICS`.
         """
         if column == "all":
             return 100.0 - self.values(run, condition)
@@ -80,7 +81,7 @@ class Cells:
             set(self.rows[(self.rows[["method", "variant"]] == list(run)).all(axis=1)]["condition"])
             for run in runs
         ]
-        return sorted(set.intersection(*sets), key=float, reverse=True)
+        return sorted(set.intersection(*sets), key=imbalance_of, reverse=True)
 
 
 def label_of(first: Run, second: Run) -> str:

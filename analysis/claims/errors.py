@@ -1,6 +1,8 @@
 """Tests that more than one data set's claims use: one method's error against others'."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
 
 from analysis.claims.cells import Cells, Run
 from analysis.claims.verdict import (
@@ -56,33 +58,59 @@ def lower_by(first: Run, second: Run, claimed: float, condition: str, cells: Cel
     return Judgement(is_below(difference), (evidence,), condition)
 
 
+def runs_of_table(rows: pd.DataFrame, condition: str, method: Run) -> list[Run]:
+    """Every other method of one of the paper's tables under ``condition``, in its order."""
+    chosen = rows[(rows["condition"] == condition) & (rows["method"] != method[0])]
+    return list(dict.fromkeys(chosen[["method", "variant"]].itertuples(index=False, name=None)))
+
+
+def against_all(
+    found: Mapping[Run, Difference | None],
+    verdicts: Mapping[Run, Verdict],
+    condition: str,
+    *,
+    tied: str = "",
+    lower: bool = True,
+) -> Judgement:
+    """One method against every other: every single verdict has to hold.
+
+    Shown are the differences to the best other method, to the tied one and to those that decide
+    otherwise.
+
+    Args:
+        found: the method minus each other one; None where there is no common run.
+        verdicts: what each difference decides.
+        condition: the judgement's.
+        tied: the method that may tie.
+        lower: whether the lower value is the better one.
+    """
+    verdict = all_hold(verdicts.values())
+    if verdict is Verdict.NOT_RUN:
+        return Judgement(verdict, (), condition)
+    # Best other first: there, first minus second is largest where lower is better.
+    run = sorted(((d.mean, o, str(d)) for o, d in found.items() if d is not None), reverse=lower)
+    deciding = [text for _, other, text in run if verdicts[other] is verdict is not Verdict.HOLDS]
+    shown = [run[0][2], *(text for _, other, text in run if other[0] == tied), *deciding[:NAMED]]
+    more = len(set(deciding) - set(shown))
+    shown += [f"and {more} more: {verdict}"] if more else []
+    absent = [method_name(other[0]) for other, difference in found.items() if difference is None]
+    return Judgement(verdict, (*dict.fromkeys(shown), *missing(absent)), condition)
+
+
 def lowest_of_table(
     method: Run, dataset: str, condition: str, tied: str, cells: Cells
 ) -> Judgement:
     """Error of ``method`` is the lowest of Table 1, with or without one method it ties (M1, C1).
 
-    Holds when it is surely below every other method, and close to or below the tied one. Shown are
-    the differences to the lowest other method, to the tied one and to those that decide otherwise.
+    Holds when it is surely below every other method, and close to or below the tied one.
     """
-    rows = error_table(1, dataset)
-    rows = rows[(rows["condition"] == condition) & (rows["method"] != method[0])]
-    others = list(rows[["method", "variant"]].itertuples(index=False, name=None))
+    others = runs_of_table(error_table(1, dataset), condition, method)
     found = {other: cells.difference(method, other, condition) for other in others}
     verdicts = {
         other: (is_close_or_below if other[0] == tied else is_below)(difference)
         for other, difference in found.items()
     }
-    verdict = all_hold(verdicts.values())
-    if verdict is Verdict.NOT_RUN:
-        return Judgement(verdict, (), condition)
-    # Lowest error first: first minus second is largest there.
-    run = sorted(((d.mean, o, str(d)) for o, d in found.items() if d is not None), reverse=True)
-    deciding = [text for _, other, text in run if verdicts[other] is verdict is not Verdict.HOLDS]
-    shown = [run[0][2], *(text for _, other, text in run if other[0] == tied), *deciding[:NAMED]]
-    more = len(set(deciding) - set(shown))
-    shown += [f"and {more} more: {verdict}"] if more else []
-    absent = [method_name(other[0]) for other in others if found[other] is None]
-    return Judgement(verdict, (*dict.fromkeys(shown), *missing(absent)), condition)
+    return against_all(found, verdicts, condition, tied=tied)
 
 
 def lower_in_all(pairs: Sequence[tuple[Run, Run]], condition: str, cells: Cells) -> Judgement:

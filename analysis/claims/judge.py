@@ -1,20 +1,24 @@
 """Which claim is decided by which tests, and the tables of verdicts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pandas as pd
 
-from analysis.claims import cifar100, imagenet, mnist
+from analysis.claims import cifar100, egtea, imagenet, mnist
 from analysis.claims.cells import Cells
 from analysis.claims.errors import Test
 from analysis.claims.shots import MONOTONE, NEARLY_ALL
 from analysis.claims.verdict import CLOSE, MIN_SEEDS, NOT_RUN, Judgement, Verdict, join
+from analysis.comparison import tables_of
 from analysis.grid import Grid
 from analysis.records import EPOCHS, group_runs, paper_claims, paper_runs
+from analysis.verbs import DEMO
 from analysis.words import MISSING, dataset_name, schedule_name
 
-TESTS: Final[dict[str, tuple[Test, ...]]] = mnist.TESTS | cifar100.TESTS | imagenet.TESTS
+TESTS: Final[dict[str, tuple[Test, ...]]] = (
+    mnist.TESTS | cifar100.TESTS | imagenet.TESTS | egtea.TESTS
+)
 
 _PAIRING: Final = (
     "Differences of test errors are in points and paired by seed and data split, with their 95 % "
@@ -61,6 +65,11 @@ _HEADER: Final = (
 )  # fmt: skip
 
 
+def _where(dataset: str) -> str:
+    """A data set of Tables 1-4 by its name, one of Tables 5-8 as the list of claims has it."""
+    return dataset_name(dataset) if tables_of(dataset) else dataset
+
+
 def claims_grid(frame: pd.DataFrame) -> Grid:
     """Every claim of the paper with its verdict at the last and at the best epoch.
 
@@ -72,7 +81,7 @@ def claims_grid(frame: pd.DataFrame) -> Grid:
     runs = {dataset: paper_runs(frame, dataset) for dataset in set(claims["dataset"])}
     for claim in claims.itertuples(index=False):
         judgements = [judge(claim.id, runs[claim.dataset], epoch) for epoch in EPOCHS]
-        where = f"{claim.table_or_figure}, {dataset_name(claim.dataset)}"
+        where = f"{claim.table_or_figure}, {_where(claim.dataset)}"
         rows.append((claim.id, where, claim.claim, *_cells(judgements)))
     header = ("Claim", "Where", "The paper says", *_HEADER)
     note = (
@@ -82,6 +91,21 @@ def claims_grid(frame: pd.DataFrame) -> Grid:
     )
     return Grid("claims", "The paper's claims", header, tuple(rows), note,
                 words=tuple(range(len(header))))  # fmt: skip
+
+
+def _epochs(runs: pd.DataFrame) -> str:
+    return f"{' or '.join(map(str, sorted(set(runs['epochs']))))} epochs"
+
+
+def _off_paper_rows(
+    claims: Mapping[str, Sequence[Test]], questions: Mapping[str, str], runs: pd.DataFrame
+) -> tuple[tuple[str, ...], ...]:
+    """Each claim's question and answers, without the paper's numbers; no row without a run."""
+    rows = []
+    for claim, tests in claims.items() if len(runs) else ():
+        judgements = [_judge(tests, Cells(runs, epoch, beside_paper=False)) for epoch in EPOCHS]
+        rows.append((claim, questions[claim], *_cells(judgements)))
+    return tuple(rows)
 
 
 def short_claims_grid(name: str, dataset: str, group: str, frame: pd.DataFrame) -> Grid:
@@ -97,19 +121,42 @@ def short_claims_grid(name: str, dataset: str, group: str, frame: pd.DataFrame) 
         UserError: when two runs claim the same cell and seed.
     """
     runs = group_runs(frame, dataset, group)
-    rows = []
-    for claim, tests in cifar100.OFF_PAPER_TESTS.items() if len(runs) else ():
-        judgements = [_judge(tests, Cells(runs, epoch, beside_paper=False)) for epoch in EPOCHS]
-        rows.append((claim, cifar100.QUESTIONS[claim], *_cells(judgements)))
+    rows = _off_paper_rows(cifar100.OFF_PAPER_TESTS, cifar100.QUESTIONS, runs)
     header = ("Claim", "Asked on the short schedule", *_HEADER)
-    epochs = " or ".join(map(str, sorted(set(runs["epochs"]))))
     note = (
-        f"The short schedule's answer ({epochs} epochs), not the paper's setting: it says nothing "
+        f"The short schedule's answer ({_epochs(runs)}), not the paper's setting: it says nothing "
         f"about the paper's claim. {_PAIRING}. {_OUR_NUMBERS}"
     )
     title = f"{schedule_name(group, dataset)}: the claims' tests, not the paper's setting"
     empty = "No run of the short schedule is recorded yet."
-    return Grid(name, title, header, tuple(rows), note if rows else empty,
+    return Grid(name, title, header, rows, note if rows else empty,
+                words=tuple(range(len(header))))  # fmt: skip
+
+
+def demo_claims_grid(name: str, frame: pd.DataFrame) -> Grid:
+    """The tests of the claims on EGTEA, asked on the rendered demo: without the paper's numbers.
+
+    Args:
+        name: the block's name.
+        frame: all runs.
+
+    Raises:
+        UserError: when two runs claim the same cell and seed.
+    """
+    runs = group_runs(frame, DEMO, DEMO)
+    rows = _off_paper_rows(egtea.TESTS, egtea.QUESTIONS, runs)
+    header = ("Claim", "Asked on the rendered demo", *_HEADER)
+    note = (
+        f"The rendered demo's answer ({_epochs(runs)}), not EGTEA and not the paper's setting: it "
+        f"says nothing about the paper's claim. Differences are in points and paired by seed and "
+        "data split, with their 95 % t-interval; n is the number of such pairs, and fewer than "
+        f"{MIN_SEEDS} decide nothing. 'Best' holds when the whole interval to every other method "
+        "lies above 0, does not hold when one lies below 0, else is undecided; 'gains' likewise. "
+        "Intervals are not corrected for the number of comparisons."
+    )
+    title = f"Rendered demo, {dataset_name(DEMO)}: the claims' tests, not the paper's setting"
+    empty = "No run of the rendered demo is recorded yet."
+    return Grid(name, title, header, rows, note if rows else empty,
                 words=tuple(range(len(header))))  # fmt: skip
 
 

@@ -15,7 +15,18 @@ import tyro
 from matplotlib.figure import Figure
 
 from analysis.comparison import tables_of
-from analysis.figures import error_bars, fig1, fig2, fig3, fig4, fig5, run_course, tau_sweep
+from analysis.figures import (
+    confusion,
+    error_bars,
+    fig1,
+    fig2,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    run_course,
+    tau_sweep,
+)
 from analysis.figures.experiment import Experiment
 from analysis.figures.style import save, styled
 from analysis.records import (
@@ -30,6 +41,7 @@ from analysis.records import (
 )
 from analysis.shots import SHORT_GROUPS
 from analysis.tables import datasets_run
+from analysis.verbs import DEMO, EGTEA
 from common.errors import run_main
 
 
@@ -53,8 +65,8 @@ def our_series(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, pd.Dat
 
 
 def paper_figures() -> dict[str, Callable[[], Figure]]:
-    """What draws the paper's own figures, by file name."""
-    return {"fig2": fig2.draw, "fig3": fig3.draw}
+    """What draws the paper's figures that need no run, by file name."""
+    return {"fig2": fig2.draw, "fig3": fig3.draw, "fig6": fig6.draw}
 
 
 def result_figures(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, Callable[[], Figure]]:
@@ -62,6 +74,8 @@ def result_figures(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, Ca
     ours = our_series(published, local)
     makers: dict[str, Callable[[], Figure]] = {}
     for dataset in datasets_run(published, local):
+        if not tables_of(dataset):
+            continue
         makers[f"error_bars_{dataset}"] = partial(error_bars.draw, dataset, ours)
         if {2, 3} <= set(tables_of(dataset)):
             makers[f"tau_sweep_{dataset}"] = partial(tau_sweep.draw, dataset, ours)
@@ -84,15 +98,15 @@ def _groups(dataset: str) -> list[str]:
     return [dataset, *(group for data, group in SHORT_GROUPS.values() if data == dataset)]
 
 
-_FROM_RUNS = {"fig1": fig1, "fig4": fig4, "fig5": fig5}
+_FROM_RUNS = {"fig1": fig1, "fig4": fig4, "fig5": fig5, "confusion": confusion}
 _DATASETS = {"fig1": ("cifar100-lt", "imagenet-lt"), "fig4": ("cifar100-lt",),
-             "fig5": ("cifar100-lt",)}  # fmt: skip
+             "fig5": ("cifar100-lt",), "confusion": (EGTEA, DEMO)}  # fmt: skip
 
 
 def shot_figures(
     published: pd.DataFrame, local: pd.DataFrame
 ) -> tuple[dict[str, Callable[[], Figure]], list[str]]:
-    """What draws the paper's Figs. 1, 4 and 5 from our runs, a figure per schedule.
+    """What draws the paper's Figs. 1, 4 and 5 and confusion matrices from our runs, per group.
 
     Each is drawn from the published runs, without these from this machine's.
 

@@ -1,4 +1,4 @@
-"""The runs of one schedule that Figs. 1, 4 and 5 are drawn from, and the figures' headings."""
+"""The runs of one group that Figs. 1, 4 and 5 and the confusion matrices are drawn from."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.claims.cells import Cells, Run
 from analysis.claims.shots import figures_condition
 from analysis.figures.style import BLUE, GREEN, ORANGE
-from analysis.words import dataset_name, is_short, run_name
+from analysis.words import condition_name, dataset_name, off_paper, run_name
 
 SHOT_COLOURS: Final = {"many": BLUE, "medium": ORANGE, "few": GREEN}
 
@@ -32,7 +32,7 @@ class Experiment:
     @property
     def cells(self) -> Cells:
         """The runs at their last epoch."""
-        return Cells(self.runs, "last", beside_paper=not is_short(self.group))
+        return Cells(self.runs, "last", beside_paper=not off_paper(self.group))
 
     @property
     def condition(self) -> str:
@@ -47,14 +47,15 @@ class Experiment:
         return f"no run of {' and '.join(run_name(*run) for run in absent)} at {condition}"
 
     def heading(self, what: str, condition: str, *runs: Run) -> str:
-        """What is shown; where and from how many seeds; a short schedule on a line of its own."""
+        """What is shown; where, from how many seeds; what is not the paper's on its own line."""
         cells = [self.cells.records(run, condition) for run in runs]
         counts = sorted({min(map(len, cells)), max(map(len, cells))})
         seeds = "–".join(map(str, counts))
         epochs = max(len(record["history"]["epoch"]) for cell in cells for record in cell)
-        where = f"{dataset_name(self.dataset)}, imbalance {condition}"
+        where = f"{dataset_name(self.dataset)}, {condition_name(condition)}"
         sample = f"n = {seeds}, {self.owner}"
-        if not is_short(self.group):
+        reason = off_paper(self.group)
+        if not reason:
             return f"{what}\n{where}; {epochs} epochs; {sample}"
-        apart = f"short schedule, {epochs} epochs: not comparable with the paper"
+        apart = f"{reason}, {epochs} epochs: not comparable with the paper"
         return f"{what}\n{where}; {sample}\n{apart}"

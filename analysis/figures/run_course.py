@@ -4,6 +4,7 @@ Shapes: E epochs, C classes.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import CYCLE, GREY, panels
 from analysis.records import Record, as_array
-from analysis.words import dataset_name, run_name
+from analysis.words import condition_name, dataset_name, run_name
 from common.metrics import shot_groups
 
-# Up to this many classes each has a line; above, a median and quartiles per shot group.
+# Up to this many classes each has a line; above, a median and quartiles per group of classes.
 MAX_LINES: Final = 10
 # Up to this many epochs are marked by points.
 SHORT_RUN: Final = 5
@@ -40,13 +41,22 @@ def _lines(axes: Axes, epochs: np.ndarray, values: np.ndarray, names: list[str])
         )  # fmt: skip
 
 
-def _bands(axes: Axes, epochs: np.ndarray, values: np.ndarray, counts: list[int]) -> None:
-    for index, (name, mask) in enumerate(shot_groups(torch.tensor(counts)).items()):
+def _class_groups(split: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Masks of shape (C,), bool: head and tail where the split says so, else the shot groups."""
+    if "head" in split:
+        head = np.isin(np.arange(len(split["train"])), split["head"])
+        return {"head": head, "tail": ~head}
+    groups = shot_groups(torch.tensor(split["train"])).items()
+    return {f"{name}-shot": mask.numpy() for name, mask in groups}
+
+
+def _bands(axes: Axes, epochs: np.ndarray, values: np.ndarray, split: Mapping[str, Any]) -> None:
+    for index, (name, mask) in enumerate(_class_groups(split).items()):
         if not mask.any():
             continue
-        low, middle, high = np.nanquantile(values[:, mask.numpy()], (0.25, 0.5, 0.75), axis=1)
+        low, middle, high = np.nanquantile(values[:, mask], (0.25, 0.5, 0.75), axis=1)
         colour, dashes = CYCLE[index], _DASHES[index]
-        label = f"{name}-shot, {int(mask.sum())} classes (median, quartiles)"
+        label = f"{name}, {int(mask.sum())} classes (median, quartiles)"
         axes.plot(epochs, middle, color=colour, linestyle=dashes, label=label)
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
 
@@ -56,7 +66,7 @@ def _class_panel(axes: Axes, record: Record, field: str) -> None:
     values = as_array(record["history"][field])
     split = record["split"]
     if values.shape[1] > MAX_LINES:
-        _bands(axes, epochs, values, split["train"])
+        _bands(axes, epochs, values, split)
         return
     pairs = zip(split["class_names"], split["train"], strict=True)
     _lines(axes, epochs, values, [f"{name} ({count} train)" for name, count in pairs])
@@ -89,7 +99,7 @@ def available_panels(record: Record) -> list[tuple[str, str, str, bool]]:
 def _describe(record: Record) -> str:
     last, best = record["metrics"]["last"], record["metrics"]["best"]
     name = run_name(record["method"], record["variant"])
-    where = f"{dataset_name(record['dataset'])}, imbalance {record['condition']}"
+    where = f"{dataset_name(record['dataset'])}, {condition_name(record['condition'])}"
     return (
         f"{name}; {where}; seed {record['seed']}\n"
         f"test error {last['error']:.2f} % at the last epoch, "

@@ -120,7 +120,7 @@ def test_all_figures_are_written_and_not_blank(tmp_path, make_record, publish, f
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
     stems = {path.stem for path in written}
     course = "course_mnist-lt_cdb-w-ce_tau-sigmoid_imbalance-99_seed-1"
-    assert stems == {"fig2", "fig3", "error_bars_mnist-lt", "tau_sweep_mnist-lt", course}
+    assert stems == {"fig2", "fig3", "fig6", "error_bars_mnist-lt", "tau_sweep_mnist-lt", course}
     for path in written:
         assert path.is_file()
         if path.suffix == ".png":

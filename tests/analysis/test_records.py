@@ -19,6 +19,7 @@ from analysis.records import (
     to_frame,
 )
 from common.errors import UserError
+from common.record import check_record
 
 
 def test_frame_has_one_row_per_run_with_errors_in_percent(make_record):
@@ -198,3 +199,36 @@ def test_the_papers_numbers_are_read_as_numbers_and_text():
     cifar = table[(table["table"] == 1) & (table["dataset"] == "cifar100-lt")]
     assert cifar["std"].isna().all()
     assert {"M1", "M2", "M3", "M4", "M5"} <= set(paper_claims()["id"])
+
+
+def test_measures_of_tables_7_and_8_are_columns_in_percent(make_verbs, make_record):
+    values = {"error": 25.0, "top5_accuracy": 0.9, "tail": {"precision": None, "recall": 0.5}}
+    video, other = to_frame([make_verbs(values=values), make_record(error=8.0)]).to_dict("records")
+    assert (video["top1_last"], video["top5_last"], video["tail_recall_best"]) == (75.0, 90.0, 50.0)
+    assert math.isnan(video["tail_precision_last"])
+    # A record of another task has a top-1 accuracy, and the rest is missing rather than 0.
+    assert other["top1_last"] == 92.0
+    assert math.isnan(other["macro_recall_last"])
+    assert math.isnan(other["head_precision_best"])
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("metrics", "last", "confusion"), [[1, -1], [0, 2]]),
+        (("metrics", "last", "macro_recall"), 50.0),
+        (("metrics", "best", "head"), {"precision": 0.5}),
+        (("metrics", "best", "class_precision"), [1.5]),
+        (("split", "head"), [-1]),
+        (("split", "notes"), "a sentence"),
+    ],
+)
+def test_record_of_a_video_run_that_does_not_fit_the_schema_is_refused(make_verbs, where, value):
+    record = make_verbs()
+    check_record(record, "as made")
+    part = record
+    for name in where[:-1]:
+        part = part[name]
+    part[where[-1]] = value
+    with pytest.raises(UserError, match=where[-1]):
+        check_record(record, "the record")

@@ -1,11 +1,27 @@
+import json
 import math
 
+import jsonschema
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
 
-from common.metrics import balanced_accuracy, error_percent, shot_accuracy, shot_groups
+from common.metrics import (
+    balanced_accuracy,
+    class_precision,
+    class_recall,
+    confusion_matrix,
+    error_percent,
+    macro_average,
+    shot_accuracy,
+    shot_groups,
+    top_k_correct,
+    verb_metrics,
+)
+from common.record import SCHEMA
 
 thorough = settings(deadline=None, max_examples=60, derandomize=True)
 
@@ -64,3 +80,162 @@ def test_error_is_the_share_of_wrong_samples_in_percent(pairs: list[tuple[int, i
 def test_error_weighs_classes_by_their_samples_not_alike() -> None:
     error = error_percent(torch.tensor([1.0, 0.0]), torch.tensor([90, 10]))
     assert error == pytest.approx(10.0)
+
+
+# Class count, then pairs of true and predicted class; few samples, so that classes without a
+# sample, without a prediction and without either are common.
+PAIRS = st.integers(1, 7).flatmap(
+    lambda c: st.tuples(
+        st.just(c),
+        st.lists(st.tuples(st.integers(0, c - 1), st.integers(0, c - 1)), min_size=1, max_size=25),
+    )
+)
+
+
+def matrix_of(num_classes: int, pairs: list[tuple[int, int]]) -> torch.Tensor:
+    labels, predictions = torch.tensor(pairs).T
+    return confusion_matrix(predictions, labels, num_classes)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@thorough
+@given(PAIRS)
+def test_confusion_matrix_is_scikit_learns(drawn: tuple[int, list[tuple[int, int]]]) -> None:
+    num_classes, pairs = drawn
+    labels, predictions = np.array(pairs).T
+    wanted = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(num_classes))
+    matrix = matrix_of(num_classes, pairs)
+    assert matrix.dtype == torch.int64
+    assert matrix.tolist() == wanted.tolist()
+
+
+@thorough
+@given(PAIRS)
+def test_precision_and_recall_are_scikit_learns_on_the_classes_with_samples(
+    drawn: tuple[int, list[tuple[int, int]]],
+) -> None:
+    num_classes, pairs = drawn
+    labels, predictions = np.array(pairs).T
+    present = sorted(set(labels.tolist()))
+    precision, recall = (f(matrix_of(num_classes, pairs)) for f in (class_precision, class_recall))
+    each = sklearn_metrics.precision_recall_fscore_support(
+        labels, predictions, labels=present, average=None, zero_division=0
+    )
+    assert precision[present].tolist() == pytest.approx(each[0].tolist())
+    assert recall[present].tolist() == pytest.approx(each[1].tolist())
+    absent = [c for c in range(num_classes) if c not in present]
+    assert precision[absent].isnan().all()
+    assert recall[absent].isnan().all()
+    macro = sklearn_metrics.precision_recall_fscore_support(
+        labels, predictions, labels=present, average="macro", zero_division=0
+    )
+    assert macro_average(precision) == pytest.approx(macro[0])
+    assert macro_average(recall) == pytest.approx(macro[1])
+
+
+def test_rows_of_the_confusion_matrix_are_true_and_columns_predicted() -> None:
+    labels, predictions = torch.tensor([0, 0, 0, 2]), torch.tensor([0, 1, 1, 2])
+    assert confusion_matrix(predictions, labels, 3).tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_confusion_matrices_of_batches_add_up() -> None:
+    pairs = [(0, 1), (1, 1), (2, 0), (2, 2)]
+    assert torch.equal(matrix_of(3, pairs), matrix_of(3, pairs[:1]) + matrix_of(3, pairs[1:]))
+
+
+def test_confusion_matrix_of_no_sample_is_zero() -> None:
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert confusion_matrix(nothing, nothing, 2).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(("label", "prediction"), [(3, 0), (-1, 0), (0, 3), (0, -1)])
+def test_class_out_of_range_is_refused_rather_than_counted_elsewhere(
+    label: int, prediction: int
+) -> None:
+    with pytest.raises(ValueError, match=r"outside 0\.\.2"):
+        confusion_matrix(torch.tensor([prediction]), torch.tensor([label]), 3)
+
+
+def test_class_never_predicted_has_precision_0_and_one_without_sample_is_not_measured() -> None:
+    # Class 1 has samples but no prediction, class 2 a prediction but no sample, class 3 neither.
+    matrix = torch.tensor([[1, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    precision, recall = class_precision(matrix), class_recall(matrix)
+    assert precision[:2].tolist() == pytest.approx([1 / 3, 0.0])
+    assert recall[:2].tolist() == [0.5, 0.0]
+    assert precision[2:].isnan().all()
+    assert recall[2:].isnan().all()
+
+
+def test_macro_average_of_classes_counts_each_measured_one_alike() -> None:
+    values = torch.tensor([1.0, 0.5, math.nan, 0.0])
+    assert macro_average(values) == 0.5
+    assert macro_average(values, [0, 1, 2]) == 0.75
+    assert math.isnan(macro_average(values, [2]))
+    assert math.isnan(macro_average(values, []))
+
+
+@thorough
+@given(st.integers(3, 8), st.integers(1, 7), st.integers(1, 12), st.integers(0, 2**31))
+def test_top_k_is_scikit_learns(num_classes: int, k: int, samples: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    # Permutations: no two logits are equal, so no tie is broken.
+    logits = generator.permuted(np.tile(np.arange(num_classes), (samples, 1)), axis=1)
+    labels = generator.integers(num_classes, size=samples)
+    k = min(k, num_classes - 1)
+    wanted = sklearn_metrics.top_k_accuracy_score(
+        labels, logits, k=k, labels=range(num_classes), normalize=False
+    )
+    hits = top_k_correct(torch.tensor(logits).float(), torch.tensor(labels), k)
+    assert hits.shape == (samples,)
+    assert int(hits.sum()) == wanted
+
+
+def test_with_at_most_k_classes_every_sample_is_top_k_correct() -> None:
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    assert top_k_correct(logits, labels, 3).all()
+    assert top_k_correct(logits, labels, 5).all()
+
+
+def test_top_1_is_the_largest_logit() -> None:
+    logits = torch.tensor([[0.1, 0.9, 0.0], [0.5, 0.4, 0.1]])
+    assert top_k_correct(logits, torch.tensor([1, 1]), 1).tolist() == [True, False]
+
+
+def test_verb_metrics_of_a_hand_worked_matrix() -> None:
+    # Class 0 is the head: precision 6 / 8, recall 6 / 10; class 1: 2 / 6 and 2 / 4; class 2: none.
+    matrix = torch.tensor([[6, 4, 0], [2, 2, 0], [0, 0, 0]])
+    result = verb_metrics(matrix, top5_hits=14, head=[0])
+    assert result["error"] == pytest.approx(100 * 6 / 14)
+    assert result["top5_accuracy"] == 1.0
+    assert result["class_accuracy"] == [0.6, 0.5, None]
+    assert result["class_precision"] == pytest.approx([6 / 8, 2 / 6, None])
+    assert result["head"] == {"precision": 0.75, "recall": 0.6}
+    assert result["tail"] == pytest.approx({"precision": 1 / 3, "recall": 0.5})
+    assert result["macro_precision"] == pytest.approx((0.75 + 1 / 3) / 2)
+    assert result["macro_recall"] == pytest.approx(0.55)
+    assert result["confusion"] == [[6, 4, 0], [2, 2, 0], [0, 0, 0]]
+
+
+@thorough
+@given(PAIRS, st.data())
+def test_verb_metrics_fit_the_records_schema_and_agree_with_each_other(
+    drawn: tuple[int, list[tuple[int, int]]], data: st.DataObject
+) -> None:
+    num_classes, pairs = drawn
+    head = data.draw(st.lists(st.integers(0, num_classes - 1), unique=True))
+    result = verb_metrics(matrix_of(num_classes, pairs), len(pairs), head)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    evaluation = SCHEMA["properties"]["metrics"]["properties"]["last"]
+    jsonschema.validate({"epoch": 1} | result, evaluation | {"additionalProperties": False})
+    measured = [value for value in result["class_accuracy"] if value is not None]
+    assert result["macro_recall"] == pytest.approx(sum(measured) / len(measured))
+    right = sum(label == prediction for label, prediction in pairs)
+    assert result["error"] == pytest.approx(100 * (1 - right / len(pairs)))
+    if not head:
+        assert result["head"] == {"precision": None, "recall": None}
+        assert result["tail"]["recall"] == pytest.approx(result["macro_recall"])
+
+
+def test_verb_metrics_of_no_sample_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        verb_metrics(torch.zeros(3, 3, dtype=torch.int64), 0, head=[0])

@@ -1,0 +1,126 @@
+"""Tiny videos whose pictures tell their number, written with PyAV; and how to spoil them."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+BITS = 8
+"""The picture's number is written in this many black and white fields along the top."""
+
+
+_FOR_X264: dict[str, object] = {"preset": "veryfast", "crf": "16"}
+
+
+def picture(number: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """Picture ``number`` (height, width, 3), RGB: its number above, a coloured pattern below."""
+    field = width // BITS
+    rows, columns = np.mgrid[:height, :width]
+    below = np.stack([2 * columns + 5 * number, 3 * rows + 40, columns + rows + 3 * number], axis=2)
+    image: NDArray[np.uint8] = (below % 256).astype(np.uint8)
+    for bit in range(BITS):
+        image[: height // 2, bit * field : (bit + 1) * field] = 235 * (number >> bit & 1)
+    return image
+
+
+def number_of(image: NDArray[np.uint8]) -> int:
+    """The number in a picture (height, width, 3) as it was decoded, of whatever size."""
+    height, width = image.shape[:2]
+    field = width // BITS
+    row = image[height // 8 : 3 * height // 8]
+    lit = [
+        row[:, b * field + field // 4 : (b + 1) * field - field // 4].mean() for b in range(BITS)
+    ]
+    return sum(1 << bit for bit, level in enumerate(lit) if level > 118)
+
+
+def numbers_of(frames: Iterable[NDArray[np.uint8]]) -> list[int]:
+    """The numbers in several pictures."""
+    return [number_of(frame) for frame in frames]
+
+
+def write_video(
+    path: Path,
+    frames: int = 24,
+    *,
+    height: int = 48,
+    width: int = 64,
+    rate: Fraction | int = 24,
+    gop: int = 250,
+    b_frames: int = 2,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    times: Iterable[int] | None = None,
+    **options: str,
+) -> Path:
+    """Write ``frames`` numbered pictures to ``path``; the suffix chooses the container.
+
+    Args:
+        path: the file.
+        frames: how many pictures; the numbers repeat after 256.
+        height: of a picture.
+        width: of a picture.
+        rate: pictures a second.
+        gop: pictures from one key frame to the next at most.
+        b_frames: of the encoder, in a row at most.
+        codec: an encoder of FFmpeg's.
+        pix_fmt: how it keeps colours.
+        times: in units of 1/rate when each picture is shown (a variable rate); default: 0, 1, ...
+        options: of the encoder, such as ``crf="10"``.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.gop_size, stream.max_b_frames = gop, b_frames
+        stream.codec_context.thread_count = 1
+        stream.options = (_FOR_X264 if codec == "libx264" else {}) | options
+        for number, time in zip(range(frames), times or range(frames), strict=False):
+            frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
+            frame.pts, frame.time_base = time, 1 / Fraction(rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def cut_video(source: Path, path: Path, start: int, *, edit_list: bool = True) -> Path:
+    """Copy the packets of ``source`` so that it begins at picture ``start``, without encoding.
+
+    With an edit list the packets before it stay and are not shown; without one they are left out,
+    so that the first pictures have no key frame.
+    """
+    with (
+        av.open(str(source)) as old,
+        av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as new,
+    ):
+        packets = [packet for packet in old.demux(old.streams.video[0]) if packet.size]
+        stream = new.add_stream_from_template(old.streams.video[0])
+        offset = sorted(packet.pts or 0 for packet in packets)[start]
+        for packet in packets if edit_list else packets[start:]:
+            assert packet.pts is not None
+            assert packet.dts is not None
+            packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+            packet.stream = stream
+            new.mux(packet)
+    return path
+
+
+def cut_off(source: Path, path: Path, share: float) -> Path:
+    """The first bytes of ``source``: what a broken download leaves."""
+    content = source.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    """A file with an audio stream alone."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        frame.sample_rate, frame.pts = 44100, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
