@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -34,13 +35,17 @@ def local_rank() -> int:
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started with this one; alone it does nothing."""
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started with this one; alone it does nothing.
+
+    Args:
+        device: where this process trains.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
     # Both: numbers of the model are reduced where they are, a stop request on the CPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:

@@ -73,7 +73,7 @@ def unusable(path: Path, reason: str) -> UserError:
 
 @contextmanager
 def open_clip(path: Path) -> Iterator[OpenClip]:
-    """The container and its first video stream, to be decoded by one thread (see picture_packets).
+    """The container and its first video stream, to be decoded by one thread.
 
     Data loaders run several processes: more threads in each would only get in their way.
 

@@ -1,0 +1,1 @@
+"""EGTEA verbs: video-action classification."""

@@ -1,0 +1,382 @@
+"""Frames kept on the disk, so that later epochs decode no video.
+
+One file a clip: a NumPy array (n, h, w, 3), uint8, that ``numpy.load(..., mmap_mode="r")`` opens
+too, followed by a table of CRC-32, one a frame, and a tail. Reading takes the wanted frames alone
+and checks them: a file that is damaged, cut off or of another version counts as absent.
+
+Files are written whole and renamed. Several processes may fill and read one folder at once: what
+two of them write for a clip is the same.
+
+n frames in a file, h x w pixels, T wanted frames.
+"""
+
+import io
+import json
+import os
+import shutil
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, TypeAlias
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from common.errors import UserError, describe_os_error
+from common.files import remove, write_atomically
+from data_prep.clip_file import probe_clip
+from video.reading import FRAMES, Reader, frame_indices, read_fitted_frames, uniform_positions
+
+Keep: TypeAlias = Literal["all", "uniform"]
+"""All frames of a clip (for training), or T evenly spread ones (for evaluation)."""
+
+_SETTINGS: Final = "frame-cache.json"
+_VERSION: Final = 1
+# Mark, what is kept, size and time of the clip's file, CRC-32 of table and tail up to here.
+_TAIL: Final = struct.Struct("<8sIQqI")
+_MARK: Final = b"cdbframe"
+_KEEPS: Final[tuple[Keep, ...]] = ("all", "uniform")
+_CRC_BYTES: Final = 4
+_HOUR: Final = 3600.0
+_SECONDS_BETWEEN_LINES: Final = 5.0
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the file of a clip says of itself."""
+
+    frames: int
+    keep: Keep
+    source: tuple[int, int]
+    checksums: tuple[int, ...]
+
+
+class FrameCache:
+    """A folder of clips' frames, all fitted to one size; may be sent to worker processes."""
+
+    def __init__(self, folder: Path, height: int, width: int) -> None:
+        """Open the folder, or make it.
+
+        Args:
+            folder: of the cache alone.
+            height: of every frame, in pixels.
+            width: of every frame, in pixels.
+
+        Raises:
+            UserError: it keeps frames of another size, holds something else, or cannot be written.
+        """
+        self.folder, self.height, self.width = folder, height, width
+        self._frame_bytes = height * width * 3
+        settings = {"version": _VERSION, "height": height, "width": width}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._check_settings(settings)
+        except OSError as error:
+            raise describe_os_error(error, folder) from error
+
+    def _check_settings(self, settings: dict[str, int]) -> None:
+        file = self.folder / _SETTINGS
+        if not file.exists():
+            if any(not path.name.startswith(".") for path in self.folder.iterdir()):
+                # Another process may have written its settings between the two looks.
+                if not file.exists():
+                    raise UserError(
+                        f"Folder {self.folder} is not empty and holds no frame cache; "
+                        "name an empty or a new folder."
+                    )
+            else:
+                write_atomically(file, json.dumps(settings).encode())
+                return
+        try:
+            found = json.loads(file.read_bytes())
+        except ValueError:
+            found = None
+        if found != settings:
+            raise UserError(
+                f"The frame cache {self.folder} was made with other settings "
+                f"({found} instead of {settings}); name another folder or delete it."
+            )
+
+    def read(self, clip: str, positions: Tensor) -> Tensor | None:
+        """The frames of a clip at ``positions``, each checked against its CRC-32.
+
+        Args:
+            clip: its name.
+            positions: (T,), in [0, 1); where only evenly spread frames are kept, those of
+                :func:`video.reading.uniform_positions`.
+
+        Returns:
+            (T, h, w, 3) uint8, or None: not kept, or damaged.
+        """
+        try:
+            with self._path(clip).open("rb") as file:
+                layout = self._layout(file)
+                numbers = _kept_numbers(layout, positions) if layout else None
+                if layout is None or numbers is None:
+                    return None
+                return self._frames(file, layout, numbers)
+        except OSError:
+            return None
+
+    def write(self, clip: str, frames: Tensor, source: Path | None = None) -> None:
+        """Keep all frames of a clip.
+
+        Args:
+            clip: its name.
+            frames: (F, h, w, 3) uint8.
+            source: the clip's file; when it has changed, :meth:`holds` says no.
+
+        Raises:
+            UserError: when there is no room or no permission; nothing half is left.
+        """
+        self._write(clip, frames, "all", source)
+
+    def write_uniform(self, clip: str, frames: Tensor, source: Path | None = None) -> None:
+        """Keep the T evenly spread frames of a clip; otherwise as :meth:`write`.
+
+        Raises:
+            UserError: as :meth:`write`.
+        """
+        self._write(clip, frames, "uniform", source)
+
+    def holds(
+        self, clip: str, keep: Keep, source: Path | None = None, frames: int = FRAMES
+    ) -> bool:
+        """Whether there is a file that can answer; its frames are checked when they are read.
+
+        Args:
+            clip: its name.
+            keep: what is wanted of it.
+            source: the clip's file, which must not have changed since; None: any will do.
+            frames: T of evenly spread ones.
+        """
+        try:
+            with self._path(clip).open("rb") as file:
+                layout = self._layout(file)
+            fresh = source is None or (layout is not None and layout.source == _stamp(source))
+        except OSError:
+            return False
+        if layout is None or not fresh:
+            return False
+        return layout.keep == "all" or (keep == "uniform" and layout.frames == frames)
+
+    def bytes_for(self, frames: int) -> int:
+        """Size of a file that keeps n ``frames``."""
+        return len(self._head(frames)) + frames * (self._frame_bytes + _CRC_BYTES) + _TAIL.size
+
+    def _path(self, clip: str) -> Path:
+        return self.folder / f"{quote(clip, safe='')}.npy"
+
+    def _head(self, frames: int) -> bytes:
+        """The head of a .npy file; 128 bytes for any n in use."""
+        head = io.BytesIO()
+        shape = (frames, self.height, self.width, 3)
+        np.lib.format.write_array_header_1_0(
+            head, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
+        return head.getvalue()
+
+    def _write(self, clip: str, frames: Tensor, keep: Keep, source: Path | None) -> None:
+        shape = (self.height, self.width, 3)
+        if frames.dtype != torch.uint8 or not len(frames) or tuple(frames.shape[1:]) != shape:
+            raise ValueError(f"frames must be (F, {shape}) uint8, not {tuple(frames.shape)}")
+        array = frames.contiguous().numpy()
+        table = struct.pack(f"<{len(array)}I", *(zlib.crc32(frame.data) for frame in array))
+        size, moment = (0, 0) if source is None else _stamp(source)
+        tail = _TAIL.pack(_MARK, _KEEPS.index(keep), size, moment, 0)[:-_CRC_BYTES]
+        check = struct.pack("<I", zlib.crc32(table + tail))
+        content = b"".join([self._head(len(array)), array.data, table, tail, check])
+        write_atomically(self._path(clip), content)
+
+    def _layout(self, file: BinaryIO) -> _Layout | None:
+        """Read the head, the table and the tail; None if they do not fit together."""
+        length = os.fstat(file.fileno()).st_size
+        head_bytes = len(self._head(1))
+        frames, rest = divmod(length - head_bytes - _TAIL.size, self._frame_bytes + _CRC_BYTES)
+        if frames < 1 or rest or file.read(head_bytes) != self._head(frames):
+            return None
+        file.seek(head_bytes + frames * self._frame_bytes)
+        end = file.read()
+        mark, keep, size, moment, check = _TAIL.unpack(end[-_TAIL.size :])
+        if mark != _MARK or check != zlib.crc32(end[:-_CRC_BYTES]) or keep >= len(_KEEPS):
+            return None
+        table = struct.unpack(f"<{frames}I", end[: -_TAIL.size])
+        return _Layout(frames, _KEEPS[keep], (size, moment), table)
+
+    def _frames(self, file: BinaryIO, layout: _Layout, numbers: list[int]) -> Tensor | None:
+        """The frames with these numbers; None if one is damaged."""
+        frames = np.empty((len(numbers), self.height, self.width, 3), np.uint8)
+        head_bytes = len(self._head(1))
+        for frame, number in zip(frames, numbers, strict=True):
+            file.seek(head_bytes + number * self._frame_bytes)
+            # Into place: neither a copy nor, as through a memory map, a fault for every page.
+            file.readinto(frame.data)  # type: ignore[attr-defined]
+            if zlib.crc32(frame.data) != layout.checksums[number]:
+                return None
+        return torch.from_numpy(frames)
+
+
+def _kept_numbers(layout: _Layout, positions: Tensor) -> list[int] | None:
+    """Where the wanted frames are in the file; None if they are not."""
+    if layout.keep == "all":
+        return frame_indices(positions, layout.frames).tolist()
+    kept = uniform_positions(layout.frames)
+    return list(range(layout.frames)) if torch.equal(positions.double(), kept) else None
+
+
+def _stamp(source: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns: another pair, another file."""
+    status = source.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def fill(
+    cache: FrameCache,
+    clips: Mapping[str, Path],
+    *,
+    keep: Keep = "all",
+    frames: int = FRAMES,
+    reader: Reader = "pyav",
+    workers: int | None = None,
+) -> int:
+    """Decode the clips that are not in the cache yet, with a progress bar.
+
+    May be interrupted at any moment, even killed; the same call goes on.
+
+    Args:
+        cache: where to.
+        clips: file of each clip, by name.
+        keep: all frames, or ``frames`` evenly spread ones.
+        frames: T, for evenly spread ones.
+        reader: what decodes them.
+        workers: threads, >= 1; None: one for each core. (Both readers decode outside of Python's
+            lock: processes measured no faster.)
+
+    Returns:
+        How many clips were decoded.
+
+    Raises:
+        UserError: a clip cannot be used, or the disk has not enough room; clips that were finished
+            before stay.
+    """
+    _remove_old_partial_files(cache.folder)
+    missing = {
+        name: path for name, path in clips.items() if not cache.holds(name, keep, path, frames)
+    }
+    if not missing:
+        return 0
+    with _workers(workers or os.cpu_count() or 1) as pool:
+        counts = _frame_counts(pool, missing, frames if keep == "uniform" else None)
+        _check_room(cache, counts, len(clips))
+
+        def keep_clip(name: str) -> None:
+            positions = uniform_positions(frames) if keep == "uniform" else None
+            path = missing[name]
+            images = read_fitted_frames(path, positions, cache.height, cache.width, reader)
+            (cache.write_uniform if keep == "uniform" else cache.write)(name, images, path)
+
+        _map(pool, keep_clip, missing, "decoding clips")
+    return len(missing)
+
+
+def _remove_old_partial_files(folder: Path) -> None:
+    """What processes killed while writing left; a younger file may still be written."""
+    for path in folder.glob(".*.partial"):
+        try:
+            old = time.time() - path.stat().st_mtime > _HOUR
+        except OSError:
+            continue
+        if old:
+            remove(path)
+
+
+@contextmanager
+def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads, each with one of torch's own; when interrupted, only the clips begun are ended."""
+    usual = torch.get_num_threads()
+    pool = ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(usual)
+
+
+def _frame_counts(
+    pool: ThreadPoolExecutor, clips: Mapping[str, Path], frames: int | None
+) -> list[int]:
+    """How many frames each clip will have in the cache: ``frames``, or those in its file."""
+    if frames is not None:
+        return [frames] * len(clips)
+    return _map(pool, lambda name: probe_clip(clips[name]).frames, clips, "counting frames")
+
+
+def _check_room(cache: FrameCache, counts: list[int], clips: int) -> None:
+    """Say what will be written, and refuse it if it is more than the disk has room for."""
+    needed = sum(map(cache.bytes_for, counts))
+    free = shutil.disk_usage(cache.folder).free
+    sizes = f"{_in_words(needed)}, and its disk has {_in_words(free)} free"
+    if needed > free:
+        raise UserError(
+            f"The frame cache {cache.folder} needs {sizes}; "
+            "free some space, choose another folder or train without a cache."
+        )
+    words = f"{len(counts)} of {clips} clips are to be decoded"
+    print(f"{words}; the frame cache {cache.folder} needs {sizes}.", flush=True)
+
+
+def _in_words(size: int) -> str:
+    """Bytes as MB or GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _map(
+    pool: ThreadPoolExecutor, work: Callable[[str], Any], names: Iterable[str], words: str
+) -> list[Any]:
+    """What ``work`` returns for each name, in order; the first error ends it."""
+    futures = [pool.submit(work, name) for name in names]
+    with _Count(words, len(futures)) as count:
+        for future in as_completed(futures):
+            future.result()
+            count.advance()
+    return [future.result() for future in futures]
+
+
+class _Count:
+    """A bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, words: str, total: int) -> None:
+        self._words, self._total, self._done, self._next_line = words, total, 0, 0.0
+        console = Console(file=sys.stderr)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(),
+            TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(words, total=total)
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self._bar.advance(self._task)
+        late = time.monotonic() >= self._next_line or self._done == self._total
+        if self._bar.disable and late:
+            print(f"{self._words} {self._done}/{self._total}", file=sys.stderr, flush=True)
+            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+
+    def __enter__(self) -> "_Count":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Experiment: egtea_tables - all methods on EGTEA verbs, 3D-ResNeXt-101 pretrained on Kinetics
+# Paper: Tables 7 and 8 (EGTEA); claims E1, E2
+# Data: EGTEA Gaze+ trimmed clips and resnext-101-kinetics.pth: see data_prep/README.md
+# Check: data_prep.egtea check
+# Cost: 18 runs; not measured (58 GFLOP a clip and pass: made for several GPUs)
+# Smoke: SEEDS=0 METHODS=ce NETWORK="--model small-resnext --start random"
+SEEDS=${SEEDS:-"0 1 2"}
+METHODS=${METHODS:-"ce focal cb cfs cdb-s cdb-w-ce"}
+GPUS=${GPUS:-1}       # of each run; the paper's had 8
+CACHE=${CACHE:-}      # folder for decoded frames, about 100 GB; none: videos are decoded every epoch
+NETWORK=${NETWORK:-}  # for example "--model small-resnext --start random"
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
+parse_arguments "$@"
+JOBS=${JOBS:-1} # at a time: they share the GPUs
+
+program=(video.train)
+if [[ $GPUS -gt 1 ]]; then
+  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m video.train)
+fi
+read -ra network <<<"$NETWORK"
+for method in $METHODS; do
+  for seed in $SEEDS; do
+    run "${program[@]}" egtea-verbs --method "$method" --seed "$seed" \
+      "${network[@]}" ${CACHE:+--cache "$(absolute "$CACHE")"}
+  done
+done
+finish
