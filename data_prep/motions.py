@@ -204,10 +204,11 @@ VERBS: dict[str, Motion] = {
 }
 """The motions in the order of their labels, which is the order of EGTEA's verbs.
 
-Chosen by hand, so that the motion and not the number of clips alone makes a class hard: the head
-(EGTEA's Take, Put, Open, Cut, Inspect/Read) has the easy 'Stay still' and hard ones, the tail the
-easy 'Jitter' and hard ones; and of the two circles, the two spins, growing and shrinking, sliding
-right and left, one is frequent and the other, which differs in its direction only, is rare.
+Chosen by hand, so that the number of clips alone does not make a class hard: the head (EGTEA's
+Take, Put, Open, Cut, Inspect/Read) has four kinds of motion (slides, a circle, pulsing, none), a
+slide may be frequent, middling or rare; and of the two circles, the two spins, growing and
+shrinking, sliding right and left, one is frequent and the other, which differs in its direction
+only, is rare.
 """
 
 

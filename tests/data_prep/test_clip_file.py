@@ -1,6 +1,5 @@
 import math
 import os
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from data_prep.clip_file import ClipInfo, open_clip, picture_packets, probe_clip, shown
-from tests.video.videos import cut_off, cut_video, write_sound, write_video
+from tests.video.videos import cut_off, cut_video, damage, write_sound, write_video
 
 
 @pytest.fixture(scope="module")
@@ -167,19 +166,6 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, kind: str, share: fl
         path = move_header_first(path, tmp_path / "fast.mp4")
     assert probe_clip(path).frames == 24
     refused(cut_off(path, tmp_path / f"part.{suffix}", share), "cut off")
-
-
-def damage(clip: Path, path: Path, choose: Callable[[int], bool]) -> Path:
-    """Overwrite the data of the packets that ``choose`` picks, by number in decoding order."""
-    content = bytearray(clip.read_bytes())
-    with av.open(str(clip)) as container:
-        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
-    for number, packet in enumerate(packets):
-        if choose(number):
-            assert packet.pos is not None
-            content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    path.write_bytes(content)
-    return path
 
 
 def test_a_clip_without_a_decodable_picture_is_refused(clip: Path, tmp_path: Path) -> None:

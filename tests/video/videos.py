@@ -1,6 +1,6 @@
 """Tiny videos whose pictures tell their number, written with PyAV; and how to spoil them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -112,6 +112,19 @@ def cut_off(source: Path, path: Path, share: float) -> Path:
     """The first bytes of ``source``: what a broken download leaves."""
     content = source.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+def damage(clip: Path, path: Path, choose: Callable[[int], bool]) -> Path:
+    """Overwrite the pictures of ``clip`` that ``choose`` picks, by number in decoding order."""
+    content = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+    for number, packet in enumerate(packets):
+        if choose(number):
+            assert packet.pos is not None
+            content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)
     return path
 
 
