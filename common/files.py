@@ -34,6 +34,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise describe_os_error(error, path) from error
 
 
+def chosen_path(named: Path | None, variable: str, default: Path) -> Path:
+    """The path that was named, else the one in an environment variable, else the usual one."""
+    return named or Path(os.environ.get(variable) or default)
+
+
 def remove(path: Path) -> None:
     """Delete a file if it is there and can be deleted."""
     with contextlib.suppress(OSError):

@@ -1,13 +1,15 @@
-"""Progress of one run: a bar on a terminal, 'epoch K/N' lines elsewhere (launch reads them)."""
+"""Progress: a bar on a terminal, lines elsewhere (``launch`` reads those of a run)."""
 
 import sys
 import time
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 1.0
+_SECONDS_BETWEEN_COUNTS = 5.0
 
 
 class EpochProgress:
@@ -57,3 +59,47 @@ class EpochProgress:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class Count:
+    """Shows how many of some things are done, on standard error (``with Count(...) as count:``)."""
+
+    def __init__(self, words: str, total: int) -> None:
+        """Nothing is done yet.
+
+        Args:
+            words: what is counted.
+            total: how many there are.
+        """
+        self._words, self._total, self._done = words, total, 0
+        self._next_line = time.monotonic() + _SECONDS_BETWEEN_COUNTS
+        console = Console(file=sys.stderr)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(),
+            TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(words, total=total)
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self._bar.advance(self._task)
+        late = time.monotonic() >= self._next_line or self._done == self._total
+        if self._bar.disable and late:
+            print(f"{self._words} {self._done}/{self._total}", file=sys.stderr, flush=True)
+            self._next_line = time.monotonic() + _SECONDS_BETWEEN_COUNTS
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()

@@ -11,7 +11,6 @@ the fine labels; in the split class 0 has the most training images and class 99 
 import hashlib
 import io
 import math
-import os
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -29,6 +28,7 @@ import tyro
 from torch import Tensor
 
 from common.errors import UserError, describe_os_error, run_main
+from common.files import chosen_path
 from data_prep.split import (
     index_digest,
     joined,
@@ -292,7 +292,7 @@ def load_cifar100(folder: Path | None = None, content: Content = ORIGINAL) -> Ci
 
 def default_folder() -> Path:
     """The folder that is read when none is named: $CDB_CIFAR100, else ``data/cifar100``."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
+    return chosen_path(None, FOLDER_VARIABLE, DEFAULT_FOLDER)
 
 
 def canonical_order(images: Bytes, labels: Array) -> tuple[Array, str]:

@@ -16,8 +16,6 @@ import hashlib
 import math
 import os
 import re
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +24,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from common.errors import UserError, describe_os_error
 from common.files import write_atomically
+from common.progress import Count
 
 PART_FILES: Final = {
     "train": "train_split.txt",
@@ -44,7 +40,6 @@ SHOWN: Final = 20
 
 _FIELDS: Final = (4, 6)
 _ID: Final = re.compile(r"[1-9][0-9]{0,8}")
-_SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -314,11 +309,6 @@ def print_split(split: VerbSplit) -> None:
 # The folder of the clips.
 
 
-def chosen_folder(folder: Path | None, variable: str, default: Path) -> Path:
-    """The folder that was named, else the one in an environment variable, else the usual one."""
-    return folder or Path(os.environ.get(variable) or default)
-
-
 @dataclass(frozen=True)
 class ClipFiles:
     """Which clips a folder holds.
@@ -419,28 +409,6 @@ def _videos(folder: Path) -> Iterator[Path]:
 # Checking the clips.
 
 
-class _Count:
-    """Clips done so far: a bar on a terminal, lines elsewhere; on standard error."""
-
-    def __init__(self, total: int) -> None:
-        self._done, self._total = 0, total
-        self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-        console = Console(file=sys.stderr)
-        self.bar = Progress(
-            TextColumn("clips"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self.bar.add_task("clips", total=total)
-
-    def advance(self) -> None:
-        """One more is done."""
-        self._done += 1
-        self.bar.advance(self._task)
-        if self.bar.disable and time.monotonic() >= self._next_line:
-            print(f"clips {self._done}/{self._total}", file=sys.stderr, flush=True)
-            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-
-
 def check_clips(paths: Iterable[Path], threads: int | None = None) -> list[str]:
     """Open every clip, count its pictures and decode the first, with a progress bar.
 
@@ -466,10 +434,9 @@ def check_clips(paths: Iterable[Path], threads: int | None = None) -> list[str]:
         return ""
 
     paths = tuple(paths)
-    count = _Count(len(paths))
     sentences = []
     try:
-        with count.bar:
+        with Count("clips", len(paths)) as count:
             for sentence in pool.map(problem, paths):
                 count.advance()
                 sentences.append(sentence)

@@ -13,12 +13,12 @@ from typing import Final
 import tyro
 
 from common.errors import UserError, describe_os_error, run_main
+from common.files import chosen_path
 from data_prep.clips import (
     PART_FILES,
     VERB_FILE,
     VerbSplit,
     check_folder,
-    chosen_folder,
     print_split,
     read_splits,
 )
@@ -54,7 +54,7 @@ def load_egtea_splits() -> VerbSplit:
 
 def default_folder() -> Path:
     """The folder of the clips that is read when none is named: $CDB_EGTEA, else data/egtea."""
-    return chosen_folder(None, FOLDER_VARIABLE, DEFAULT_FOLDER)
+    return chosen_path(None, FOLDER_VARIABLE, DEFAULT_FOLDER)
 
 
 def _verify(path: Path, expected: str) -> None:

@@ -38,19 +38,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from common.errors import UserError, describe_os_error, run_main
-from common.files import remove_partial_files, write_atomically
+from common.files import chosen_path, remove_partial_files, write_atomically
+from common.progress import Count
 from common.streams import stream_seed
 from data_prep.clips import (
     PART_FILES,
     VERB_FILE,
     VerbSplit,
     check_folder,
-    chosen_folder,
     print_split,
     read_splits,
 )
@@ -198,7 +196,7 @@ class Look:
 
 def default_folder() -> Path:
     """The folder that is read when none is named: $CDB_MOTION_DIGITS, else data/motion-digits."""
-    return chosen_folder(None, FOLDER_VARIABLE, DEFAULT_FOLDER)
+    return chosen_path(None, FOLDER_VARIABLE, DEFAULT_FOLDER)
 
 
 def class_counts(settings: Settings) -> dict[str, tuple[int, ...]]:
@@ -435,8 +433,9 @@ def render_set(folder: Path, settings: Settings, workers: int) -> None:
     work = partial(_render_file, folder=clips_folder(folder), seed=settings.seed, digits=digits)
     pool = ThreadPoolExecutor(workers)
     try:
-        for _ in track(pool.map(work, clips), "clips", len(clips), console=Console(stderr=True)):
-            pass
+        with Count("clips", len(clips)) as count:
+            for _ in pool.map(work, clips):
+                count.advance()
     finally:
         # Stopped by Ctrl-C or an error: the clips begun are finished, no other is begun.
         pool.shutdown(wait=True, cancel_futures=True)

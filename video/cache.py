@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import struct
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,12 +27,11 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from common.errors import UserError, describe_os_error
 from common.files import remove, write_atomically
+from common.progress import Count
 from data_prep.clip_file import probe_clip
 from video.reading import FRAMES, Reader, frame_indices, read_fitted_frames, uniform_positions
 
@@ -48,7 +46,6 @@ _MARK: Final = b"cdbframe"
 _KEEPS: Final[tuple[Keep, ...]] = ("all", "uniform")
 _CRC_BYTES: Final = 4
 _HOUR: Final = 3600.0
-_SECONDS_BETWEEN_LINES: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -345,38 +342,8 @@ def _map(
 ) -> list[Any]:
     """What ``work`` returns for each name, in order; the first error ends it."""
     futures = [pool.submit(work, name) for name in names]
-    with _Count(words, len(futures)) as count:
+    with Count(words, len(futures)) as count:
         for future in as_completed(futures):
             future.result()
             count.advance()
     return [future.result() for future in futures]
-
-
-class _Count:
-    """A bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, words: str, total: int) -> None:
-        self._words, self._total, self._done, self._next_line = words, total, 0, 0.0
-        console = Console(file=sys.stderr)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(),
-            TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
-            console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task(words, total=total)
-
-    def advance(self) -> None:
-        """One more is done."""
-        self._done += 1
-        self._bar.advance(self._task)
-        late = time.monotonic() >= self._next_line or self._done == self._total
-        if self._bar.disable and late:
-            print(f"{self._words} {self._done}/{self._total}", file=sys.stderr, flush=True)
-            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-
-    def __enter__(self) -> "_Count":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

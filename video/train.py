@@ -6,7 +6,6 @@ A run that has finished is skipped; one that was interrupted goes on where it wa
 
 import copy
 import hashlib
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import nn
 from common.config import plain
 from common.distributed import barrier, is_first_rank, process_group
 from common.errors import UserError, run_main
+from common.files import chosen_path
 from common.fit import (
     Clock,
     RunArguments,
@@ -69,7 +69,7 @@ class Arguments(RunArguments):
 
 
 def _kinetics_file(arguments: Arguments) -> Path:
-    return arguments.kinetics or Path(os.environ.get(KINETICS_VARIABLE) or DEFAULT_KINETICS)
+    return chosen_path(arguments.kinetics, KINETICS_VARIABLE, DEFAULT_KINETICS)
 
 
 def _model(

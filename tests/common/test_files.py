@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import remove_partial_files, write_atomically
+from common.files import chosen_path, remove_partial_files, write_atomically
 
 
 def no_room(*arguments: object) -> None:
@@ -65,3 +65,16 @@ def test_partial_files_of_dead_processes_are_removed_and_no_others(tmp_path: Pat
 def test_writing_a_file_needs_no_torch() -> None:
     code = "import sys, common.files; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+
+
+def test_the_named_folder_comes_before_the_variable_and_the_variable_before_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = Path("data/usual")
+    monkeypatch.delenv("CDB_SOME", raising=False)
+    assert chosen_path(None, "CDB_SOME", usual) == usual
+    monkeypatch.setenv("CDB_SOME", "")
+    assert chosen_path(None, "CDB_SOME", usual) == usual
+    monkeypatch.setenv("CDB_SOME", "/set")
+    assert chosen_path(None, "CDB_SOME", usual) == Path("/set")
+    assert chosen_path(Path("named"), "CDB_SOME", usual) == Path("named")

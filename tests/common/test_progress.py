@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from common.progress import EpochProgress
+from common.progress import Count, EpochProgress
 
 
 @pytest.fixture
@@ -61,3 +61,15 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "3/3" in shown
     assert "loss 0.0123" in shown
     assert "epoch 3/3" not in shown
+
+
+def test_a_count_in_a_file_is_a_line_now_and_then_and_the_last(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Count("clips", 4) as count:
+        for seconds in (4.0, 2.0, 1.0, 0.0):
+            clock[0] += seconds
+            count.advance()
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == ["clips 2/4", "clips 4/4"]
+    assert shown.out == ""

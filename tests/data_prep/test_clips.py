@@ -18,7 +18,6 @@ from data_prep.clips import (
     VerbSplit,
     check_clips,
     check_folder,
-    chosen_folder,
     find_clips,
     print_split,
     read_splits,
@@ -344,19 +343,6 @@ def test_every_clip_is_either_found_or_missing(names: set[str], data: st.DataObj
     assert not files.doubled
 
 
-def test_the_named_folder_comes_before_the_variable_and_the_variable_before_the_usual_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    usual = Path("data/usual")
-    monkeypatch.delenv("CDB_SOME", raising=False)
-    assert chosen_folder(None, "CDB_SOME", usual) == usual
-    monkeypatch.setenv("CDB_SOME", "")
-    assert chosen_folder(None, "CDB_SOME", usual) == usual
-    monkeypatch.setenv("CDB_SOME", "/set")
-    assert chosen_folder(None, "CDB_SOME", usual) == Path("/set")
-    assert chosen_folder(Path("named"), "CDB_SOME", usual) == Path("named")
-
-
 # Checking clips.
 
 
@@ -434,7 +420,7 @@ def test_a_check_without_pyav_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
 def test_lines_tell_how_far_a_long_check_is_where_there_is_no_terminal(
     probed: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(clips, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("common.progress._SECONDS_BETWEEN_COUNTS", 0.0)
     check_clips([Path("a"), Path("b")], threads=1)
     captured = capsys.readouterr()
     assert captured.err.splitlines() == ["clips 1/2", "clips 2/2"]
