@@ -37,7 +37,7 @@ SHA256: Final = {
 PAPER_AVERAGES: Final = {"head": 1216.0, "tail": 158.5}
 REMEDY: Final = (
     "name the folder of EGTEA's trimmed clips (cropped_clips as the archive unpacks) with "
-    f"--folder, or set {FOLDER_VARIABLE}, or put it in {DEFAULT_FOLDER}"
+    f"--folder (in training --data), or set {FOLDER_VARIABLE}, or put it in {DEFAULT_FOLDER}"
 )
 
 

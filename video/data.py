@@ -99,7 +99,8 @@ def load_data(config: VideoConfig, folder: Path | None = None) -> VerbData:
         split = motion_digits.load_motion_digits(folder)
         return _described(split, motion_digits.clips_folder(folder), "")
     split = egtea.load_egtea_splits()
-    return _described(split, folder or egtea.default_folder(), egtea.REMEDY)
+    remedy = egtea.REMEDY.replace("--folder", "--data")  # As training and evaluation call it.
+    return _described(split, folder or egtea.default_folder(), remedy)
 
 
 def _described(split: VerbSplit, folder: Path, remedy: str) -> VerbData:
@@ -218,6 +219,8 @@ def load_batches(
         num_workers=workers,
         collate_fn=_stacked,
         pin_memory=torch.cuda.is_available(),
+        # Seeds the workers, which draw nothing; without it the global generator would be drawn from.
+        generator=torch.Generator(),
     )
     for batch in loader:
         if isinstance(batch, UserError):

@@ -18,7 +18,10 @@ CLASSIFIER: Final = "fc."
 # PyTorch of 2017 counted no batches; the count serves nothing here.
 COUNTER: Final = "num_batches_tracked"
 _SHOWN = 3
-_REMEDY = "give the file resnext-101-kinetics.pth of Hara et al. (3D-ResNets-PyTorch)"
+_REMEDY = (
+    "name the file resnext-101-kinetics.pth of Hara et al. (3D-ResNets-PyTorch) with --kinetics, "
+    "or begin without with --start random"
+)
 
 
 def _read(path: Path) -> object:
@@ -27,6 +30,8 @@ def _read(path: Path) -> object:
     Raises:
         UserError: when the file cannot be read or holds anything else.
     """
+    if not path.exists():
+        raise UserError(f"{path} is missing; {_REMEDY}.")
     try:
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
