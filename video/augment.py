@@ -39,15 +39,19 @@ def centre_crop(clips: Tensor, crop: int) -> Tensor:
         crop: side in pixels, at most H and W.
 
     Returns:
-        (B, 3, T, crop, crop) float32 in [0, 255], channels last in memory.
+        (B, T, crop, crop, 3), uint8, contiguous.
 
     Raises:
         UserError: when the crop is larger than the frames.
     """
     _check_crop(clips, crop)
     top, left = ((side - crop) // 2 for side in clips.shape[2:4])
-    middle = clips[:, :, top : top + crop, left : left + crop]
-    return middle.contiguous().float().permute(0, 4, 1, 2, 3)
+    return clips[:, :, top : top + crop, left : left + crop].contiguous()
+
+
+def network_input(clips: Tensor) -> Tensor:
+    """(B, T, H, W, 3) uint8 -> (B, 3, T, H, W) float32 in [0, 255], channels last in memory."""
+    return clips.float().permute(0, 4, 1, 2, 3)
 
 
 def _crop_and_mirror(

@@ -16,6 +16,7 @@ from common.distributed import rank, world_size
 from common.errors import UserError
 from data_prep import egtea, motion_digits
 from data_prep.clips import ClipList, VerbSplit, find_clips, split_notes
+from video.augment import centre_crop
 from video.cache import FrameCache, Keep, fill
 from video.reading import Reader, read_fitted_frames, uniform_positions
 from video.recipes import VideoConfig
@@ -219,19 +220,13 @@ def load_batches(
         num_workers=workers,
         collate_fn=_stacked,
         pin_memory=torch.cuda.is_available(),
-        # Seeds the workers, which draw nothing; without it the global generator would be drawn from.
+        # Of the workers' seeds, which nothing uses; without it the global one would be drawn from.
         generator=torch.Generator(),
     )
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
         yield batch
-
-
-def centred(frames: Tensor, size: int) -> Tensor:
-    """The centre S x S of frames (..., h, w, 3), a view."""
-    top, left = (frames.shape[-3] - size) // 2, (frames.shape[-2] - size) // 2
-    return frames[..., top : top + size, left : left + size, :]
 
 
 def evaluation_batches(
@@ -243,4 +238,4 @@ def evaluation_batches(
     batches = [[(int(number), positions) for number in batch] for batch in numbers if len(batch)]
     frames = load_batches(clips, source, batches, workers)
     for number, batch in zip(numbers, frames, strict=False):
-        yield centred(batch, config.crop), clips.labels[number]
+        yield centre_crop(batch, config.crop), clips.labels[number]

@@ -22,6 +22,7 @@ from common.fit import choose_device
 from common.metrics import confusion_matrix, top_k_correct, verb_metrics
 from common.run import load_tensors
 from common.streams import Streams
+from video.augment import network_input
 from video.data import FrameSource, evaluation_batches, load_data
 from video.models import make_resnext101, make_small_resnext
 from video.recipes import VideoConfig
@@ -33,11 +34,6 @@ def make_model(config: VideoConfig, num_classes: int, streams: Streams) -> nn.Mo
     """The configured network with random weights."""
     make = make_resnext101 if config.model == "resnext101" else make_small_resnext
     return make(num_classes, streams["model"], mixed=config.precision == "bfloat16")
-
-
-def network_input(frames: Tensor, device: torch.device) -> Tensor:
-    """Frames (B, T, S, S, 3), uint8 -> (B, 3, T, S, S), float32, on the device."""
-    return frames.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float()
 
 
 def measure(
@@ -57,7 +53,7 @@ def measure(
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for clips, own in zip(frames.split(batch_size), labels.split(batch_size), strict=True):
             if len(own):  # A rank may have no clip.
-                yield network_input(clips, device), own.to(device)
+                yield network_input(clips.to(device, non_blocking=True)), own.to(device)
 
     return class_accuracy(model, batches(), num_classes).cpu()
 
@@ -86,7 +82,8 @@ def evaluate(
         for name in models
     }
     for frames, labels in batches:
-        clips, labels = network_input(frames, device), labels.to(device)
+        clips = network_input(frames.to(device, non_blocking=True))
+        labels = labels.to(device)
         for name, model in models.items():
             logits = model.eval()(clips)
             confusion = confusion_matrix(logits.argmax(dim=1), labels, num_classes)
