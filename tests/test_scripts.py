@@ -22,12 +22,18 @@ from classification.recipes import (
     run_name,
 )
 from classification.train import Arguments, parse_arguments
+from common.config import RunConfig
 from common.errors import run_main
+from common.fit import RunArguments
 from data_prep import cifar100
+from video import recipes as video_recipes
+from video import train as video_train
+from video.recipes import VideoConfig
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(ROOT.glob("*/experiments/*.sh"))
 RUNNABLE = [ROOT / name for name in ("setup.sh", "run_all.sh", "run_tests.sh", ".ci/run")]
+VIDEO = {name: ROOT / f"video/experiments/{name}.sh" for name in ("egtea_tables", "motion_digits")}
 READINGS = ROOT / "classification/experiments/mnist_readings.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
 TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
@@ -40,7 +46,8 @@ CIFAR = {
 # What would change the scripts.
 CHANGES = (
     "SEEDS", "IMBALANCES", "METHODS", "TAUS", "READINGS", "REDUCTIONS", "STAGE1", "STAGE2",
-    "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "PYTHON", "CONDA_PREFIX", "CDB_CIFAR100",
+    "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "GPUS", "CACHE", "NETWORK", "PYTHON",
+    "CONDA_PREFIX", "CDB_CIFAR100", "CDB_EGTEA", "CDB_MOTION_DIGITS", "CDB_KINETICS",
 )  # fmt: skip
 
 CHECK = "-m data_prep.cifar100 check"
@@ -196,6 +203,8 @@ RUNS = {
     CIFAR["figures"]: 3 * 3,
     CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
     CIFAR["readings"]: 3 * 2 + 2,
+    VIDEO["egtea_tables"]: 6 * 3,
+    VIDEO["motion_digits"]: 3 * 3,
 }
 
 
@@ -203,8 +212,12 @@ RUNS = {
 def test_dry_run_prints_every_run_once(script: Path) -> None:
     commands = dry_run(script)
     assert len(commands) == len({tuple(words) for words in commands}) == RUNS[script]
-    assert {tuple(words[1:3]) for words in commands} == {("-m", "classification.train")}
+    assert {tuple(words[1:3]) for words in commands} == {("-m", f"{task_of(script)}.train")}
     assert {words[3].split("-")[0] for words in commands} == {script.stem.split("_")[0]}
+
+
+def task_of(script: Path) -> str:
+    return script.parts[-3]
 
 
 def smoke_settings(script: Path) -> dict[str, str]:
@@ -212,32 +225,55 @@ def smoke_settings(script: Path) -> dict[str, str]:
 
 
 @cache
-def runs_of(script: Path, *, smoke: bool = False) -> tuple[Arguments, ...]:
+def arguments_of(script: Path, *, smoke: bool = False) -> tuple[RunArguments, ...]:
     """The runs of an experiment with seed 0, or of its smoke job, as the trainer reads them."""
+    parse = {"classification": parse_arguments, "video": video_train.parse_arguments}
     if smoke:
         commands = dry_run(script, "--", "--epochs", "2", **smoke_settings(script))
     else:
         commands = dry_run(script, "--seeds", "0")
-    return tuple(parse_arguments(words[3:]) for words in commands)
+    return tuple(parse[task_of(script)](words[3:]) for words in commands)
+
+
+def runs_of(script: Path, *, smoke: bool = False) -> list[Arguments]:
+    """The same of a classification experiment."""
+    runs = arguments_of(script, smoke=smoke)
+    return [run for run in runs if isinstance(run, Arguments)]
 
 
 def configs_of(script: Path, *, smoke: bool = False) -> list[ClassificationConfig]:
     return [resolved(arguments.config) for arguments in runs_of(script, smoke=smoke)]
 
 
+def place_of(arguments: RunArguments) -> tuple[str, str]:
+    """Group and name of a run."""
+    if isinstance(arguments, video_train.Arguments):
+        config = arguments.config
+        return arguments.group or config.dataset, video_recipes.run_name(config)
+    assert isinstance(arguments, Arguments)
+    return arguments.group or group_name(arguments.config), run_name(arguments.config)
+
+
+def config_of(arguments: RunArguments) -> RunConfig:
+    """Its settings, resolved."""
+    if isinstance(arguments, video_train.Arguments):
+        return video_recipes.resolved(arguments.config)
+    assert isinstance(arguments, Arguments)
+    return resolved(arguments.config)
+
+
 @pytest.mark.parametrize("smoke", [False, True], ids=["full", "smoke"])
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_command_is_a_run_of_its_own_to_the_trainer(script: Path, smoke: bool) -> None:
-    runs = runs_of(script, smoke=smoke)
-    names = {(run.group or group_name(run.config), run_name(run.config)) for run in runs}
-    assert len(names) == len(runs)
+    runs = arguments_of(script, smoke=smoke)
+    assert len({place_of(run) for run in runs}) == len(runs)
     assert {run.out for run in runs} == {Path("runs")}
-    assert {run.config.seed for run in runs} == {0}
+    assert {config_of(run).seed for run in runs} == {0}
 
 
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
 def test_smoke_is_a_few_runs_of_two_epochs_in_both_stages(script: Path) -> None:
-    configs = configs_of(script, smoke=True)
+    configs = [config_of(run) for run in arguments_of(script, smoke=True)]
     assert 1 <= len(configs) <= (9 if script.stem.startswith("mnist") else 2)
     assert {config.epochs for config in configs} == {2}
     for config in configs:
@@ -248,8 +284,9 @@ def test_smoke_is_a_few_runs_of_two_epochs_in_both_stages(script: Path) -> None:
 
 
 def test_smoke_has_every_kind_of_recipe() -> None:
-    words = {config.recipe_name for s in EXPERIMENTS for config in configs_of(s, smoke=True)}
+    words = {config_of(run).recipe_name for s in EXPERIMENTS for run in arguments_of(s, smoke=True)}
     assert words >= {"mnist-lt", "cifar100-lt", "cifar100-lt-crt", "cifar100-lt-short"}
+    assert words >= video_recipes.RECIPES.keys()
     assert any(word.endswith("-lws") for word in words)
 
 
@@ -967,3 +1004,47 @@ def test_no_supported_python_is_one_sentence(checkout: Path) -> None:
     result = set_up(checkout, PATH=str(programs))
     assert_one_sentence(result, "Python 3.11 or 3.12")
     assert not (checkout / ".venv").exists()
+
+
+# ---- EGTEA and motion digits
+
+
+def test_egtea_tables_run_every_method_of_tables_7_and_8() -> None:
+    printed = {
+        (method, variant, condition)
+        for table in "78"
+        for method, variant, condition in printed_cells(table, "egtea-verbs")
+    }
+    ours = set()
+    for run in arguments_of(VIDEO["egtea_tables"]):
+        config = video_recipes.resolved(video_config(run))
+        ours.add((config.table_method, config.variant, video_train.CONDITION))
+    assert ours == printed
+
+
+def video_config(run: RunArguments) -> VideoConfig:
+    assert isinstance(run, video_train.Arguments)
+    return run.config
+
+
+def test_several_gpus_are_used_through_torchrun(tmp_path: Path) -> None:
+    commands = dry_run(VIDEO["egtea_tables"], "--seeds", "0", GPUS="4", CACHE=str(tmp_path))
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    assert all(words[1:6] == start for words in commands)
+    assert all(words[6:9] == ["-m", "video.train", "egtea-verbs"] for words in commands)
+    assert {option(words, "--cache") for words in commands} == {str(tmp_path)}
+
+
+def test_a_small_network_can_be_chosen_for_egtea() -> None:
+    small = "--model small-resnext --start random"
+    for words in dry_run(VIDEO["egtea_tables"], NETWORK=small):
+        config = video_config(video_train.parse_arguments(words[3:]))
+        assert (config.model, config.start) == ("small-resnext", "random")
+
+
+def test_motion_digits_are_rendered_before_the_first_run_and_kept_as_frames() -> None:
+    script = VIDEO["motion_digits"]
+    assert header(script, "Check") == "data_prep.motion_digits render"
+    methods = {option(words, "--method") for words in dry_run(script)}
+    assert methods == {"ce", "cdb-s", "cdb-w-ce"}
+    assert {option(words, "--cache") for words in dry_run(script)} == {"runs/frame-cache"}

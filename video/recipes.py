@@ -104,17 +104,18 @@ MOTION_DIGITS = VideoConfig(
     dataset="motion-digits",
     model="small-resnext",
     start="random",
-    epochs=40,
+    epochs=30,
     batch_size=16,
-    learning_rate=0.02,
-    milestones=(24, 34),
+    learning_rate=0.05,
+    milestones=(18, 26),
     frame_height=48,
     frame_width=60,
     crop=48,
     # A mirrored slide to the left is one to the right: another verb.
     flip=0.0,
 )
-"""The rendered set that proves the path: data_prep/motion_digits.py."""
+"""The rendered set that proves the path: data_prep/motion_digits.py. The learning rate was chosen
+among 0.02 and 0.05 by the accuracy of ce on the difficulty set."""
 
 RECIPES: dict[str, VideoConfig] = {"egtea-verbs": EGTEA_VERBS, "motion-digits": MOTION_DIGITS}
 

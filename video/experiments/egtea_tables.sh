@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Experiment: egtea_tables - all methods on EGTEA verbs, 3D-ResNeXt-101 pretrained on Kinetics
-# Paper: Tables 7 and 8 (EGTEA); claims E1, E2
+# Paper: Table 7, Table 8 (EGTEA); claims E1, E2
 # Data: EGTEA Gaze+ trimmed clips and resnext-101-kinetics.pth: see data_prep/README.md
 # Check: data_prep.egtea check
 # Cost: 18 runs; not measured (58 GFLOP a clip and pass: made for several GPUs)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Experiment: motion_digits - rendered clips of moving digits with EGTEA's class profile, small 3D-ResNeXt
-# Paper: none: it proves the path of Tables 7 and 8, without EGTEA
+# Paper: Sec. 4.3 on rendered clips: not the paper's experiment
 # Data: rendered before the first run (12 MB); its frames are kept in OUT/frame-cache (300 MB)
 # Check: data_prep.motion_digits render
 # Cost: 9 runs of @SECONDS@ s on one AMD EPYC core
