@@ -169,8 +169,9 @@ class FrameSource:
         return kept
 
 
-Request = tuple[int, Tensor]
-"""A clip's number and the positions (T,) of its wanted frames."""
+Request = tuple[int, list[float]]
+"""A clip's number and the T positions of its wanted frames. (No tensor: on its way to a worker each
+would take a file descriptor.)"""
 
 
 class ClipFrames(Dataset["Tensor | UserError"]):
@@ -186,8 +187,8 @@ class ClipFrames(Dataset["Tensor | UserError"]):
 
     def __getitem__(self, request: Request) -> Tensor | UserError:
         """The frames of one clip."""
-        number, positions = request
-        clips = self._clips
+        number, places = request
+        clips, positions = self._clips, torch.as_tensor(places, dtype=torch.float64)
         try:
             return self._source.frames(clips.names[number], clips.paths[number], positions)
         except UserError as error:
@@ -233,7 +234,7 @@ def evaluation_batches(
     clips: Clips, source: FrameSource, config: VideoConfig, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Evenly spread frames, centre crops (B, T, S, S, 3), uint8, and labels (B,), in order."""
-    positions = uniform_positions(config.frames)
+    positions = uniform_positions(config.frames).tolist()
     numbers = torch.arange(len(clips)).split(max(1, config.batch_size // world_size()))
     batches = [[(int(number), positions) for number in batch] for batch in numbers if len(batch)]
     frames = load_batches(clips, source, batches, workers)

@@ -173,7 +173,10 @@ class Training:
         self._set_learning_rate()
         size = self.config.batch_size
         batches = [self._drawn.batch(step, size) for step in range(self._step, self.steps)]
-        requests = [list(zip(order.tolist(), places, strict=True)) for order, places, _ in batches]
+        requests = [
+            list(zip(order.tolist(), positions.tolist(), strict=True))
+            for order, positions, _ in batches
+        ]
         frames = load_batches(self.data.train, self.source, requests, self._workers)
         for (order, _, changes), clips in zip(batches, frames, strict=True):
             if stop.requested():
