@@ -82,7 +82,7 @@ def _write_shares(axes: Axes, shares: np.ndarray) -> None:
 def _panel(axes: Axes, records: list[Record], order: list[int]) -> Any:
     shares = confusion_shares(records)[np.ix_(order, order)]
     colours = mpl.colormaps[_COLOURS].with_extremes(bad="#dddddd")
-    image = axes.imshow(shares, vmin=0.0, vmax=1.0, cmap=colours)
+    image = axes.imshow(shares, vmin=0.0, vmax=1.0, cmap=colours, aspect="auto")
     _write_shares(axes, shares)
     split = records[0]["split"]
     # Head | tail.
@@ -100,7 +100,7 @@ def _panel(axes: Axes, records: list[Record], order: list[int]) -> Any:
 def draw(experiment: Experiment) -> Figure:
     """A panel per method: rows are the true class and sum to 1, mean over seeds."""
     runs = methods_run(experiment)
-    figure, axes = panels(1, len(runs), 1.8 + 4.6 * len(runs), 6.3)
+    figure, axes = panels(1, len(runs), 1.8 + 4.6 * len(runs), 7.4)
     order = class_order(_records(experiment, runs[0])[0]["split"])
     for panel, run in zip(axes, runs, strict=True):
         image = _panel(panel, _records(experiment, run), order)

@@ -1,18 +1,20 @@
 """Runs training commands in forked processes: real processes, without three seconds of imports.
 
-Reads one JSON job a line: {"start": {...}} answers with the process, {"wait": process} with its
-exit code. A job: arguments (of classification.train), stdout, stderr (files), and optionally
+Use: python fork_server.py PACKAGE, whose train.py is to run: classification or video. Reads one
+JSON job a line: {"start": {...}} answers with the process, {"wait": process} with its exit code.
+A job: arguments (of the program), stdout, stderr (files), and optionally
 
     limit: bytes that a file may have (RLIMIT_FSIZE)
     at: [name of a function in _HOOKS, number of the call]
     what: "kill" (SIGKILL), "terminate" (SIGTERM), "no room" (ENOSPC) or "nan": happens there
-    whole: true for all images of the data set; else every tenth of MNIST and the small stand-in
-        for CIFAR-100 with its ResNet-8, which are as good here
+    whole: of classification: true for all images of the data set; else every tenth of MNIST and the
+        small stand-in for CIFAR-100 with its ResNet-8, which are as good here
 """
 
 import common  # noqa: F401, I001  (before torch)
 
 import errno
+import importlib
 import json
 import os
 import resource
@@ -26,14 +28,15 @@ import torch
 
 import classification.train
 from classification.data import LabelledImages, LongTailedData, load_data
-from classification.engine import Training
 from classification.recipes import MnistConfig
 from common.difficulty import count_per_class
 from common.errors import run_main
 from tests.classification.small_cifar import STAND_INS
 
+_PACKAGE = sys.argv[1]
+_TRAIN = importlib.import_module(f"{_PACKAGE}.train")
 _HOOKS: dict[str, tuple[Any, str]] = {
-    "step": (Training, "train_step"),
+    "step": (_TRAIN.Training, "train_step"),
     "fsync": (os, "fsync"),
 }
 
@@ -99,14 +102,14 @@ def _carry_out(job: dict[str, Any]) -> int:
     _redirect(job["stderr"], 2)
     if "limit" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
-    if not job.get("whole", False):
+    if _PACKAGE == "classification" and not job.get("whole", False):
         _use_small_data()
     if "at" in job:
         name, number = job["at"]
         _hook(name, number, job["what"])
-    sys.argv = ["classification.train", *job["arguments"]]
+    sys.argv = [f"{_PACKAGE}.train", *job["arguments"]]
     try:
-        run_main(classification.train.main)
+        run_main(_TRAIN.main)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

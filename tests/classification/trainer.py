@@ -1,7 +1,11 @@
 """Training processes to be killed, and what an undisturbed run gives."""
 
 import json
+import os
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,28 @@ class Ended:
     err: str
 
 
+@contextmanager
+def fork_server(package: str) -> Iterator["subprocess.Popen[str]"]:
+    """The server of fork_server.py for ``package``."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "GOMP_SPINCOUNT": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    script = Path(__file__).with_name("fork_server.py")
+    with subprocess.Popen(
+        [sys.executable, str(script), package],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        yield server
+        assert server.stdin is not None
+        server.stdin.close()
+
+
 @dataclass
 class Trainer:
     """Starts ``classification.train`` in processes that can be killed."""
@@ -32,6 +58,14 @@ class Trainer:
     folder: Path
     logs: dict[int, tuple[Path, Path]] = field(default_factory=dict)
     undisturbed: dict[tuple[str, ...], Path] = field(default_factory=dict)
+
+    def command_line(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        """The words of a run, but for ``--out``."""
+        return with_recipe(arguments)
+
+    def run_folder(self, out: Path, *arguments: str) -> Path:
+        """The folder of a run below ``out``."""
+        return run_folder(out, *arguments)
 
     def _ask(self, **order: Any) -> int:
         assert self.server.stdin is not None
@@ -47,7 +81,7 @@ class Trainer:
         """
         number = len(self.logs)
         logs = (self.folder / f"{number}.out", self.folder / f"{number}.err")
-        words = [*with_recipe(arguments), "--out", str(out)]
+        words = [*self.command_line(arguments), "--out", str(out)]
         job |= {"arguments": words, "stdout": str(logs[0]), "stderr": str(logs[1])}
         process = self._ask(start=job)
         self.logs[process] = logs
@@ -73,7 +107,7 @@ class Trainer:
             out = self.folder / f"reference-{len(self.undisturbed)}"
             ended = self.run(out, *arguments, whole=whole)
             assert ended.code == 0, ended
-            self.undisturbed[arguments] = run_folder(out, *arguments)
+            self.undisturbed[arguments] = self.run_folder(out, *arguments)
         return self.undisturbed[arguments]
 
 
