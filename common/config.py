@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from operator import ge, gt, le, lt
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from common.errors import UserError
 from common.losses import Reduction
@@ -165,9 +166,14 @@ def changed_settings(config: RunConfig, usual: RunConfig, named: set[str]) -> li
 
 
 def _choices(config: RunConfig) -> dict[str, tuple[str, ...]]:
-    """The names that a field can have, for each field that is one of some names."""
-    hints = get_type_hints(type(config)).items()
-    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
+    """The names that a field can have, for each field that is one of some names (or None)."""
+    choices = {}
+    for name, hint in get_type_hints(type(config)).items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
+        names = [get_args(kind) for kind in kinds if get_origin(kind) is Literal]
+        if names and getattr(config, name) is not None:
+            choices[name] = names[0]
+    return choices
 
 
 def _check_choices(config: RunConfig) -> None:

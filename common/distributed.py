@@ -3,10 +3,15 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from common.errors import UserError
+
+Value = TypeVar("Value")
 
 
 def is_distributed() -> bool:
@@ -40,6 +45,9 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     Args:
         device: where this process trains.
+
+    Raises:
+        UserError: when another process has ended before its time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
@@ -48,6 +56,12 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+    except RuntimeError as error:
+        if "closed by peer" not in str(error):
+            raise
+        raise UserError(
+            "another process of this run has ended; what it said is the cause."
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -72,3 +86,12 @@ def broadcast_from_first(values: Tensor) -> Tensor:
     if is_distributed():
         dist.broadcast(result, src=0)
     return result
+
+
+def gather_objects(value: Value) -> list[Value]:
+    """What every rank gives, in the order of the ranks; the same list on each."""
+    if not is_distributed():
+        return [value]
+    gathered: list[Value | None] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return cast(list[Value], gathered)

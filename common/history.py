@@ -44,7 +44,7 @@ def check_finite(losses: Tensor, model: nn.Module, epoch: int, learning_rate: fl
         return
     raise UserError(
         f"{what} at epoch {epoch + 1}, step {step + 1}; lower --learning-rate (now "
-        f"{learning_rate}) or check the images. Nothing after the last good checkpoint was saved."
+        f"{learning_rate}) or check the data. Nothing after the last good checkpoint was saved."
     )
 
 

@@ -388,13 +388,13 @@ def load_motion_digits(folder: Path | None = None) -> VerbSplit:
     """
     folder = default_folder() if folder is None else folder
     if not (folder / SETTINGS_FILE).is_file():
-        raise UserError(f"{folder} holds no motion digits; {_remedy(folder)}.")
+        raise UserError(f"{folder} holds no motion digits; {remedy(folder)}.")
     if not all((folder / "splits" / name).is_file() for name in _SPLIT_FILES):
-        raise UserError(f"{folder} is not rendered to its end; {_remedy(folder)}.")
+        raise UserError(f"{folder} is not rendered to its end; {remedy(folder)}.")
     return read_splits(folder / "splits")
 
 
-def _remedy(folder: Path) -> str:
+def remedy(folder: Path) -> str:
     """The command that makes what is missing, with the options the folder was made with."""
     words = ["python -m data_prep.motion_digits render --folder", shlex.quote(str(folder))]
     if (folder / SETTINGS_FILE).is_file():
@@ -576,7 +576,7 @@ def check(
         report: a file to write the name of every missing or unreadable clip into.
     """
     target = default_folder() if folder is None else folder
-    check_folder(load_motion_digits(target), clips_folder(target), threads, report, _remedy(target))
+    check_folder(load_motion_digits(target), clips_folder(target), threads, report, remedy(target))
 
 
 def main() -> None:

@@ -97,8 +97,9 @@ def load_data(config: VideoConfig, folder: Path | None = None) -> VerbData:
         UserError: when the folder or a clip is missing, or a split is damaged.
     """
     if config.dataset == "motion-digits":
+        folder = folder or motion_digits.default_folder()
         split = motion_digits.load_motion_digits(folder)
-        return _described(split, motion_digits.clips_folder(folder), "")
+        return _described(split, motion_digits.clips_folder(folder), motion_digits.remedy(folder))
     split = egtea.load_egtea_splits()
     remedy = egtea.REMEDY.replace("--folder", "--data")  # As training and evaluation call it.
     return _described(split, folder or egtea.default_folder(), remedy)

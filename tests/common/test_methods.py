@@ -1,0 +1,109 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.config import RunConfig
+from common.methods import follow_difficulty, make_balancer, make_class_weights, make_sampler
+from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
+
+CPU = torch.device("cpu")
+COUNTS = torch.tensor([9, 4, 1])
+LABELS = torch.arange(3).repeat_interleave(COUNTS)
+METHODS = ("ce", "focal", "cb", "cfs", "cdb-s", "cdb-w-ce", "cdb-w-fl")
+ACCURACY = torch.tensor([0.9, 0.5, 0.1])
+
+
+def config(method: str, **changes: object) -> RunConfig:
+    return replace(RunConfig(dataset="made", method=method), **changes)  # type: ignore[arg-type]
+
+
+def sampler_of(settings: RunConfig) -> InstanceBalancedSampler | ClassProbabilitySampler:
+    made = make_sampler(settings, LABELS, 3, torch.Generator())
+    assert isinstance(made, InstanceBalancedSampler | ClassProbabilitySampler)
+    return made
+
+
+def test_cdb_has_a_balancer_and_no_other_method() -> None:
+    with_one = {m for m in METHODS if make_balancer(config(m), 3, CPU) is not None}
+    assert with_one == {"cdb-s", "cdb-w-ce", "cdb-w-fl"}
+
+
+def test_the_balancer_has_the_settings_of_the_run() -> None:
+    usual, other = (
+        make_balancer(config("cdb-s", **changes), 3, CPU)
+        for changes in ({}, {"tau": "2", "normalize_weights": False})
+    )
+    assert usual is not None
+    assert other is not None
+    for balancer in (usual, other):
+        balancer.update(ACCURACY)
+    bias = 0.9 / 0.11 - 1
+    assert float(usual.bias) == pytest.approx(bias)
+    assert float(usual.class_weights.sum()) == pytest.approx(3)
+    assert float(other.tau) == 2.0
+    assert other.class_weights.tolist() == pytest.approx([0.01, 0.25, 0.81])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cfs_and_cdb_s_choose_classes_and_the_others_samples(method: str) -> None:
+    by_class = isinstance(sampler_of(config(method)), ClassProbabilitySampler)
+    assert by_class is (method in ("cfs", "cdb-s"))
+
+
+def test_cfs_follows_the_root_of_the_counts_and_cdb_s_starts_with_equal_classes() -> None:
+    cfs, other, cdb_s = (
+        sampler_of(settings)
+        for settings in (config("cfs"), config("cfs", cfs_q=0.0), config("cdb-s"))
+    )
+    assert isinstance(cfs, ClassProbabilitySampler)
+    assert isinstance(other, ClassProbabilitySampler)
+    assert isinstance(cdb_s, ClassProbabilitySampler)
+    assert cfs.probabilities.tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+    assert other.probabilities.tolist() == pytest.approx([1 / 3] * 3)
+    assert cdb_s.probabilities.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_cdb_s_samples_with_the_last_difficulty_and_cfs_does_not() -> None:
+    settings = config("cdb-s", tau="1")
+    balancer, sampler = make_balancer(settings, 3, CPU), sampler_of(settings)
+    assert balancer is not None
+    assert isinstance(sampler, ClassProbabilitySampler)
+    balancer.update(ACCURACY)
+    follow_difficulty(sampler, balancer)
+    assert sampler.probabilities.tolist() == pytest.approx([0.1 / 1.5, 0.5 / 1.5, 0.9 / 1.5])
+    cfs = sampler_of(config("cfs"))
+    assert isinstance(cfs, ClassProbabilitySampler)
+    before = cfs.probabilities.clone()
+    follow_difficulty(cfs, None)
+    assert torch.equal(cfs.probabilities, before)
+
+
+def test_cb_weighs_classes_by_their_effective_number() -> None:
+    weights = make_class_weights(config("cb", cb_beta=0.5), COUNTS, None, CPU)
+    assert weights is not None
+    raw = [0.5 / (1 - 0.5**n) for n in COUNTS.tolist()]
+    assert weights.tolist() == pytest.approx([3 * w / sum(raw) for w in raw])
+    assert weights.dtype == torch.float32
+
+
+def test_the_weights_of_cdb_w_are_the_balancers_own() -> None:
+    settings = config("cdb-w-ce", tau="1")
+    balancer = make_balancer(settings, 3, CPU)
+    weights = make_class_weights(settings, COUNTS, balancer, CPU)
+    assert balancer is not None
+    assert weights is not None
+    assert weights.tolist() == [1.0, 1.0, 1.0]
+    balancer.update(ACCURACY)
+    assert weights.tolist() == pytest.approx([0.2, 1.0, 1.8])
+
+
+@pytest.mark.parametrize("method", ["ce", "focal", "cfs", "cdb-s"])
+def test_in_other_methods_classes_weigh_alike(method: str) -> None:
+    balancer = make_balancer(config(method), 3, CPU)
+    assert make_class_weights(config(method), COUNTS, balancer, CPU) is None
+
+
+def test_a_class_without_a_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match="class 3 has no training sample"):
+        make_sampler(config("ce"), LABELS, 4, torch.Generator())
