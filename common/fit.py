@@ -206,8 +206,10 @@ class _Shown:
     def epoch(self, number: int, scalars: dict[str, float]) -> None:
         if self._log is not None:
             self._log.write(number, scalars)
-            accuracy = scalars["difficulty_set/balanced_accuracy"]
-            words = f"loss {scalars['train/loss']:.4f}  difficulty-set accuracy {accuracy:.4f}"
+            words = f"loss {scalars['train/loss']:.4f}"
+            # A detector is not measured after every epoch.
+            if (accuracy := scalars.get("difficulty_set/balanced_accuracy")) is not None:
+                words += f"  difficulty-set accuracy {accuracy:.4f}"
             self._progress.show(number, words)
 
 

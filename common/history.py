@@ -90,10 +90,9 @@ class History:
             "learning_rate": learning_rate,
             "class_accuracy": plain_numbers(accuracy),
         }
-        scalars = {
-            "train/loss": loss,
-            "difficulty_set/balanced_accuracy": balanced_accuracy(accuracy),
-        }
+        scalars = {"train/loss": loss}
+        if not math.isnan(balanced := balanced_accuracy(accuracy)):
+            scalars["difficulty_set/balanced_accuracy"] = balanced
         if balancer is not None:
             row |= {
                 "difficulty": balancer.difficulty.tolist(),

@@ -33,7 +33,8 @@ from common.difficulty import count_per_class
 from common.errors import run_main
 from tests.classification.small_cifar import STAND_INS
 
-_PACKAGE = sys.argv[1]
+# Collected for doctests it has other arguments.
+_PACKAGE = sys.argv[1] if __name__ == "__main__" else "classification"
 _TRAIN = importlib.import_module(f"{_PACKAGE}.train")
 _HOOKS: dict[str, tuple[Any, str]] = {
     "step": (_TRAIN.Training, "train_step"),

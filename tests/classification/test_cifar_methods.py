@@ -197,12 +197,12 @@ def test_cdb_w_before_and_after_an_update(method: str, batch: tuple[Tensor, Tens
     losses = [
         ce(row, y) if method == "cdb-w-ce" else focal(row, y, 2.0) for row, y in pairs_of(batch)
     ]
-    assert float(run.batch_loss(Linear(), *batch)) == pytest.approx(mean(losses))
+    assert float(run.batch_loss(Linear(), *batch).detach()) == pytest.approx(mean(losses))
     run.balancer.update(torch.tensor(ACCURACY, dtype=torch.float64))
     run.before_epoch(1)
     weights = cdb_weights(ACCURACY)
     expected = mean([weights[y] * loss for loss, y in zip(losses, batch[1].tolist(), strict=True)])
-    assert float(run.batch_loss(Linear(), *batch)) == pytest.approx(expected, rel=1e-6)
+    assert float(run.batch_loss(Linear(), *batch).detach()) == pytest.approx(expected, rel=1e-6)
     assert expected != pytest.approx(mean(losses), rel=0.01)
 
 
@@ -223,7 +223,7 @@ def test_the_gradient_of_a_step_is_the_slope_of_its_loss(
     for step in (1e-5, -2e-5):  # From the start to one side, from there to the other.
         with torch.no_grad():
             weight.add_(step * direction)
-            losses.append(float(run.batch_loss(model, *batch, draws)))
+            losses.append(float(run.batch_loss(model, *batch, draws).detach()))
     slope = (losses[0] - losses[1]) / 2e-5
     assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-5)
 
@@ -554,7 +554,7 @@ def test_restored_class_weights_are_those_the_loss_reads(batch: tuple[Tensor, Te
             run.balancer.update(torch.tensor(ACCURACY, dtype=torch.float64))
         run.before_epoch(2)
         model = Linear(cosine=method == "ldam-drw")
-        expected = float(run.batch_loss(model, *batch))
+        expected = float(run.batch_loss(model, *batch).detach())
         assert float(fresh.batch_loss(model, *batch)) != expected
         fresh.load_state_dict(copy.deepcopy(run.state_dict()))
         assert float(fresh.batch_loss(model, *batch)) == expected

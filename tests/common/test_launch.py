@@ -295,7 +295,7 @@ def test_signal_ends_the_running_and_starts_no_other(tmp_path: Path, number: int
     process = start_launcher(tmp_path, [f"sh -c '{loop}'", f"touch {next_one}"])
     wait_until(started.exists)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=90)
     assert process.returncode == 128 + number
     assert "interrupted" in errors
     assert ended.exists()
@@ -307,7 +307,7 @@ def test_children_of_a_run_end_with_it(tmp_path: Path) -> None:
     process = start_launcher(tmp_path, [f"sh -c 'sleep 60 & echo $! > {pid_file}; wait'"])
     wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() != "")
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=90)
     grandchild = int(pid_file.read_text())
     wait_until(lambda: not is_alive(grandchild))
 

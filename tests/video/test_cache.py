@@ -7,6 +7,7 @@ import signal
 import time
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from tests.video.videos import cut_off, write_video
+from video import cache as cache_module
 from video.cache import FrameCache, fill
 from video.reading import (
     fit_frames,
@@ -349,6 +351,18 @@ def fill_in_process(folder: Path, clips: dict[str, Path]) -> None:
     fill(FrameCache(folder, HEIGHT, WIDTH), clips, workers=2)
 
 
+def fill_slowly(folder: Path, clips: dict[str, Path]) -> None:
+    """In a process of its own: never done before it is stopped."""
+    read = cache_module.read_fitted_frames
+
+    def slowly(*arguments: Any) -> torch.Tensor:
+        time.sleep(0.05)
+        return read(*arguments)
+
+    cache_module.read_fitted_frames = slowly  # type: ignore[assignment]
+    fill_in_process(folder, clips)
+
+
 def test_two_processes_may_fill_one_cache_at_once(tmp_path: Path, clips: dict[str, Path]) -> None:
     folder = tmp_path / "cache"
     fork = multiprocessing.get_context("fork")
@@ -377,7 +391,7 @@ def test_an_interrupted_filling_goes_on_where_it_was(
         many[f"clip{i}"].hardlink_to(clips["short"])
     folder = tmp_path / "cache"
     fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=fill_in_process, args=(folder, many))
+    process = fork.Process(target=fill_slowly, args=(folder, many))
     process.start()
     deadline = time.monotonic() + 30
     while len(list(folder.glob("*.npy"))) < 5 and time.monotonic() < deadline:
