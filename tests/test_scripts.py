@@ -204,7 +204,7 @@ RUNS = {
     CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
     CIFAR["readings"]: 3 * 2 + 2,
     VIDEO["egtea_tables"]: 6 * 3,
-    VIDEO["motion_digits"]: 3 * 3 + 1,
+    VIDEO["motion_digits"]: 3 + 1,
 }
 
 
