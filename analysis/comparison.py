@@ -19,6 +19,7 @@ SHORT_NAMES: Final = {
     "mnist": "mnist-lt",
     "cifar100": "cifar100-lt",
     "imagenet": "imagenet-lt",
+    "lvis": "lvis-v0.5",
     "egtea": "egtea-verbs",
 }
 """Data sets of the paper by the names of their blocks."""

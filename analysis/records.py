@@ -5,8 +5,9 @@ percent of the test set; ``difficulty_error_*`` are percent of the difficulty se
 accuracy. ``last`` is the last epoch, ``best`` the epoch with the best balanced accuracy on the
 difficulty set; ``split`` is the digest of the data split. ``many_last`` to ``few_best`` are the
 accuracies of the shot groups in percent of the test set, ``top1_last`` to ``tail_recall_best`` the
-measures of Tables 7 and 8 in percent, ``mean_tau`` is over all epochs, and ``record`` is the whole
-record, for what is no single number. A missing value is NaN.
+measures of Tables 7 and 8 and ``bbox_AP_last`` to ``segm_APf_best`` those of Tables 5 and 6 in
+percent, ``mean_tau`` is over all epochs, and ``record`` is the whole record, for what is no single
+number. A missing value is NaN: a detector has AP in place of an error, and no best epoch.
 """
 
 import json
@@ -37,13 +38,18 @@ VERB_METRICS: Final = (
     "head_precision", "head_recall", "tail_precision", "tail_recall",
 )  # fmt: skip
 """Of Tables 7 and 8, as the paper's numbers name them; with an epoch a frame's columns."""
+AP_METRICS: Final = tuple(
+    f"{kind}_{average}" for kind in ("bbox", "segm") for average in ("AP", "APr", "APc", "APf")
+)
+"""Of Tables 5 and 6: what is compared (boxes or masks) and the average, as a record has them."""
 _SHOT_COLUMNS: Final = tuple(f"{shot}_{epoch}" for epoch in EPOCHS for shot in SHOTS)
 _VERB_COLUMNS: Final = tuple(f"{metric}_{epoch}" for epoch in EPOCHS for metric in VERB_METRICS)
+_AP_COLUMNS: Final = tuple(f"{metric}_{epoch}" for epoch in EPOCHS for metric in AP_METRICS)
 COLUMNS: Final = (
     "group", "run", "dataset", "method", "variant", "condition", "seed", "epochs",
     "error_last", "error_best", "epoch_best",
-    "difficulty_error_last", "difficulty_error_best", *_SHOT_COLUMNS, *_VERB_COLUMNS, "mean_tau",
-    "seconds", "hardware", "split", "config", "record",
+    "difficulty_error_last", "difficulty_error_best", *_SHOT_COLUMNS, *_VERB_COLUMNS,
+    *_AP_COLUMNS, "mean_tau", "seconds", "hardware", "split", "config", "record",
 )  # fmt: skip
 CELL: Final = ["method", "variant", "condition"]
 
@@ -78,6 +84,22 @@ def local_records(folder: Path) -> list[Record]:
     return sorted(records, key=lambda record: (record["group"], record["run"]))
 
 
+def _measured(record: Record, epoch: str) -> dict[str, Any]:
+    """What was measured at an epoch; nothing where the record has no such epoch."""
+    measured: dict[str, Any] = record["metrics"].get(epoch, {})
+    return measured
+
+
+def main_measure(record: Record, epoch: str) -> float:
+    """The one number to compare runs by: the test error, of a detector the AP of boxes, in percent.
+
+    NaN where the record has none.
+    """
+    measured = _measured(record, epoch)
+    value = measured.get("error", measured.get("bbox", {}).get("AP"))
+    return math.nan if value is None else float(value)
+
+
 def _difficulty_error(evaluation: dict[str, Any]) -> float:
     accuracy = evaluation.get("difficulty_set_accuracy")
     return math.nan if accuracy is None else 100.0 * (1.0 - float(accuracy))
@@ -87,7 +109,7 @@ def _shot_percent(record: Record) -> dict[str, float]:
     """Percent by column; a shot group without a class is NaN."""
     return {
         f"{shot}_{epoch}": 100.0
-        * record["metrics"][epoch].get("shot_accuracy", {}).get(shot, math.nan)
+        * _measured(record, epoch).get("shot_accuracy", {}).get(shot, math.nan)
         for epoch in EPOCHS
         for shot in SHOTS
     }
@@ -97,14 +119,27 @@ def _verb_percent(record: Record) -> dict[str, float]:
     """Percent by column; NaN where a record of another task has no such value."""
     values: dict[str, float | None] = {}
     for epoch in EPOCHS:
-        measured = record["metrics"][epoch]
-        values[f"top1_{epoch}"] = 1.0 - measured["error"] / 100.0
+        measured = _measured(record, epoch)
+        error = measured.get("error")
+        values[f"top1_{epoch}"] = None if error is None else 1.0 - error / 100.0
         values[f"top5_{epoch}"] = measured.get("top5_accuracy")
         for kind in ("precision", "recall"):
             values[f"macro_{kind}_{epoch}"] = measured.get(f"macro_{kind}")
             for part in ("head", "tail"):
                 values[f"{part}_{kind}_{epoch}"] = measured.get(part, {}).get(kind)
     return {column: math.nan if v is None else 100.0 * v for column, v in values.items()}
+
+
+def _ap_percent(record: Record) -> dict[str, float]:
+    """Percent by column; NaN where no such category was measured, or the task has no AP."""
+    values: dict[str, float] = {}
+    for epoch in EPOCHS:
+        measured = _measured(record, epoch)
+        for metric in AP_METRICS:
+            kind, average = metric.split("_")
+            value = measured.get(kind, {}).get(average)
+            values[f"{metric}_{epoch}"] = math.nan if value is None else float(value)
+    return values
 
 
 def _mean_tau(record: Record) -> float:
@@ -123,15 +158,15 @@ def _device(hardware: dict[str, Any]) -> str:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    last, best = record["metrics"]["last"], record["metrics"]["best"]
+    last, best = (_measured(record, epoch) for epoch in EPOCHS)
     named = ("group", "run", "dataset", "method", "variant", "condition", "seed", "config")
     row = {name: record[name] for name in named}
-    row |= _shot_percent(record) | _verb_percent(record)
+    row |= _shot_percent(record) | _verb_percent(record) | _ap_percent(record)
     return row | {
         "epochs": len(record["history"]["epoch"]),
-        "error_last": last["error"],
-        "error_best": best["error"],
-        "epoch_best": best["epoch"],
+        "error_last": last.get("error", math.nan),
+        "error_best": best.get("error", math.nan),
+        "epoch_best": best.get("epoch", math.nan),
         "difficulty_error_last": _difficulty_error(last),
         "difficulty_error_best": _difficulty_error(best),
         "mean_tau": _mean_tau(record),
@@ -159,7 +194,14 @@ def imbalance_of(condition: str) -> tuple[float, str]:
 
 
 def stage_of(method: str) -> str:
-    """``crt`` of ``crt+cdb-s``, empty for a method of one stage: each stage has its own epochs."""
+    """The second stage of a method, empty for one stage: each stage has its own epochs.
+
+    ``crt`` of ``crt+cdb-s``, ``clc`` of ``bags-clc``; ``simcal`` and ``calib`` are themselves one.
+    """
+    if method in ("simcal", "calib"):
+        return method
+    if method.endswith("-clc"):
+        return "clc"
     return method.partition("+")[0] if "+" in method else ""
 
 

@@ -5,21 +5,23 @@ from collections.abc import Iterable
 from typing import Final
 
 from analysis.grid import Grid
-from analysis.records import Record, config_differences
+from analysis.records import Record, config_differences, main_measure
 from analysis.words import MISSING, number, signed
 
 IDENTICAL: Final = "identical"
 _NOTE: Final = (
     "The same run is the same group, name and configuration. 'Identical' means: every metric and "
     "the whole course are the same numbers. Equal numbers can be expected on one kind of machine "
-    "with the same versions; else the last digits of sums differ, and training enlarges that."
+    "with the same versions; else the last digits of sums differ, and training enlarges that. "
+    "Numbers are test errors in %, of a detector the AP of its boxes; it has no best epoch."
 )
 
 
 def outcome(local: Record, published: Record | None) -> str:
     """Say in a few words how a run compares with its published record.
 
-    The difference is that of the test errors at the last epoch, in points.
+    The difference is that of the test errors (of a detector the AP of boxes) at the last epoch, in
+    points.
     """
     if published is None:
         return "not published"
@@ -29,7 +31,7 @@ def outcome(local: Record, published: Record | None) -> str:
     if local["split"]["digest"] != published["split"]["digest"]:
         return "other data split"
     if local["metrics"] != published["metrics"]:
-        change = local["metrics"]["last"]["error"] - published["metrics"]["last"]["error"]
+        change = main_measure(local, "last") - main_measure(published, "last")
         return f"differs by {signed(change, 3)} points"
     return IDENTICAL if local["history"] == published["history"] else "same metrics, other course"
 
@@ -43,13 +45,13 @@ def _versions(local: Record, published: Record | None) -> str:
 
 
 def _row(local: Record, published: Record | None) -> tuple[str, ...]:
-    def error(record: Record | None, epoch: str) -> str:
-        return MISSING if record is None else number(record["metrics"][epoch]["error"], 3)
+    def measure(record: Record | None, epoch: str) -> str:
+        return MISSING if record is None else number(main_measure(record, epoch), 3)
 
-    errors = [error(record, e) for e in ("last", "best") for record in (local, published)]
+    measures = [measure(record, e) for e in ("last", "best") for record in (local, published)]
     seconds = number(local["provenance"]["seconds"], 0)
     name = f"{local['group']}/{local['run']}"
-    return (name, *errors, outcome(local, published), _versions(local, published), seconds)
+    return (name, *measures, outcome(local, published), _versions(local, published), seconds)
 
 
 def reproduction_grid(local: Iterable[Record], published: Iterable[Record]) -> Grid:

@@ -18,8 +18,9 @@ import tyro
 from rich.console import Console
 
 from analysis.blocks import check_pages, write_pages
-from analysis.claims import claims_grid, demo_claims_grid, short_claims_grid
+from analysis.claims import DEMOS, claims_grid, demo_claims_makers, short_claims_grid
 from analysis.comparison import SHORT_NAMES, comparison_grid, tables_of
+from analysis.detection import LVIS, lvis_makers, scenes_makers
 from analysis.grid import Grid
 from analysis.readings import readings_grid
 from analysis.records import (
@@ -30,10 +31,12 @@ from analysis.records import (
     to_frame,
 )
 from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
-from analysis.verbs import DEMO, demo_makers, verb_makers
+from analysis.verbs import demo_makers, verb_makers
 from common.errors import UserError, run_main
 
 _PLAIN_WIDTH = 150
+# A reading is chosen by errors on the difficulty set; detectors have none.
+READING_NAMES = {short: dataset for short, dataset in SHORT_NAMES.items() if dataset != LVIS}
 # MNIST-LT has two classes: nothing to group.
 SHOT_DATASETS = ("cifar100-lt", "imagenet-lt")
 
@@ -72,6 +75,11 @@ def short_makers(short: str, frame: pd.DataFrame) -> dict[str, Callable[[], Grid
     return makers
 
 
+def all_demo_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
+    """The tables of everything that we render, and its answers to the claims' questions."""
+    return scenes_makers(frame) | demo_makers(frame) | demo_claims_makers(frame)
+
+
 def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     """For every table's name, what makes it from the published runs."""
     makers: dict[str, Callable[[], Grid]] = {}
@@ -82,12 +90,13 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
             if dataset in SHOT_DATASETS:
                 shots = f"{name}-shots"
                 makers[shots] = partial(shots_grid, shots, table, dataset, frame)
-        name = f"readings-{short}"
-        makers[name] = partial(readings_grid, name, dataset, frame)
+        if short in READING_NAMES:
+            name = f"readings-{short}"
+            makers[name] = partial(readings_grid, name, dataset, frame)
     for short in SHORT_GROUPS:
         makers |= short_makers(short, frame)
-    makers |= verb_makers(frame) | demo_makers(frame)
-    makers[f"{DEMO}-claims"] = partial(demo_claims_grid, f"{DEMO}-claims", frame)
+    makers |= lvis_makers(frame) | verb_makers(frame)
+    makers |= all_demo_makers(frame)
     makers["claims"] = partial(claims_grid, frame)
     return makers
 
@@ -95,17 +104,17 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
 def datasets_run(*frames: pd.DataFrame) -> list[str]:
     """Datasets with at least one run beside the paper's; all of them when there is none.
 
-    Runs of the rendered demo stand beside nothing, but who has them asks for no other table.
+    Runs on rendered data stand beside nothing, but who has them asks for no other table.
     """
     groups = {group for frame in frames for group in frame["group"]}
     run = [dataset for dataset in SHORT_NAMES.values() if dataset in groups]
-    return run if run or DEMO in groups else list(SHORT_NAMES.values())
+    return run if run or groups & set(DEMOS) else list(SHORT_NAMES.values())
 
 
 def counted_groups() -> list[tuple[str, str]]:
-    """Data set and group of every experiment with tables: the paper's, the shortened, the demo."""
+    """Data set and group of every experiment with tables: the paper's, the shortened, rendered."""
     papers = [(dataset, dataset) for dataset in SHORT_NAMES.values()]
-    return [*papers, *SHORT_GROUPS.values(), (DEMO, DEMO)]
+    return [*papers, *SHORT_GROUPS.values(), *((demo, demo) for demo in DEMOS)]
 
 
 def check_settings(frame: pd.DataFrame) -> None:

@@ -1,7 +1,5 @@
 """Verb classification: the paper's Tables 7 and 8 beside our runs, and the rendered demo's.
 
-The demo's tables hold no number of the paper: another data set must never stand beside it.
-
 Shapes: C classes.
 """
 
@@ -11,19 +9,13 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis.comparison import Cell, cells_of, our_summary, runs_note
+from analysis import metric_tables
+from analysis.comparison import Cell, cells_of
 from analysis.grid import Grid
-from analysis.records import (
-    CELL,
-    VERB_METRICS,
-    Record,
-    group_runs,
-    paper_runs,
-    paper_table,
-)
-from analysis.shots import cost_of, runs_of
+from analysis.metric_tables import SPREAD, MetricTable, OurCell, PaperRow
+from analysis.records import CELL, EPOCHS, VERB_METRICS, Record, paper_table
 from analysis.summary import Summary
-from analysis.words import MISSING, NOT_APPLICABLE, dataset_name, method_name, number, run_name
+from analysis.words import MISSING, NOT_APPLICABLE, method_name, number, run_name
 
 EGTEA: Final = "egtea-verbs"
 DEMO: Final = "motion-digits"
@@ -40,16 +32,21 @@ _NAMES: Final = {
     "tail_precision": "Tail: precision",
     "tail_recall": "Tail: recall",
 }
-_WHEN: Final = {"last": "last epoch", "best": "best epoch"}
 _MEASURES: Final = {
     7: "top-1 and top-5 accuracy over all test clips, macro-averaged precision and recall",
     8: "precision and recall, macro-averaged over the head (the five most frequent verbs of the "
     "training and difficulty sets) and over the tail (all others)",
 }
 _NUMBERS: Final = (
-    "In percent of the test set: {measures}; mean ± sample standard deviation (number of seeds). "
+    f"In percent of the test set: {{measures}}; {SPREAD}. "
     "The best epoch is chosen on the difficulty set, never on the test set."
 )
+_CHANCE_NOTE: Final = {
+    7: "Chance: top-1 is the share of the most frequent class in the test set, top-5 that of the "
+    "five most frequent; precision and recall are a random guess's, 1/C.",
+    8: "Chance: a guess that takes each class equally often has recall 1/C and as precision the "
+    "mean share of the classes in the test set.",
+}
 
 
 def verb_rows(table: int) -> pd.DataFrame:
@@ -66,11 +63,17 @@ def verb_cells(*frames: pd.DataFrame) -> list[Cell]:
     return cells
 
 
+def _paper_values(table: int, cell: Cell) -> dict[str, float]:
+    """The paper's numbers of one cell in percent, by metric; it gives no spread."""
+    rows = verb_rows(table)
+    rows = rows[(rows[CELL] == list(cell)).all(axis=1)]
+    return dict(zip(rows["metric"], map(float, rows["value"]), strict=True))
+
+
 def paper_value(table: int, cell: Cell, metric: str) -> Summary:
     """The paper's number in percent, empty where it has none; it gives no spread."""
-    rows = verb_rows(table)
-    rows = rows[(rows[CELL] == list(cell)).all(axis=1) & (rows["metric"] == metric)]
-    return Summary() if rows.empty else Summary(float(rows["value"].iloc[0]))
+    values = _paper_values(table, cell)
+    return Summary(values[metric]) if metric in values else Summary()
 
 
 def _name(cell: Cell) -> str:
@@ -79,44 +82,15 @@ def _name(cell: Cell) -> str:
     return method_name(cell[0]) if known else run_name(cell[0], cell[1])
 
 
-def _values(runs: pd.DataFrame, cell: Cell, table: int, epoch: str) -> list[str]:
-    return [our_summary(runs, cell, f"{m}_{epoch}").with_n() for m in METRICS[table]]
+def _paper_rows(table: int, frames: Sequence[pd.DataFrame]) -> list[PaperRow]:
+    return [
+        PaperRow(_name(cell), _paper_values(table, cell), (OurCell(_name(cell), cell),))
+        for cell in verb_cells(*frames)
+    ]
 
 
-def _note(table: int) -> str:
-    return _NUMBERS.format(measures=_MEASURES[table])
-
-
-def verbs_grid(
-    name: str, table: int, published: pd.DataFrame, local: pd.DataFrame | None = None
-) -> Grid:
-    """Table 7 or 8 beside our runs on EGTEA: per method the paper's row, then ours.
-
-    Args:
-        name: the block's name.
-        table: the paper's number, 7 or 8.
-        published: frame of the committed records.
-        local: frame of this machine's runs, shown in rows of their own when given.
-
-    Raises:
-        UserError: when two runs claim the same cell and seed.
-    """
-    frames = {"ours": paper_runs(published, EGTEA)}
-    if local is not None:
-        frames["this machine"] = paper_runs(local, EGTEA)
-    rows = []
-    for cell in verb_cells(*frames.values()):
-        paper = [str(paper_value(table, cell, metric)) for metric in METRICS[table]]
-        rows.append((_name(cell), "paper", *paper))
-        for owner, runs in frames.items():
-            for epoch, when in _WHEN.items():
-                rows.append((_name(cell), f"{owner}, {when}", *_values(runs, cell, table, epoch)))
-    notes = [_note(table), runs_note(frames["ours"], EGTEA)]
-    if local is not None:
-        notes.append("This machine: " + runs_note(frames["this machine"], EGTEA))
-    header = ("Method", "Whose", *(_NAMES[metric] for metric in METRICS[table]))
-    title = f"Table {table}, {dataset_name(EGTEA)}: {TITLES[table]}"
-    return Grid(name, title, header, tuple(rows), " ".join(notes), words=(0, 1))
+def _demo_cells(runs: pd.DataFrame) -> list[OurCell]:
+    return [OurCell(_name(cell), cell) for cell in verb_cells(runs)]
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -162,52 +136,51 @@ def _splits(runs: pd.DataFrame) -> list[Mapping[str, Any]]:
     return [record["split"] for record in records.values()]
 
 
-_CHANCE_NOTE: Final = {
-    7: "Chance: top-1 is the share of the most frequent class in the test set, top-5 that of the "
-    "five most frequent; precision and recall are a random guess's, 1/C.",
-    8: "Chance: a guess that takes each class equally often has recall 1/C and as precision the "
-    "mean share of the classes in the test set.",
-}
+def _chance_rows(table: int, runs: pd.DataFrame) -> list[tuple[str, ...]]:
+    return [_chance_row(split, table) for split in _splits(runs)]
+
+
+def _table(table: int) -> MetricTable:
+    return MetricTable(
+        table=table,
+        title=TITLES[table],
+        dataset=EGTEA,
+        demo=DEMO,
+        stands_for="EGTEA",
+        metrics={metric: _NAMES[metric] for metric in METRICS[table]},
+        epochs=EPOCHS,
+        note=_NUMBERS.format(measures=_MEASURES[table]),
+        rows=partial(_paper_rows, table),
+        demo_cells=_demo_cells,
+        demo_head=partial(_chance_rows, table),
+        demo_note=_CHANCE_NOTE[table],
+    )
+
+
+TABLES: Final = {table: _table(table) for table in TITLES}
+"""Tables 7 and 8."""
+
+
+def verbs_grid(
+    name: str, table: int, published: pd.DataFrame, local: pd.DataFrame | None = None
+) -> Grid:
+    """Table 7 or 8 beside our runs on EGTEA (:func:`analysis.metric_tables.beside_paper_grid`)."""
+    return metric_tables.beside_paper_grid(name, TABLES[table], published, local)
 
 
 def demo_grid(name: str, table: int, frame: pd.DataFrame) -> Grid:
     """The measures of Table 7 or 8 on the rendered demo, with chance and what a run costs.
 
-    Args:
-        name: the block's name.
-        table: the paper's number, 7 or 8: only which measures are shown.
-        frame: runs.
-
-    Raises:
-        UserError: when two runs claim the same cell and seed.
+    As :func:`analysis.metric_tables.demo_grid`.
     """
-    runs = group_runs(frame, DEMO, DEMO)
-    run = set(cells_of(runs))
-    rows = [_chance_row(split, table) for split in _splits(runs)]
-    for cell in (cell for cell in verb_cells(runs) if cell in run):
-        for epoch, when in _WHEN.items():
-            values = _values(runs, cell, table, epoch)
-            rows.append((_name(cell), when, *values, *cost_of(runs_of(runs, cell))))
-    metrics = (_NAMES[metric] for metric in METRICS[table])
-    header = ("Method", "Epoch", *metrics, "Epochs", "Seconds a run", "Hardware")
-    apart = f"Rendered demo, not EGTEA and not the paper's setting. {_note(table)}"
-    note = f"{apart} {_CHANCE_NOTE[table]} " if rows else ""
-    return Grid(
-        name,
-        f"Rendered demo, {dataset_name(DEMO)}: {TITLES[table]}",
-        header,
-        tuple(rows),
-        note + runs_note(runs, DEMO),
-        words=(0, 1, len(header) - 1),
-    )
+    return metric_tables.demo_grid(name, TABLES[table], frame)
 
 
 def verb_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     """What makes Tables 7 and 8 on EGTEA, by block."""
-    return {f"egtea-table-{t}": partial(verbs_grid, f"egtea-table-{t}", t, frame) for t in TITLES}
+    return metric_tables.beside_paper_makers("egtea", TABLES.values(), frame)
 
 
 def demo_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     """What makes the rendered demo's tables, by block."""
-    names = {f"{DEMO}-table-{table}": table for table in TITLES}
-    return {name: partial(demo_grid, name, table, frame) for name, table in names.items()}
+    return metric_tables.demo_makers(TABLES.values(), frame)

@@ -12,6 +12,9 @@ _METHODS: Final = {
     "focal": "Focal",
     "class-aware": "Class-aware",
     "meta-weight-net": "Meta-Weight-Net",
+    "mask-rcnn": "Mask R-CNN",
+    "simcal": "SimCal",
+    "calib": "Calib",
 }
 _METRICS: Final = {
     "top1": "top-1 accuracy",
@@ -19,26 +22,39 @@ _METRICS: Final = {
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
 }
-_STAGES: Final = {"crt": "cRT", "lws": "LWS"}
+_STAGES: Final = {"crt": "cRT", "lws": "LWS", "clc": "-clc", "simcal": "SimCal", "calib": "Calib"}
 _DATASETS: Final = {
     "mnist-lt": "MNIST-LT",
     "cifar100-lt": "CIFAR100-LT",
     "imagenet-lt": "ImageNet-LT",
     "egtea-verbs": "EGTEA verbs",
     "motion-digits": "motion digits",
+    "lvis-v0.5": "LVIS v0.5",
+    "digit-scenes": "digit scenes",
 }
+_DEMOS: Final = ("motion-digits", "digit-scenes")
+_COMPARED: Final = {"bbox": "box", "segm": "mask"}
+_CONDITIONS: Final = {"bbox": "boxes", "bbox+segm": "boxes and masks"}
+# What a detector's weights began as, and the data set of a first stage.
+_STARTS: Final = {"coco": "COCO", "imagenet": "ImageNet", "random": "random weights"}
+_FIRST_STAGES: Final = {"lvis": "LVIS", "digit-scenes": "digit scenes"}
 
 
 def method_name(method: str) -> str:
-    """The paper's name of a method: ``cdb-w-ce`` is CDB-W-CE, ``crt+cdb-s`` cRT + CDB-S."""
+    """The paper's name of a method: ``cdb-w-ce`` is CDB-W-CE, ``crt+cdb-s`` cRT + CDB-S.
+
+    ``bags-clc`` is BAGS-clc.
+    """
     second_stage, plus, balancing = method.partition("+")
     if plus:
         return f"{stage_name(second_stage)} + {method_name(balancing)}"
+    if method.endswith("-clc"):
+        return f"{method_name(method.removesuffix('-clc'))}-clc"
     return _METHODS.get(method, method.upper())
 
 
 def stage_name(second_stage: str) -> str:
-    """The usual name of what the second stage of decoupled learning trains: ``crt`` is cRT."""
+    """The usual name of a second stage, by what it trains: ``crt`` is cRT."""
     return _STAGES.get(second_stage, second_stage)
 
 
@@ -58,13 +74,21 @@ def is_short(group: str) -> bool:
 
 
 def metric_name(metric: str) -> str:
-    """A measure of Tables 7 and 8 in words: ``head_recall`` is head recall."""
+    """A measure of Tables 5 to 8 in words: ``head_recall`` head recall, ``bbox_APr`` box AP_r."""
+    kind, _, average = metric.partition("_")
+    if kind in _COMPARED:
+        return f"{_COMPARED[kind]} {average_name(average)}"
     return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def average_name(average: str) -> str:
+    """The paper's name of an average of AP: ``APr`` is AP_r."""
+    return average if average == "AP" else f"AP_{average.removeprefix('AP')}"
 
 
 def is_demo(group: str) -> bool:
     """Whether the runs of a group, or their readings, are on data that we render."""
-    return group.removesuffix("-readings").endswith("motion-digits")
+    return group.removesuffix("-readings").endswith(_DEMOS)
 
 
 def off_paper(group: str) -> str:
@@ -75,7 +99,9 @@ def off_paper(group: str) -> str:
 
 
 def condition_name(condition: str) -> str:
-    """A condition in words: ``100`` is imbalance 100, ``split1`` split 1."""
+    """A condition in words: ``100`` is imbalance 100, ``split1`` split 1, ``bbox`` boxes."""
+    if condition in _CONDITIONS:
+        return _CONDITIONS[condition]
     if condition.startswith("split"):
         return condition.replace("split", "split ")
     return f"imbalance {condition}"
@@ -89,11 +115,24 @@ def run_name(method: str, variant: str) -> str:
 
 
 def variant_name(variant: str) -> str:
-    """A variant in words: ``tau=0.5`` is τ 0.5, ``stage1=cdb-s`` after CDB-S."""
+    """A variant in words: ``tau=0.5`` is τ 0.5, ``stage1=cdb-s`` after CDB-S.
+
+    ``pretrained=coco`` is from COCO, ``pretrained=lvis-ce`` from CE on LVIS.
+    """
     name, equals, value = variant.partition("=")
     if name == "stage1" and equals:
         return f"after {method_name(value)}"
+    if name == "pretrained" and equals:
+        return f"from {_start_name(value)}"
     return variant.replace("tau=", "τ ")
+
+
+def _start_name(start: str) -> str:
+    """What a detector began with: ``lvis-ce`` is CE on LVIS."""
+    for key, dataset in _FIRST_STAGES.items():
+        if start.startswith(f"{key}-"):
+            return f"{method_name(start.removeprefix(f'{key}-'))} on {dataset}"
+    return _STARTS.get(start, start)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -1,8 +1,11 @@
-"""The result record: one JSON file per finished run, checked against one schema.
+"""The result record: one JSON file per finished run, checked against its task's schema.
 
 A record says what was run (``config``, ``split``), what came out (``metrics``, ``history``) and
 where (``provenance``). Everything but ``provenance`` is a function of the configuration: two runs
 of one configuration on one machine write the same bytes there. A missing value is absent, never 0.
+
+A run of the task ``detection`` is measured by AP in place of error and accuracy, and after its last
+epoch only: not every method measures its difficulty set, which alone could choose a best epoch.
 """
 
 import json
@@ -129,16 +132,85 @@ SCHEMA: dict[str, Any] = {
     },
 }
 
+_PERCENT_OR_NULL = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}]}
+_AVERAGES = ("AP", "AP50", "AP75", "APr", "APc", "APf")
+_AVERAGES_BY_SIZE = ("APs", "APm", "APl")
+# In percent; null where no category was measured.
+_AP = {
+    "type": "object",
+    "required": [*_AVERAGES, "category_ap"],
+    "additionalProperties": False,
+    "properties": {
+        **dict.fromkeys((*_AVERAGES, *_AVERAGES_BY_SIZE), _PERCENT_OR_NULL),
+        "category_ap": {"type": "array", "items": _PERCENT_OR_NULL},
+    },
+}
+
+
+def _detection_metrics(*kinds: str) -> dict[str, Any]:
+    """What is measured once, after the last epoch: AP of each kind."""
+    last = {
+        "type": "object",
+        "required": ["epoch", *kinds],
+        "additionalProperties": False,
+        "properties": {"epoch": {"type": "integer", "minimum": 1}, **dict.fromkeys(kinds, _AP)},
+    }
+    return {
+        "type": "object",
+        "required": ["last"],
+        "additionalProperties": False,
+        "properties": {"last": last},
+    }
+
+
+def _detection_schema() -> dict[str, Any]:
+    """The schema of detection runs; the rest of a record is as in the other tasks.
+
+    The split's counts are images, ``frequency`` has a letter for each category: rare, common or
+    frequent. A row of ``history.class_accuracy`` holds AP in [0, 1] or the accuracy of proposals,
+    null where nothing was measured.
+    """
+    fields: dict[str, Any] = SCHEMA["properties"]
+    split = fields["split"]
+    frequency = {"type": "string", "pattern": "^[rcf]+$"}
+    courses = fields["history"]["properties"]
+    measured = {"type": "array", "items": _FRACTION_LIST}
+    return SCHEMA | {
+        "properties": fields | {
+            "task": {"const": "detection"},
+            "condition": {"enum": ["bbox", "bbox+segm"]},
+            "split": split | {
+                "required": [*split["required"], "frequency"],
+                "properties": split["properties"] | {"frequency": frequency},
+            },
+            "metrics": {"type": "object"},
+            "history": fields["history"] | {"properties": courses | {"class_accuracy": measured}},
+        },
+        "if": {"properties": {"condition": {"const": "bbox+segm"}}},
+        "then": {"properties": {"metrics": _detection_metrics("bbox", "segm")}},
+        "else": {"properties": {"metrics": _detection_metrics("bbox")}},
+    }  # fmt: skip
+
+
+DETECTION_SCHEMA = _detection_schema()
+
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+_DETECTION_VALIDATOR = jsonschema.Draft202012Validator(DETECTION_SCHEMA)
+
+
+def _validator_of(record: object) -> jsonschema.Draft202012Validator:
+    """The validator of a record's task."""
+    is_detection = isinstance(record, dict) and record.get("task") == "detection"
+    return _DETECTION_VALIDATOR if is_detection else _VALIDATOR
 
 
 def check_record(record: dict[str, Any], source: object) -> None:
-    """Refuse a record that does not fit the schema.
+    """Refuse a record that does not fit its task's schema.
 
     Raises:
         UserError: naming ``source`` and the first field that does not fit.
     """
-    error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(record))
+    error = jsonschema.exceptions.best_match(_validator_of(record).iter_errors(record))
     if error is not None:
         where = "/".join(str(part) for part in error.absolute_path) or "the record"
         raise UserError(

@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.records import CELL, SHOTS, VERB_METRICS, Record, imbalance_of
+from analysis.records import AP_METRICS, CELL, SHOTS, VERB_METRICS, Record, imbalance_of
 from analysis.summary import Difference, errors_by_seed, paired_difference
 from analysis.words import method_name, metric_name, run_name, variant_name
 
@@ -26,7 +26,7 @@ CDB_W_FL: Final = ("cdb-w-fl", DEFAULT_TAU)
 _OF: Final = {
     "all": ", accuracy over all classes",
     **{shot: f", {shot}-shot accuracy" for shot in SHOTS},
-    **{metric: f", {metric_name(metric)}" for metric in VERB_METRICS},
+    **{metric: f", {metric_name(metric)}" for metric in (*VERB_METRICS, *AP_METRICS)},
 }
 
 
@@ -51,7 +51,7 @@ class Cells:
             run: method and variant.
             condition: such as ``100``.
             column: ``error``, or the accuracy of ``all`` or of a shot group: ``many``, ``medium``
-                or ``few``, or one of :data:`analysis.records.VERB_METRICS`.
+                or ``few``, or one of :data:`analysis.records.VERB_METRICS` and ``AP_METRICS``.
         """
         if column == "all":
             return 100.0 - self.values(run, condition)
@@ -84,12 +84,17 @@ class Cells:
         return sorted(set.intersection(*sets), key=imbalance_of, reverse=True)
 
 
+def name_of(run: Run) -> str:
+    """Method and variant, without τ where it is the default."""
+    method, variant = run
+    return run_name(method, "" if variant == DEFAULT_TAU else variant)
+
+
 def label_of(first: Run, second: Run) -> str:
-    """Name the two sides: by τ alone within one method, without τ where it is the default."""
+    """Name the two sides: within one method by the variant alone, else as :func:`name_of`."""
     if first[0] == second[0]:
         return f"{method_name(first[0])}, {variant_name(first[1])} − {variant_name(second[1])}"
-    names = [run_name(m, "" if v == DEFAULT_TAU else v) for m, v in (first, second)]
-    return " − ".join(names)
+    return f"{name_of(first)} − {name_of(second)}"
 
 
 def lowest_tau(

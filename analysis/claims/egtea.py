@@ -7,11 +7,10 @@ from typing import Final
 import pandas as pd
 
 from analysis.claims.cells import CDB_S, CDB_W_CE, CE, Cells, Run, label_of
-from analysis.claims.errors import Test, against_all, beside_claimed, runs_of_table
+from analysis.claims.errors import Test, beside_claimed, highest_of, runs_of_table
 from analysis.claims.verdict import Judgement, Verdict, all_hold, is_above
 from analysis.summary import paired_difference
 from analysis.verbs import paper_value, verb_rows
-from analysis.words import metric_name
 
 SPLIT: Final = "split1"
 
@@ -21,10 +20,7 @@ def highest_of_table(method: Run, metric: str, cells: Cells) -> Judgement:
 
     Holds when it is surely above every other method.
     """
-    others = runs_of_table(verb_rows(7), SPLIT, method)
-    found = {other: cells.difference(method, other, SPLIT, metric) for other in others}
-    verdicts = {other: is_above(difference) for other, difference in found.items()}
-    return against_all(found, verdicts, metric_name(metric), lower=False)
+    return highest_of(method, runs_of_table(verb_rows(7), SPLIT, method), metric, SPLIT, cells)
 
 
 def _gain(cells: Cells, metric: str) -> pd.Series:

@@ -4,19 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from analysis.claims.cells import Cells, Run
+from analysis.claims.cells import Cells, Run, name_of
 from analysis.claims.verdict import (
     NAMED,
     Judgement,
     Verdict,
     all_hold,
+    is_above,
     is_below,
     is_close_or_below,
     missing,
 )
 from analysis.comparison import error_table
 from analysis.summary import Difference
-from analysis.words import method_name, number, signed
+from analysis.words import metric_name, number, signed
 
 Test = Callable[[Cells], Judgement]
 
@@ -59,9 +60,10 @@ def lower_by(first: Run, second: Run, claimed: float, condition: str, cells: Cel
 
 
 def runs_of_table(rows: pd.DataFrame, condition: str, method: Run) -> list[Run]:
-    """Every other method of one of the paper's tables under ``condition``, in its order."""
-    chosen = rows[(rows["condition"] == condition) & (rows["method"] != method[0])]
-    return list(dict.fromkeys(chosen[["method", "variant"]].itertuples(index=False, name=None)))
+    """Every other row of one of the paper's tables under ``condition``, in its order."""
+    chosen = rows[rows["condition"] == condition][["method", "variant"]]
+    runs = dict.fromkeys(chosen.itertuples(index=False, name=None))
+    return [run for run in runs if run != method]
 
 
 def against_all(
@@ -93,7 +95,7 @@ def against_all(
     shown = [run[0][2], *(text for _, other, text in run if other[0] == tied), *deciding[:NAMED]]
     more = len(set(deciding) - set(shown))
     shown += [f"and {more} more: {verdict}"] if more else []
-    absent = [method_name(other[0]) for other, difference in found.items() if difference is None]
+    absent = [name_of(other) for other, difference in found.items() if difference is None]
     return Judgement(verdict, (*dict.fromkeys(shown), *missing(absent)), condition)
 
 
@@ -111,6 +113,15 @@ def lowest_of_table(
         for other, difference in found.items()
     }
     return against_all(found, verdicts, condition, tied=tied)
+
+
+def highest_of(
+    method: Run, others: Sequence[Run], metric: str, condition: str, cells: Cells
+) -> Judgement:
+    """``metric`` of ``method`` is higher than that of every other run (E1, L2)."""
+    found = {other: cells.difference(method, other, condition, metric) for other in others}
+    verdicts = {other: is_above(difference) for other, difference in found.items()}
+    return against_all(found, verdicts, metric_name(metric), lower=False)
 
 
 def lower_in_all(pairs: Sequence[tuple[Run, Run]], condition: str, cells: Cells) -> Judgement:

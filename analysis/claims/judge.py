@@ -1,11 +1,14 @@
 """Which claim is decided by which tests, and the tables of verdicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import pandas as pd
 
-from analysis.claims import cifar100, egtea, imagenet, mnist
+from analysis import detection, verbs
+from analysis.claims import cifar100, egtea, imagenet, lvis, mnist
 from analysis.claims.cells import Cells
 from analysis.claims.errors import Test
 from analysis.claims.shots import MONOTONE, NEARLY_ALL
@@ -13,11 +16,10 @@ from analysis.claims.verdict import CLOSE, MIN_SEEDS, NOT_RUN, Judgement, Verdic
 from analysis.comparison import tables_of
 from analysis.grid import Grid
 from analysis.records import EPOCHS, group_runs, paper_claims, paper_runs
-from analysis.verbs import DEMO
 from analysis.words import MISSING, dataset_name, schedule_name
 
 TESTS: Final[dict[str, tuple[Test, ...]]] = (
-    mnist.TESTS | cifar100.TESTS | imagenet.TESTS | egtea.TESTS
+    mnist.TESTS | cifar100.TESTS | imagenet.TESTS | lvis.TESTS | egtea.TESTS
 )
 
 _PAIRING: Final = (
@@ -32,6 +34,47 @@ _OUR_NUMBERS: Final = (
     "few-shot class lies above the many-shot median. Intervals are not corrected for the number of "
     "comparisons."
 )
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The claims of one data set of the paper, asked on the data that we render in its place.
+
+    Attributes:
+        dataset: the rendered data set, which is also its group.
+        stands_for: the paper's data set in a few words.
+        tests: by claim.
+        questions: the claims' wording without the paper's numbers.
+        epochs: of :data:`analysis.records.EPOCHS` those that the runs are measured at.
+        rule: what 'holds' means.
+    """
+
+    dataset: str
+    stands_for: str
+    tests: Mapping[str, Sequence[Test]]
+    questions: Mapping[str, str]
+    epochs: Sequence[str]
+    rule: str
+
+
+_BEST_RULE: Final = (
+    "'Best' holds when the whole interval to every other method lies above 0, does not hold when "
+    "one lies below 0, else is undecided"
+)
+DEMOS: Final = {
+    demo.dataset: demo
+    for demo in (
+        Demo(
+            verbs.DEMO, "EGTEA", egtea.TESTS, egtea.QUESTIONS, EPOCHS,
+            f"{_BEST_RULE}; 'gains' likewise.",
+        ),
+        Demo(
+            detection.DEMO, "LVIS", lvis.DEMO_TESTS, lvis.QUESTIONS, ("last",),
+            f"{_BEST_RULE}; 'higher' likewise; 'no loss' likewise with −{CLOSE:.1f} in place of 0.",
+        ),
+    )
+}  # fmt: skip
+"""By the rendered data set."""
 
 
 def _judge(tests: Sequence[Test], cells: Cells) -> Judgement:
@@ -60,9 +103,11 @@ def _cells(judgements: Sequence[Judgement]) -> tuple[str, ...]:
     return tuple(map(str, texts))
 
 
-_HEADER: Final = (
-    "Last epoch", "Evidence, last epoch", "Best epoch", "Evidence, best epoch",
-)  # fmt: skip
+def _header(epochs: Sequence[str] = EPOCHS) -> tuple[str, ...]:
+    """A verdict and its evidence at each epoch."""
+    return tuple(
+        text for e in epochs for text in (f"{e.capitalize()} epoch", f"Evidence, {e} epoch")
+    )
 
 
 def _where(dataset: str) -> str:
@@ -83,7 +128,7 @@ def claims_grid(frame: pd.DataFrame) -> Grid:
         judgements = [judge(claim.id, runs[claim.dataset], epoch) for epoch in EPOCHS]
         where = f"{claim.table_or_figure}, {_where(claim.dataset)}"
         rows.append((claim.id, where, claim.claim, *_cells(judgements)))
-    header = ("Claim", "Where", "The paper says", *_HEADER)
+    header = ("Claim", "Where", "The paper says", *_header())
     note = (
         f"{_PAIRING}; 'close to' (M5) and 'ties' (M1 at 199) likewise with {CLOSE:.1f} in place of "
         f"0, so that a wide interval supports nothing. {_OUR_NUMBERS} "
@@ -98,12 +143,15 @@ def _epochs(runs: pd.DataFrame) -> str:
 
 
 def _off_paper_rows(
-    claims: Mapping[str, Sequence[Test]], questions: Mapping[str, str], runs: pd.DataFrame
+    claims: Mapping[str, Sequence[Test]],
+    questions: Mapping[str, str],
+    runs: pd.DataFrame,
+    epochs: Sequence[str] = EPOCHS,
 ) -> tuple[tuple[str, ...], ...]:
     """Each claim's question and answers, without the paper's numbers; no row without a run."""
     rows = []
     for claim, tests in claims.items() if len(runs) else ():
-        judgements = [_judge(tests, Cells(runs, epoch, beside_paper=False)) for epoch in EPOCHS]
+        judgements = [_judge(tests, Cells(runs, epoch, beside_paper=False)) for epoch in epochs]
         rows.append((claim, questions[claim], *_cells(judgements)))
     return tuple(rows)
 
@@ -122,7 +170,7 @@ def short_claims_grid(name: str, dataset: str, group: str, frame: pd.DataFrame) 
     """
     runs = group_runs(frame, dataset, group)
     rows = _off_paper_rows(cifar100.OFF_PAPER_TESTS, cifar100.QUESTIONS, runs)
-    header = ("Claim", "Asked on the short schedule", *_HEADER)
+    header = ("Claim", "Asked on the short schedule", *_header())
     note = (
         f"The short schedule's answer ({_epochs(runs)}), not the paper's setting: it says nothing "
         f"about the paper's claim. {_PAIRING}. {_OUR_NUMBERS}"
@@ -133,31 +181,40 @@ def short_claims_grid(name: str, dataset: str, group: str, frame: pd.DataFrame) 
                 words=tuple(range(len(header))))  # fmt: skip
 
 
-def demo_claims_grid(name: str, frame: pd.DataFrame) -> Grid:
-    """The tests of the claims on EGTEA, asked on the rendered demo: without the paper's numbers.
+def demo_claims_grid(name: str, frame: pd.DataFrame, dataset: str = verbs.DEMO) -> Grid:
+    """The tests of a data set's claims, asked on its rendered demo: without the paper's numbers.
 
     Args:
         name: the block's name.
         frame: all runs.
+        dataset: of :data:`DEMOS`.
 
     Raises:
         UserError: when two runs claim the same cell and seed.
     """
-    runs = group_runs(frame, DEMO, DEMO)
-    rows = _off_paper_rows(egtea.TESTS, egtea.QUESTIONS, runs)
-    header = ("Claim", "Asked on the rendered demo", *_HEADER)
+    demo = DEMOS[dataset]
+    runs = group_runs(frame, dataset, dataset)
+    rows = _off_paper_rows(demo.tests, demo.questions, runs, demo.epochs)
+    header = ("Claim", "Asked on the rendered demo", *_header(demo.epochs))
     note = (
-        f"The rendered demo's answer ({_epochs(runs)}), not EGTEA and not the paper's setting: it "
-        f"says nothing about the paper's claim. Differences are in points and paired by seed and "
-        "data split, with their 95 % t-interval; n is the number of such pairs, and fewer than "
-        f"{MIN_SEEDS} decide nothing. 'Best' holds when the whole interval to every other method "
-        "lies above 0, does not hold when one lies below 0, else is undecided; 'gains' likewise. "
+        f"The rendered demo's answer ({_epochs(runs)}), not {demo.stands_for} and not the paper's "
+        "setting: it says nothing about the paper's claim. Differences are in points and paired by "
+        "seed and data split, with their 95 % t-interval; n is the number of such pairs, and fewer "
+        f"than {MIN_SEEDS} decide nothing. {demo.rule} "
         "Intervals are not corrected for the number of comparisons."
     )
-    title = f"Rendered demo, {dataset_name(DEMO)}: the claims' tests, not the paper's setting"
+    title = f"Rendered demo, {dataset_name(dataset)}: the claims' tests, not the paper's setting"
     empty = "No run of the rendered demo is recorded yet."
     return Grid(name, title, header, rows, note if rows else empty,
                 words=tuple(range(len(header))))  # fmt: skip
+
+
+def demo_claims_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
+    """What makes the answers of every demo, by block: ``<demo>-claims``."""
+    names = {f"{dataset}-claims": dataset for dataset in DEMOS}
+    return {
+        name: partial(demo_claims_grid, name, frame, dataset) for name, dataset in names.items()
+    }
 
 
 def count_verdicts(grid: Grid) -> dict[str, int]:

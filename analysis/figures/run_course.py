@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import CYCLE, GREY, panels
-from analysis.records import Record, as_array
-from analysis.words import condition_name, dataset_name, run_name
+from analysis.records import AP_METRICS, Record, as_array
+from analysis.words import condition_name, dataset_name, metric_name, number, run_name
 from common.metrics import shot_groups
 
 # Up to this many classes each has a line; above, a median and quartiles per group of classes.
@@ -42,7 +42,10 @@ def _lines(axes: Axes, epochs: np.ndarray, values: np.ndarray, names: list[str])
 
 
 def _class_groups(split: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Masks of shape (C,), bool: head and tail where the split says so, else the shot groups."""
+    """Masks of shape (C,), bool: the split's frequencies or head and tail, else the shot groups."""
+    if "frequency" in split:
+        letters = np.array(list(split["frequency"]))
+        return {name: letters == name[0] for name in ("rare", "common", "frequent")}
     if "head" in split:
         head = np.isin(np.arange(len(split["train"])), split["head"])
         return {"head": head, "tail": ~head}
@@ -50,11 +53,20 @@ def _class_groups(split: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {f"{name}-shot": mask.numpy() for name, mask in groups}
 
 
+def _quartiles(values: np.ndarray) -> np.ndarray:
+    """Over the classes of (E, C), shape (3, E); NaN in an epoch without a measured class."""
+    quartiles = np.full((3, len(values)), math.nan)
+    known = ~np.isnan(values).all(axis=1)
+    if known.any():
+        quartiles[:, known] = np.nanquantile(values[known], (0.25, 0.5, 0.75), axis=1)
+    return quartiles
+
+
 def _bands(axes: Axes, epochs: np.ndarray, values: np.ndarray, split: Mapping[str, Any]) -> None:
     for index, (name, mask) in enumerate(_class_groups(split).items()):
         if not mask.any():
             continue
-        low, middle, high = np.nanquantile(values[:, mask], (0.25, 0.5, 0.75), axis=1)
+        low, middle, high = _quartiles(values[:, mask])
         colour, dashes = CYCLE[index], _DASHES[index]
         label = f"{name}, {int(mask.sum())} classes (median, quartiles)"
         axes.plot(epochs, middle, color=colour, linestyle=dashes, label=label)
@@ -89,22 +101,53 @@ _PANELS: Final[tuple[tuple[str, str, str, bool], ...]] = (
     ("class_weights", "Weights during the epoch", "weight $w_c$", True),
 )
 _FRACTIONS: Final = ("class_accuracy", "difficulty")
+# Of a detector, by how its difficulty was measured.
+_DETECTION_PANELS: Final = {
+    "ap": ("AP per category after the epoch", "AP, difficulty set"),
+    "proposals": ("Proposal accuracy in the epoch", "accuracy, training proposals"),
+}
+
+
+def _is_measured(values: Any) -> bool:
+    """Whether a course, of numbers or of numbers per class, holds any number."""
+    rows = values or []
+    return any(any(x is not None for x in (r if isinstance(r, list) else [r])) for r in rows)
 
 
 def available_panels(record: Record) -> list[tuple[str, str, str, bool]]:
-    """The panels that the record has data for; a method without a balancer has two."""
-    return [panel for panel in _PANELS if record["history"].get(panel[0])]
+    """The panels that the record has data for; a method without a balancer has two or one."""
+    chosen = [panel for panel in _PANELS if _is_measured(record["history"].get(panel[0]))]
+    words = _DETECTION_PANELS.get(record["config"].get("difficulty", ""))
+    if words is None:
+        return chosen
+    return [
+        (f, *words, per) if f == "class_accuracy" else (f, t, y, per) for f, t, y, per in chosen
+    ]
 
 
-def _describe(record: Record) -> str:
-    last, best = record["metrics"]["last"], record["metrics"]["best"]
-    name = run_name(record["method"], record["variant"])
-    where = f"{dataset_name(record['dataset'])}, {condition_name(record['condition'])}"
+def _results(record: Record) -> str:
+    """What the run came to, in one line."""
+    metrics = record["metrics"]
+    last = metrics["last"]
+    if "error" not in last:
+        shown = [
+            f"{metric_name(metric)} {number(value)}"
+            for metric in AP_METRICS
+            for kind, average in [metric.split("_")]
+            if (value := last.get(kind, {}).get(average)) is not None
+        ]
+        return f"{', '.join(shown)} at the last epoch"
+    best = metrics["best"]
     return (
-        f"{name}; {where}; seed {record['seed']}\n"
         f"test error {last['error']:.2f} % at the last epoch, "
         f"{best['error']:.2f} % at epoch {best['epoch']} (dotted: best on the difficulty set)"
     )
+
+
+def _describe(record: Record) -> str:
+    name = run_name(record["method"], record["variant"])
+    where = f"{dataset_name(record['dataset'])}, {condition_name(record['condition'])}"
+    return f"{name}; {where}; seed {record['seed']}\n{_results(record)}"
 
 
 def _set_y_scale(axes: Axes, values: list[Any], field: str) -> None:
@@ -117,22 +160,25 @@ def _set_y_scale(axes: Axes, values: list[Any], field: str) -> None:
 
 def draw(record: Record) -> Figure:
     """Every course the record holds, each over the epochs."""
-    chosen = available_panels(record)
+    chosen, best = available_panels(record), record["metrics"].get("best")
     columns = min(len(chosen), 3)
     rows = math.ceil(len(chosen) / columns)
     figure, axes = panels(rows, columns, 3.9 * columns, 0.9 + 2.75 * rows)
     for panel, (field, title, label, per_class) in zip(axes, chosen, strict=False):
         (_class_panel if per_class else _scalar_panel)(panel, record, field)
-        panel.axvline(record["metrics"]["best"]["epoch"], color=GREY, linestyle=":", linewidth=1.2)
+        if best is not None:
+            panel.axvline(best["epoch"], color=GREY, linestyle=":", linewidth=1.2)
         panel.set(title=title, xlabel="epoch", ylabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         panel.margins(y=0.1)
         _set_y_scale(panel, record["history"][field], field)
     for unused in axes[len(chosen) :]:
         unused.set_visible(False)
-    per_class_panel = axes[[panel[0] for panel in chosen].index("class_accuracy")]
-    labels = per_class_panel.get_legend_handles_labels()
-    figure.legend(*labels, loc="outside lower center", ncols=5)
+    # All panels with a value per class have the same lines.
+    per_class = [panel for panel, (*_, many) in zip(axes, chosen, strict=False) if many]
+    if per_class:
+        labels = per_class[0].get_legend_handles_labels()
+        figure.legend(*labels, loc="outside lower center", ncols=5)
     figure.suptitle(_describe(record), fontsize=11)
     return figure
 
