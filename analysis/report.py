@@ -6,9 +6,8 @@ The page stands alone: figures are inside it and nothing is loaded from elsewher
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,9 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analysis.claims import claims_grid, count_verdicts, demo_claims_grid
-from analysis.comparison import (
-    SHORT_NAMES,
-    comparison_grid,
-    tables_of,
-    tables_run,
-)
+from analysis import detection, verbs
+from analysis.claims import claims_grid, count_verdicts
+from analysis.comparison import comparison_grid, tables_of, tables_run
 from analysis.figures.__main__ import (
     course_figures,
     paper_figures,
@@ -33,6 +28,8 @@ from analysis.figures.__main__ import (
 from analysis.figures.run_course import first_seeds
 from analysis.figures.style import as_data_url, styled
 from analysis.grid import Grid
+from analysis.metric_tables import beside_paper_grid
+from analysis.pictures import pictures_of
 from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
@@ -48,13 +45,14 @@ from analysis.records import (
 from analysis.reproduction import count_outcomes, reproduction_grid
 from analysis.shots import SHORT_GROUPS, shots_grid
 from analysis.tables import (
+    READING_NAMES,
     SHOT_DATASETS,
+    all_demo_makers,
     console,
     counted_groups,
     datasets_run,
     short_makers,
 )
-from analysis.verbs import DEMO, EGTEA, TITLES, demo_makers, verbs_grid
 from analysis.words import number, off_paper
 from common.errors import describe_os_error, run_main
 from common.files import write_atomically
@@ -86,10 +84,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Material:
-    """All that the report is made from."""
+    """All that the report is made from.
+
+    Attributes:
+        published: the committed records.
+        local: of this machine's runs.
+        runs: folder of this machine's runs, where their pictures are.
+    """
 
     published: list[Record]
     local: list[Record]
+    runs: Path = RUNS
     published_frame: pd.DataFrame = field(init=False)
     local_frame: pd.DataFrame = field(init=False)
 
@@ -125,15 +130,15 @@ def local_tables(material: Material) -> list[Grid]:
     def tables(dataset: str) -> list[int]:
         return tables_run(dataset, paper_runs(material.local_frame, dataset))
 
-    verbs = verb_grids(material) if EGTEA in set(material.local_frame["group"]) else []
-    demo = demo_grids(("this machine", material.local_frame))
-    run = comparison_grids(material, tables) + verbs + demo
+    run = comparison_grids(material, tables)
+    run += metric_grids(material, set(material.local_frame["group"]))
+    run += demo_grids(("this machine", material.local_frame))
     return run or comparison_grids(material, lambda dataset: tables_of(dataset)[:1])
 
 
 def _readings(material: Material) -> list[Grid]:
     frame = material.published_frame
-    grids = [readings_grid(f"readings-{s}", d, frame) for s, d in SHORT_NAMES.items()]
+    grids = [readings_grid(f"readings-{s}", d, frame) for s, d in READING_NAMES.items()]
     return [grid for grid in grids if grid.rows]
 
 
@@ -168,27 +173,30 @@ def _with_owner(makers: Iterable[tuple[str, Callable[[], Grid]]]) -> list[Grid]:
     return [replace(g, title=f"{g.title} ({owner})") for owner, g in grids if g.rows]
 
 
-def verb_grids(material: Material) -> list[Grid]:
-    """Tables 7 and 8 beside the published runs and, when there are any, this machine's."""
+def metric_grids(material: Material, groups: Container[str]) -> list[Grid]:
+    """Tables 5 to 8 of the groups beside the published runs and, if there are any, this machine's.
+
+    Args:
+        material: the runs.
+        groups: data sets of the paper whose tables are wanted.
+    """
     local = material.local_frame if material.local else None
     return [
-        verbs_grid(f"{EGTEA}-table-{table}", table, material.published_frame, local)
-        for table in TITLES
-        if EGTEA in material.datasets
+        beside_paper_grid(f"{t.dataset}-table-{t.table}", t, material.published_frame, local)
+        for t in (*detection.TABLES.values(), *verbs.TABLES.values())
+        if t.dataset in groups
     ]
 
 
 def demo_grids(*owners: tuple[str, pd.DataFrame]) -> list[Grid]:
-    """The rendered demo's tables and its answers to the claims' questions.
+    """The tables of what we render and its answers to the claims' questions.
 
     Args:
         *owners: as of :func:`short_grids`.
     """
-    makers: list[tuple[str, Callable[[], Grid]]] = []
-    for owner, frame in owners:
-        makers += [(owner, make) for make in demo_makers(frame).values()]
-        makers.append((owner, partial(demo_claims_grid, f"{DEMO}-claims", frame)))
-    return _with_owner(makers)
+    return _with_owner(
+        (owner, make) for owner, frame in owners for make in all_demo_makers(frame).values()
+    )
 
 
 def _warnings(material: Material) -> list[str]:
@@ -270,13 +278,14 @@ def context(material: Material) -> dict[str, Any]:
     frames = material.published_frame, material.local_frame
     from_runs, not_drawn = shot_figures(*frames)
     figures = paper_figures() | from_runs | result_figures(*frames)
-    courses = first_seeds(material.local)
+    courses, datasets = first_seeds(material.local), material.datasets
+    pictures, left_out_pictures = pictures_of(material.runs, courses)
     return {
         "published": len(material.published),
         "local": len(material.local),
         "warnings": _warnings(material),
         "runs": _runs_grid(material),
-        "tables": comparison_grids(material, tables_of) + verb_grids(material),
+        "tables": comparison_grids(material, tables_of) + metric_grids(material, datasets),
         "shots": shot_grids(material),
         "short": short_grids(("published", frames[0]), ("this machine", frames[1])),
         "demo": demo_grids(("published", frames[0]), ("this machine", frames[1])),
@@ -289,6 +298,8 @@ def context(material: Material) -> dict[str, Any]:
         "figures": _embed(figures),
         "not_drawn": not_drawn,
         "courses": _embed(course_figures(courses)),
+        "pictures": {f"course_{n.replace('/', '_')}": url for n, url in pictures.items()},
+        "left_out_pictures": left_out_pictures,
         "machines": machines_grid(material),
     }
 
@@ -328,7 +339,7 @@ def main(options: Options) -> None:
     """
     published = published_records(require_folder(options.results, RESULTS, "--results"))
     local = local_records(require_folder(options.runs, RUNS, "--runs"))
-    material = Material(published, local)
+    material = Material(published, local, options.runs)
     screen = console()
     for grid in local_tables(material) + short_grids(("this machine", material.local_frame)):
         screen.print(grid.to_terminal(), "")

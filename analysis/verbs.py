@@ -161,21 +161,6 @@ TABLES: Final = {table: _table(table) for table in TITLES}
 """Tables 7 and 8."""
 
 
-def verbs_grid(
-    name: str, table: int, published: pd.DataFrame, local: pd.DataFrame | None = None
-) -> Grid:
-    """Table 7 or 8 beside our runs on EGTEA (:func:`analysis.metric_tables.beside_paper_grid`)."""
-    return metric_tables.beside_paper_grid(name, TABLES[table], published, local)
-
-
-def demo_grid(name: str, table: int, frame: pd.DataFrame) -> Grid:
-    """The measures of Table 7 or 8 on the rendered demo, with chance and what a run costs.
-
-    As :func:`analysis.metric_tables.demo_grid`.
-    """
-    return metric_tables.demo_grid(name, TABLES[table], frame)
-
-
 def verb_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     """What makes Tables 7 and 8 on EGTEA, by block."""
     return metric_tables.beside_paper_makers("egtea", TABLES.values(), frame)

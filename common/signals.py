@@ -27,8 +27,9 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        # A second signal ends the process at once.
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            # A second Ctrl-C ends the process at once. Not a second SIGTERM: torchrun sends two.
+            signal.signal(number, signal.SIG_DFL)
 
     def __enter__(self) -> Self:
         """Take over SIGTERM and SIGINT."""

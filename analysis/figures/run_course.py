@@ -163,7 +163,7 @@ def draw(record: Record) -> Figure:
     chosen, best = available_panels(record), record["metrics"].get("best")
     columns = min(len(chosen), 3)
     rows = math.ceil(len(chosen) / columns)
-    figure, axes = panels(rows, columns, 3.9 * columns, 0.9 + 2.75 * rows)
+    figure, axes = panels(rows, columns, max(7.8, 3.9 * columns), 0.9 + 2.75 * rows)
     for panel, (field, title, label, per_class) in zip(axes, chosen, strict=False):
         (_class_panel if per_class else _scalar_panel)(panel, record, field)
         if best is not None:
@@ -175,9 +175,9 @@ def draw(record: Record) -> Figure:
     for unused in axes[len(chosen) :]:
         unused.set_visible(False)
     # All panels with a value per class have the same lines.
-    per_class = [panel for panel, (*_, many) in zip(axes, chosen, strict=False) if many]
-    if per_class:
-        labels = per_class[0].get_legend_handles_labels()
+    with_lines = [panel for panel, (*_, many) in zip(axes, chosen, strict=False) if many]
+    if with_lines:
+        labels = with_lines[0].get_legend_handles_labels()
         figure.legend(*labels, loc="outside lower center", ncols=5)
     figure.suptitle(_describe(record), fontsize=11)
     return figure

@@ -323,3 +323,87 @@ def make_verbs(make_record) -> Callable[..., Record]:
         return record
 
     return make
+
+
+def scenes_split(dataset: str = "digit-scenes") -> dict[str, Any]:
+    """Six categories, two of each frequency; the counts are images."""
+    return {
+        "class_names": ["tree", "boat", "cup", "hat", "kite", "bell"],
+        "train": [300, 200, 60, 20, 8, 2],
+        "difficulty": [20, 20, 15, 8, 2, 0],
+        "test": [50, 50, 20, 20, 10, 10],
+        "imbalance": 150.0,
+        "digest": f"scenes of {dataset}",
+        "frequency": "ffccrr",
+        "notes": ["Counts are images."],
+    }
+
+
+def average_precisions(**values: float | None) -> dict[str, Any]:
+    """One kind of AP as a record has it, in percent; ``AP`` and so on by name."""
+    averages = {"AP": 20.0, "AP50": 40.0, "AP75": 18.0, "APr": 5.0, "APc": 20.0, "APf": 30.0}
+    return averages | {"category_ap": [32.0, 28.0, 24.0, 16.0, 5.0, None]} | values
+
+
+def _detection_history(method: str, epochs: int, measured: bool) -> dict[str, Any]:
+    """AP of six categories in [0, 1]; the last has no difficulty image."""
+    rows: list[list[float | None]] = [
+        [0.05 * e * share for share in (1.0, 0.9, 0.8, 0.6, 0.2)] + [None]
+        for e in range(1, epochs + 1)
+    ]
+    nothing: list[float | None] = [None] * 6
+    history: dict[str, Any] = {
+        "epoch": list(range(1, epochs + 1)),
+        "loss": [3.0 / e for e in range(1, epochs + 1)],
+        "learning_rate": [0.02] * epochs,
+        "class_accuracy": rows if measured else [nothing] * epochs,
+    }
+    if method.startswith("cdb"):
+        ones = [1.0] * 6
+        before = [[1.0 - x if x is not None else 1.0 for x in row] for row in rows[:-1]]
+        history |= {"difficulty": [ones, *before], "class_weights": [ones, *before]}
+        history |= {"bias": [0.0] * epochs, "tau": [1.0] * epochs}
+    return history
+
+
+@pytest.fixture
+def make_detection(make_record) -> Callable[..., Record]:
+    """Make up a record of a detection run on ``digit-scenes`` or ``lvis-v0.5``.
+
+    ``bbox`` and ``segm`` set averages of boxes and masks by hand, in percent; ``task`` is box or
+    mask. A CDB method measured its difficulty set, the others did not.
+    """
+
+    def make(
+        method: str = "ce",
+        start: str | None = None,
+        seed: int = 0,
+        *,
+        task: str = "box",
+        group: str = "digit-scenes",
+        epochs: int = 4,
+        bbox: dict[str, Any] | None = None,
+        segm: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> Record:
+        dataset = group.removesuffix("-readings")
+        if start is None:
+            first, own = ("coco", "lvis") if dataset == "lvis-v0.5" else ("random", dataset)
+            second = method.endswith("-clc") or method in ("simcal", "calib")
+            start = f"{own}-ce" if second else first
+        condition = {"box": "bbox", "mask": "bbox+segm"}[task]
+        last: dict[str, Any] = {"epoch": epochs, "bbox": average_precisions(**(bbox or {}))}
+        if task == "mask":
+            last["segm"] = average_precisions(**(segm or {}))
+        settings = {"task": task, "difficulty": "ap"} | (config or {})
+        record = make_record(
+            method, f"pretrained={start}", condition, seed, group=group, dataset=dataset,
+            epochs=epochs, config=settings, split=scenes_split(dataset), metrics={"last": last},
+            history=_detection_history(method, epochs, measured=method.startswith("cdb")),
+            task="detection", **fields,
+        )  # fmt: skip
+        del record["config"]["imbalance"], record["config"]["split_seed"]
+        return record
+
+    return make

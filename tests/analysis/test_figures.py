@@ -84,6 +84,54 @@ def test_course_of_a_balanced_method_has_everything(make_record):
     assert len(figure.axes[1].lines) == 3
 
 
+def test_course_of_a_detector_shows_ap_per_category_and_no_best_epoch(make_detection):
+    record = make_detection("cdb-w-ce")
+    figure = styled(lambda: run_course.draw(record))
+    accuracy = figure.axes[1]
+    assert accuracy.get_title() == "AP per category after the epoch"
+    # One line per category, and no mark of a best epoch.
+    assert len(accuracy.lines) == 6
+    assert list(accuracy.lines[0].get_ydata()) == [
+        r[0] for r in record["history"]["class_accuracy"]
+    ]
+    assert "box AP 20.00, box AP_r 5.00" in figure._suptitle.get_text()
+    record["config"]["difficulty"] = "proposals"
+    figure = styled(lambda: run_course.draw(record))
+    assert figure.axes[1].get_ylabel() == "accuracy, training proposals"
+
+
+def test_course_of_a_detector_whose_difficulty_was_not_measured_has_the_loss_only(make_detection):
+    record = make_detection("rfs", task="mask")
+    assert [panel[0] for panel in run_course.available_panels(record)] == ["loss"]
+    figure = styled(lambda: run_course.draw(record))
+    assert len(figure.axes) == 1
+    assert not figure.legends
+    assert "mask AP 20.00" in figure._suptitle.get_text()
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_categories_are_drawn_as_bands_by_frequency_also_where_none_was_measured(
+    make_detection,
+):
+    record = make_detection("cdb-w-ce", epochs=3)
+    record["split"] |= {
+        "class_names": [str(c) for c in range(12)], "frequency": "ffffccccrrrr",
+        "train": [200] * 4 + [50] * 4 + [5] * 4,
+    }  # fmt: skip
+    # No rare category is measured, and after the second epoch none at all.
+    row = [0.8, 0.6, 0.4, 0.2, 0.4, 0.2, 0.2, 0.0] + [None] * 4
+    record["history"]["class_accuracy"] = [row, [None] * 12, row]
+    for field in ("difficulty", "class_weights"):
+        record["history"][field] = [[0.5] * 12] * 3
+    accuracy = styled(lambda: run_course.draw(record)).axes[1]
+    labels = [line.get_label() for line in accuracy.lines]
+    assert [label.partition(",")[0] for label in labels] == ["rare", "common", "frequent"]
+    frequent, rare = accuracy.lines[2].get_ydata(), accuracy.lines[0].get_ydata()
+    assert frequent[0] == pytest.approx(0.5)
+    assert np.isnan(frequent[1])
+    assert np.isnan(rare).all()
+
+
 def test_many_classes_are_drawn_as_bands_per_shot_group(many_classes):
     figure = styled(lambda: run_course.draw(many_classes))
     accuracy = figure.axes[1]

@@ -155,6 +155,40 @@ def test_report_of_the_demo_alone_holds_no_number_of_tables_7_and_8(no_figures, 
     assert "Table 7, EGTEA verbs" not in page
 
 
+def test_report_holds_the_detection_parts_and_the_pictures_that_runs_left(
+    no_figures, tmp_path, make_detection, publish, finish, capsys
+):
+    local = [make_detection("cdb-w-ce", task="mask", seed=seed) for seed in (1, 0)]
+    runs = finish(*local)
+    for record in local:
+        picture = runs / record["group"] / record["run"] / "pictures.png"
+        picture.write_bytes(b"\x89PNG\r\n\x1a\n" + str(record["seed"]).encode())
+    results = publish(make_detection(group="lvis-v0.5", bbox={"AP": 17.25}))
+    main(Options(runs=runs, results=results, out=tmp_path / "report"))
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Table 5, LVIS v0.5: object detection" in page
+    assert "17.25 (1)" in page
+    assert "paper, copied; probably mask AP" in page
+    assert "Rendered demo, digit scenes: instance segmentation (this machine)" in page
+    assert "Table 7" not in page
+    # Of each configuration the lowest seed.
+    assert page.count("data:image/png;base64,") == 1
+    assert "Predictions of digit-scenes_cdb-w-ce_pretrained-random_bbox+segm_seed-0" in page
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
+    out = capsys.readouterr().out
+    assert "Rendered demo, digit scenes: instance segmentation (this machine)" in out
+    assert "Table 5, LVIS v0.5" not in out
+
+
+def test_report_of_rendered_scenes_alone_holds_no_number_of_tables_5_and_6(
+    no_figures, make_detection
+):
+    page = render(Material([make_detection(), make_detection("cdb-w-ce")], []))
+    assert "Rendered demo, digit scenes: object detection (published)" in page
+    assert "21.19" not in page
+    assert "Table 5, LVIS" not in page
+
+
 def test_report_without_video_records_has_no_demo_section(no_figures, make_record):
     page = render(Material([make_record()], []))
     assert "Rendered demo" not in page

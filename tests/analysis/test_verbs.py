@@ -2,12 +2,22 @@ import re
 
 import pytest
 
+from analysis import metric_tables
+from analysis.metric_tables import beside_paper_grid
 from analysis.records import to_frame
 from analysis.tables import Options, counted_groups, datasets_run, main, table_makers
-from analysis.verbs import chance, demo_grid, verb_rows, verbs_grid
+from analysis.verbs import TABLES, chance, verb_rows
 from common.errors import UserError
 
 DEMO = "motion-digits"
+
+
+def verbs_grid(name, table, *frames):
+    return beside_paper_grid(name, TABLES[table], *frames)
+
+
+def demo_grid(name, table, frame):
+    return metric_tables.demo_grid(name, TABLES[table], frame)
 
 
 def by_row(grid):

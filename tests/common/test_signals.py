@@ -31,15 +31,25 @@ def test_the_handlers_are_given_back() -> None:
         assert {number: signal.getsignal(number) for number in before} == before
 
 
-def test_the_second_signal_ends_the_process_at_once() -> None:
+def twice(name: str) -> "subprocess.CompletedProcess[str]":
     script = (
         "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from common.signals import StopRequest\n"
         "with StopRequest():\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); print('first', flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); print('second', flush=True)\n"
+        f"    os.kill(os.getpid(), signal.{name}); print('first', flush=True)\n"
+        f"    os.kill(os.getpid(), signal.{name}); print('second', flush=True)\n"
     )
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "first\n")
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
+    ended = twice("SIGINT")
+    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "first\n")
+
+
+def test_a_second_sigterm_such_as_torchruns_changes_nothing() -> None:
+    ended = twice("SIGTERM")
+    assert (ended.returncode, ended.stdout) == (0, "first\nsecond\n")

@@ -353,6 +353,8 @@ def fill_in_process(folder: Path, clips: dict[str, Path]) -> None:
 
 def fill_slowly(folder: Path, clips: dict[str, Path]) -> None:
     """In a process of its own: never done before it is stopped."""
+    # A shell's background jobs ignore Ctrl-C, and so would this one, started by a test in one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     read = cache_module.read_fitted_frames
 
     def slowly(*arguments: Any) -> torch.Tensor:

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Experiment: lvis_table6 - instance segmentation on LVIS v0.5, Mask R-CNN R50-FPN, and its second stages
+# Paper: Table 6 (LVIS); claim L4
+# Data: LVIS v0.5, COCO 2017 and a detector trained on COCO: see data_prep/README.md
+# Check: data_prep.lvis check
+# Cost: 8 runs a seed; not measured (12 epochs of 57,000 images, made for 4 GPUs)
+# Smoke: SEEDS=0 METHODS=ce STAGE2= NETWORK="--backbone small --start random --min-size 128 --max-size 160"
+SEEDS=${SEEDS:-"0 1 2"}
+METHODS=${METHODS:-"ce cdb-w-ce rfs eql"}
+# Second stages: the method, and that of the detector it starts from.
+STAGE2=${STAGE2-"simcal/ce calib/ce bags/ce cdb-w-ce/cdb-w-ce"}
+GPUS=${GPUS:-1}      # of each run; the paper's had 4
+NETWORK=${NETWORK:-} # for example "--weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
+parse_arguments "$@"
+JOBS=${JOBS:-1} # at a time: they share the GPUs
+
+program=(detection.train)
+if [[ $GPUS -gt 1 ]]; then
+  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m detection.train)
+fi
+read -ra network <<<"$NETWORK"
+for seed in $SEEDS; do
+  for method in $METHODS; do
+    run "${program[@]}" lvis --task mask --method "$method" --seed "$seed" "${network[@]}"
+  done
+  for stages in $STAGE2; do
+    run "${program[@]}" lvis-clc --task mask --method "${stages%/*}" --stage1 "${stages##*/}" \
+      --seed "$seed" "${network[@]}"
+  done
+done
+finish

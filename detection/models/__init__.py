@@ -1,0 +1,27 @@
+"""Detectors: torchvision's Faster and Mask R-CNN with the classification heads plugged in."""
+
+from detection.models.drawing import global_draws_from
+from detection.models.roi_heads import Losses, Prediction, ProposalAccuracy, total_loss
+from detection.models.second_stage import (
+    add_calibrated_classifier,
+    freeze_all_but_classifier,
+    replace_classifier,
+)
+from detection.models.torchvision_rcnn import LAYOUTS, Layout, Rcnn, build_rcnn
+from detection.models.weights import load_published
+
+__all__ = [
+    "build_rcnn",
+    "Rcnn",
+    "Layout",
+    "LAYOUTS",
+    "Losses",
+    "Prediction",
+    "total_loss",
+    "global_draws_from",
+    "ProposalAccuracy",
+    "load_published",
+    "freeze_all_but_classifier",
+    "replace_classifier",
+    "add_calibrated_classifier",
+]

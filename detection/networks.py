@@ -1,0 +1,136 @@
+"""The detector of a configuration: its head, its first weights, its second stage.
+
+Shapes: C categories.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.streams import Streams
+from detection.heads import CalibratedHead, ClassificationHead, make_head
+from detection.models import (
+    Rcnn,
+    add_calibrated_classifier,
+    build_rcnn,
+    freeze_all_but_classifier,
+    replace_classifier,
+)
+from detection.recipes import ClassifierConfig, DetectionConfig
+from detection.sets import DetectionSets
+
+Weights = dict[str, Tensor]
+
+
+def _head(
+    config: DetectionConfig, sets: DetectionSets, streams: Streams, class_weights: Tensor | None
+) -> ClassificationHead:
+    """The head of the configured method."""
+    train = sets.train.annotations
+    extra: dict[str, float] = {}
+    if isinstance(config, ClassifierConfig):
+        extra = {"focal_alpha": config.focal_alpha, "bags_beta": config.bags_beta}
+        extra["calibration_threshold"] = config.calibration_threshold
+    return make_head(
+        config.method,
+        sets.num_classes,
+        class_weights=class_weights,
+        instance_counts=torch.from_numpy(train.instance_count),
+        image_share=torch.from_numpy(train.image_count / train.num_images),
+        generator=streams["head"],
+        reduction=config.loss_reduction or "batch-size",
+        focal_gamma=config.focal_gamma,
+        eql_threshold=config.eql_threshold,
+        **extra,  # type: ignore[arg-type]
+    )
+
+
+def _detector(
+    config: DetectionConfig,
+    head: ClassificationHead,
+    num_classes: int,
+    streams: Streams,
+    published: Path | None,
+) -> Rcnn:
+    model = build_rcnn(
+        num_classes,
+        head,
+        generator=streams["model"],
+        masks=config.task == "mask",
+        backbone=config.backbone,
+        max_size=config.max_size,
+        detections_per_image=config.detections,
+        score_threshold=config.score_threshold,
+        weights=published,
+    )
+    # One of them at random in training, the last one in evaluation.
+    model.transform.min_size = config.min_size
+    return model
+
+
+def make_model(
+    config: DetectionConfig,
+    sets: DetectionSets,
+    streams: Streams,
+    *,
+    class_weights: Tensor | None = None,
+    published: Path | None = None,
+    first_stage: Weights | None = None,
+) -> Rcnn:
+    """The detector at the first step of its run, on the CPU.
+
+    Args:
+        config: resolved.
+        sets: its categories and their counts.
+        streams: the run's generators.
+        class_weights: cdb-w-ce: the balancer's, (C,).
+        published: file of the weights that a first stage starts from; None: random.
+        first_stage: weights of the first stage, for a second one.
+
+    Raises:
+        UserError: when the weights cannot be used.
+    """
+    head = _head(config, sets, streams, class_weights)
+    if not isinstance(config, ClassifierConfig):
+        return _detector(config, head, sets.num_classes, streams, published)
+    assert first_stage is not None
+    old = make_head("ce", sets.num_classes)
+    model = _detector(config, old, sets.num_classes, streams, None)
+    _load(model, first_stage)
+    if config.method in ("simcal", "calib"):
+        assert isinstance(head, CalibratedHead)
+        kind: Literal["simcal", "calib"] = "simcal" if config.method == "simcal" else "calib"
+        add_calibrated_classifier(model, head, kind, generator=streams["classifier"])
+    else:
+        replace_classifier(model, head, generator=streams["classifier"])
+    freeze_all_but_classifier(model)
+    return model
+
+
+def make_trained_model(config: DetectionConfig, sets: DetectionSets, weights: Weights) -> Rcnn:
+    """The detector of a finished run, for inference.
+
+    Raises:
+        UserError: when the weights are another network's.
+    """
+    streams = Streams(config.seed)
+    weightless = torch.ones(sets.num_classes)
+    first: Weights | None = None
+    if isinstance(config, ClassifierConfig):
+        stage1 = config.stage1_config()
+        first = make_model(stage1, sets, streams, class_weights=weightless).state_dict()
+    model = make_model(config, sets, streams, class_weights=weightless, first_stage=first)
+    _load(model, weights)
+    return model
+
+
+def _load(model: Rcnn, weights: Weights) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            "the run's weights are those of another network; delete its folder and train it again."
+        ) from error

@@ -1,0 +1,94 @@
+"""Predictions beside the ground truth, as one picture that a run leaves in its folder."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common.files import write_atomically
+from detection.data import DetectionData, load_batches, plain_requests
+
+_IMAGES: Final = 4
+_SHOWN_SCORE: Final = 0.3
+"""Predictions that score less are left out of the picture."""
+
+
+def _draw(
+    axes: Axes, boxes: NDArray[np.float32], labels: NDArray[np.int64], words: Sequence[str]
+) -> None:
+    """Boxes (n, 4) with a few words each, coloured by category."""
+    colours = mpl.colormaps["tab20"]
+    for (x1, y1, x2, y2), label, text in zip(boxes, labels, words, strict=True):
+        colour = colours(int(label) % 20)
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour))
+        axes.text(x1, y1, text, color="white", fontsize=5, va="bottom", clip_on=True,
+                  bbox={"facecolor": colour, "pad": 0.5, "linewidth": 0})  # fmt: skip
+
+
+def _outline(axes: Axes, masks: Tensor, labels: NDArray[np.int64]) -> None:
+    """The edges of masks (n, H, W)."""
+    colours = mpl.colormaps["tab20"]
+    for mask, label in zip(masks.cpu().numpy(), labels, strict=True):
+        if mask.any():
+            axes.contour(mask, levels=[0.5], colors=[colours(int(label) % 20)], linewidths=0.8)
+
+
+def _panel(axes: Axes, image: Tensor, found: dict[str, Tensor], names: Sequence[str]) -> None:
+    """An image with boxes, masks and names; with scores where there are any."""
+    axes.imshow(image.permute(1, 2, 0).numpy())
+    axes.set_axis_off()
+    labels = found["labels"].cpu().numpy()
+    words = [names[label] for label in labels]
+    if "scores" in found:
+        pairs = zip(words, found["scores"].tolist(), strict=True)
+        words = [f"{word} {score:.2f}" for word, score in pairs]
+    if "masks" in found:
+        _outline(axes, found["masks"], labels)
+    _draw(axes, found["boxes"].cpu().numpy(), labels, words)
+
+
+@torch.inference_mode()
+def draw_pictures(model: nn.Module, data: DetectionData, images: int = _IMAGES) -> Figure:
+    """The first images that have instances: ground truth on the left, predictions on the right.
+
+    Args:
+        model: a detector; in evaluation mode afterwards.
+        data: the images.
+        images: how many, at most.
+    """
+    known = data.annotations
+    chosen = [n for n in range(len(data)) if len(known.boxes[known.instances_of(n)])][:images]
+    device = next(model.parameters()).device
+    model.eval()
+    figure = Figure(figsize=(8, 3.2 * max(1, len(chosen))), layout="constrained")
+    panels = figure.subplots(max(1, len(chosen)), 2, squeeze=False)
+    batches = load_batches(data, [[request] for request in plain_requests(chosen)], 0)
+    for (left, right), (pictures, targets) in zip(panels, batches, strict=False):
+        truth = {k: v for k, v in targets[0].items() if k in ("boxes", "labels", "masks")}
+        _panel(left, pictures[0], truth, known.names)  # type: ignore[arg-type]
+        found = model([pictures[0].to(device)])[0]
+        sure = found["scores"] >= _SHOWN_SCORE
+        _panel(right, pictures[0], {k: v[sure] for k, v in found.items()}, known.names)
+    panels[0][0].set_title("ground truth")
+    panels[0][1].set_title(f"predictions that score {_SHOWN_SCORE} or more")
+    return figure
+
+
+def write_pictures(model: nn.Module, data: DetectionData, path: Path) -> None:
+    """Write :func:`draw_pictures` as a PNG.
+
+    Raises:
+        UserError: when there is no room or no permission.
+    """
+    content = io.BytesIO()
+    draw_pictures(model, data).savefig(content, format="png", dpi=110)
+    write_atomically(path, content.getvalue())

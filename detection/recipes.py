@@ -1,0 +1,297 @@
+"""The settings of the detection runs, and the paper's values for them (Sec. 4.2.2).
+
+A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is made from the
+recipe's class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import ClassVar, Literal, TypeVar
+
+import tyro
+
+from common.config import (
+    CDB_METHODS,
+    Limits,
+    RunConfig,
+    changed_settings,
+    resolved_tau,
+    with_limits,
+)
+from common.errors import UserError
+from common.schedule import step_schedule
+
+DetectionRecipe = Literal["lvis", "lvis-clc", "digit-scenes", "digit-scenes-clc"]
+Task = Literal["box", "mask"]
+Measure = Literal["ap", "proposals"]
+Precision = Literal["float32", "bfloat16"]
+DetectionMethod = Literal[
+    "ce", "rfs", "eql", "cdb-s", "cdb-w-ce", "focal", "lrw", "bags", "simcal", "calib"
+]
+
+
+@dataclass(frozen=True)
+class DetectionConfig(RunConfig):
+    """What the runs of both stages set."""
+
+    recipe: tyro.conf.Fixed[DetectionRecipe] = "lvis"
+    """The recipe that these settings depart from."""
+    dataset: Literal["lvis-v0.5", "digit-scenes"] = "lvis-v0.5"
+    """Data set."""
+    method: DetectionMethod = "ce"
+    """Loss of the classification head, or sampler of images; Table 5's names."""
+    task: Task = "box"
+    """Boxes (Faster R-CNN, Table 5), or boxes and masks (Mask R-CNN, Table 6)."""
+
+    difficulty: Measure = "ap"
+    """CDB: a category's performance is its AP on the difficulty images, or the share of its
+    proposals in training that are classified right."""
+    difficulty_period: int = 1
+    """CDB: t, epochs between two measurements of AP."""
+    rfs_threshold: float = 0.001
+    """rfs: t, the share of images under which a category is repeated."""
+    eql_threshold: float = 0.00176
+    """eql: lambda, the share of images under which a category is rare."""
+
+    epochs: int = 12
+    """Passes over the training images (rfs: over the repeated ones)."""
+    batch_size: int = 8
+    """Images a step, over all processes."""
+    learning_rate: float = 0.01
+    """Of SGD at 8 images a step; it grows with the batch: rate = learning_rate * batch_size / 8."""
+    weight_decay: float = 0.0001
+    """Of SGD, on all parameters."""
+    milestones: tuple[int, ...] = (8, 11)
+    """After so many epochs each the learning rate is multiplied by lr_decay."""
+    lr_decay: float = 0.1
+    """Factor at each milestone."""
+    warmup_steps: int = 500
+    """Steps over which the learning rate grows linearly from a third."""
+    gradient_clip: float = 35.0
+    """Largest norm of the gradient of a step."""
+
+    backbone: Literal["resnet50-fpn", "small"] = "resnet50-fpn"
+    """Network below the heads."""
+    start: Literal["coco", "imagenet", "random"] = "coco"
+    """First weights: a detector trained on COCO, a classifier trained on ImageNet, or random."""
+    min_size: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    """Short side of an image, in pixels: one at random in training, the last in evaluation."""
+    max_size: int = 1333
+    """Largest long side of an image, in pixels."""
+    flip: float = 0.5
+    """Probability that a training image is mirrored."""
+    detections: int = 300
+    """Detections kept of an image."""
+    score_threshold: float = 0.0
+    """Detections of smaller scores are dropped."""
+    precision: Precision = "float32"
+    """Of the network's passes; weights and losses are always float32."""
+
+    used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **RunConfig.used_by,
+        "difficulty": CDB_METHODS,
+        "difficulty_period": CDB_METHODS,
+        "focal_gamma": ("focal",),
+        "cfs_q": (),
+        "cb_beta": (),
+        "rfs_threshold": ("rfs",),
+        "eql_threshold": ("eql",),
+    }
+    """The methods that an option is for, where it is not for all."""
+    limits: ClassVar[Limits] = with_limits(
+        RunConfig.limits,
+        at_least={
+            "difficulty_period": 1, "rfs_threshold": 0, "eql_threshold": 0, "warmup_steps": 0,
+            "max_size": 32, "flip": 0, "detections": 1, "score_threshold": 0,
+        },
+        at_most={"lr_decay": 1, "flip": 1, "rfs_threshold": 1, "eql_threshold": 1},
+        above={"lr_decay": 0, "gradient_clip": 0},
+        below={"score_threshold": 1},
+    )  # fmt: skip
+    """The range of each number."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other or make no sense."""
+        super().__post_init__()
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON gives a list
+        if any(later <= earlier for earlier, later in pairwise((0, *self.milestones))):
+            raise UserError(
+                f"--milestones must be epochs from 1 up in growing order, not {self.milestones}."
+            )
+        object.__setattr__(self, "min_size", tuple(self.min_size))
+        if not self.min_size or not 32 <= min(self.min_size) <= max(self.min_size) <= self.max_size:
+            raise UserError(
+                f"--min-size {self.min_size} must be pixels from 32 to --max-size {self.max_size}."
+            )
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe it departs from."""
+        return self.recipe
+
+    @property
+    def variant(self) -> str:
+        """The record's ``variant``, as Tables 5 and 6 name it: what the weights began as."""
+        return f"pretrained={self.start}"
+
+    def learning_rate_at(self, epoch: int, progress: float) -> float:
+        """Scaled with the batch, then steps down; the warm-up is :meth:`warm_up`'s."""
+        return step_schedule(
+            self.learning_rate * self.batch_size / 8,
+            epoch,
+            progress,
+            warmup_epochs=0,
+            milestones=self.milestones,
+            decay=self.lr_decay,
+        )
+
+    def warm_up(self, step: int) -> float:
+        """Factor of the learning rate at a step of the whole run, counted from 0: 1/3 to 1."""
+        if step >= self.warmup_steps:
+            return 1.0
+        return 1 / 3 + (2 / 3) * step / self.warmup_steps
+
+
+@dataclass(frozen=True)
+class DetectorConfig(DetectionConfig):
+    """A whole detector trained from its first weights."""
+
+    method: Literal["ce", "rfs", "eql", "cdb-s", "cdb-w-ce"] = "ce"
+    """Loss of the classification head, or sampler of images; Table 5's names."""
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(DetectionConfig):
+    """A second stage: the classifier of a finished run trained anew, all else frozen ('-clc').
+
+    The first stage is the run of the recipe without -clc that has the same task, seed and network;
+    it is trained first if it has not finished.
+    """
+
+    recipe: tyro.conf.Fixed[DetectionRecipe] = "lvis-clc"
+    """The recipe that these settings depart from."""
+    stage1: Literal["ce", "cdb-w-ce"] = "ce"
+    """The method of the first stage."""
+    stage1_epochs: int | None = None
+    """Epochs of the first stage; None: its recipe's."""
+    method: Literal["focal", "lrw", "bags", "cdb-w-ce", "simcal", "calib"] = "cdb-w-ce"
+    """Loss of the new classification layer, or calibration of a second classifier beside the
+    old."""
+    focal_gamma: float = 2.0
+    """Focusing parameter of focal."""
+    focal_alpha: float = 0.25
+    """focal: weight of a category's own proposals; the others have 1 - focal_alpha."""
+    bags_beta: float = 8.0
+    """bags: proposals of other bins for each foreground one."""
+    calibration_threshold: int = 100
+    """simcal, calib: categories of fewer instances take the calibrated classifier's scores."""
+
+    used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **DetectionConfig.used_by,
+        "focal_alpha": ("focal",),
+        "bags_beta": ("bags",),
+        "calibration_threshold": ("simcal", "calib"),
+    }
+    """The methods that an option is for, where it is not for all."""
+    limits: ClassVar[Limits] = with_limits(
+        DetectionConfig.limits,
+        at_least={"stage1_epochs": 1, "focal_alpha": 0, "bags_beta": 0, "calibration_threshold": 0},
+        at_most={"focal_alpha": 1},
+    )
+    """The range of each number."""
+
+    @property
+    def table_method(self) -> str:
+        """The record's ``method``, as Tables 5 and 6 name it."""
+        return self.method if self.method in ("simcal", "calib") else f"{self.method}-clc"
+
+    @property
+    def variant(self) -> str:
+        """The record's ``variant``: what the frozen layers were trained with."""
+        return f"pretrained={self.recipe.removesuffix('-clc')}-{self.stage1}"
+
+    def stage1_config(self) -> DetectorConfig:
+        """The resolved configuration of the first stage."""
+        recipe = RECIPES[self.recipe.removesuffix("-clc")]
+        assert isinstance(recipe, DetectorConfig)
+        first = replace(
+            recipe,
+            method=self.stage1,
+            task=self.task,
+            seed=self.seed,
+            backbone=self.backbone,
+            start=self.start,
+            min_size=self.min_size,
+            max_size=self.max_size,
+        )
+        return resolved(replace(first, epochs=self.stage1_epochs or first.epochs))
+
+
+LVIS = DetectorConfig()
+"""Sec. 4.2.2, and Li et al. 2020, whose set-up it keeps: warm-up, clipping, image sizes."""
+
+DIGIT_SCENES = DetectorConfig(
+    recipe="digit-scenes",
+    dataset="digit-scenes",
+    epochs=12,
+    learning_rate=0.02,
+    warmup_steps=100,
+    backbone="small",
+    start="random",
+    min_size=(128,),
+    max_size=160,
+    # A mirrored digit is another one.
+    flip=0.0,
+    detections=100,
+)
+"""The rendered set that proves the path: data_prep/digit_scenes.py."""
+
+
+def _second_stage(recipe: DetectionRecipe, first: DetectionConfig) -> ClassifierConfig:
+    """The recipe of a second stage: its first stage's values."""
+    own = {"recipe": recipe, "method": "cdb-w-ce", "focal_gamma": 2.0}
+    known = {field.name: getattr(first, field.name) for field in fields(first)}
+    return ClassifierConfig(**(known | own))
+
+
+RECIPES: dict[str, DetectionConfig] = {
+    "lvis": LVIS,
+    "lvis-clc": _second_stage("lvis-clc", LVIS),
+    "digit-scenes": DIGIT_SCENES,
+    "digit-scenes-clc": _second_stage("digit-scenes-clc", DIGIT_SCENES),
+}
+
+Config = TypeVar("Config", bound=DetectionConfig)
+
+
+def resolved(config: Config) -> Config:
+    """The configuration with every 'None: as ...' filled in, as it is recorded."""
+    reduction = config.loss_reduction or "batch-size"
+    return replace(config, tau=resolved_tau(config), loss_reduction=reduction)
+
+
+def group_name(config: DetectionConfig) -> str:
+    """The folder of the experiment that a run belongs to: both stages stand in one."""
+    return config.dataset
+
+
+_NAMED = {"recipe", "dataset", "method", "task", "seed", "tau", "stage1"}
+
+
+def run_name(config: DetectionConfig) -> str:
+    """The run's name: method, tau, stage 1, task, every setting that is not the recipe's, seed.
+
+    >>> run_name(replace(LVIS, method="cdb-w-ce", epochs=3))
+    'cdb-w-ce_tau-sigmoid_box_epochs-3_seed-0'
+    >>> run_name(replace(RECIPES["lvis-clc"], method="bags", task="mask"))
+    'bags-clc_stage1-ce_mask_seed-0'
+    """
+    config = resolved(config)
+    recipe = RECIPES[config.recipe_name]
+    usual = resolved(replace(recipe, seed=config.seed, method=config.method, tau=config.tau))
+    parts: list[str] = [config.table_method]
+    parts += [f"tau-{config.tau}"] if config.tau is not None else []
+    parts += [f"stage1-{config.stage1}"] if isinstance(config, ClassifierConfig) else []
+    parts += [config.task, *changed_settings(config, usual, _NAMED)]
+    return "_".join([*parts, f"seed-{config.seed}"])

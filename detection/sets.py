@@ -1,0 +1,147 @@
+"""The three sets of a detection run: to train on, to measure the difficulty on, to evaluate on.
+
+Shapes: C categories.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from data_prep import digit_scenes, lvis
+from data_prep.lvis_format import Annotations, Lists, read_lvis
+from detection.ap import GroundTruth
+from detection.ap.inputs import encode_segmentation
+from detection.data import DetectionData, images_on_disk
+from detection.recipes import DetectionConfig
+
+CONDITIONS = {"box": "bbox", "mask": "bbox+segm"}
+"""The record's ``condition`` for each task: what is evaluated."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionSets:
+    """Annotations with their images; categories are the same in all three."""
+
+    train: DetectionData
+    difficulty: DetectionData
+    val: DetectionData
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.train.annotations.num_categories
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The record's ``split``; its counts are images that hold each category."""
+        train, difficulty, val = (
+            part.annotations for part in (self.train, self.difficulty, self.val)
+        )
+        present = train.image_count[train.image_count > 0]
+        measurable = int((difficulty.image_count > 0).sum())
+        return {
+            "class_names": list(train.names),
+            "train": train.image_count.tolist(),
+            "difficulty": difficulty.image_count.tolist(),
+            "test": val.image_count.tolist(),
+            "imbalance": float(present.max() / present.min()),
+            "digest": _digest(train, difficulty, val),
+            "frequency": "".join(train.frequency),
+            "notes": [
+                f"Counts are images. The difficulty set measures {measurable} of "
+                f"{self.num_classes} categories; the others keep difficulty 1.",
+                *train.notes,
+            ],
+        }
+
+
+def _digest(*parts: Annotations) -> str:
+    """sha256 over the images of each part: equal for equal splits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.sort(part.image_ids).astype("<i8").tobytes() + b"/")
+    return digest.hexdigest()
+
+
+def load_sets(
+    config: DetectionConfig, folder: Path | None = None, images: Path | None = None
+) -> DetectionSets:
+    """The configured data set; every image is looked for, none is opened.
+
+    Args:
+        config: names the data set and the task.
+        folder: of the annotation files, or of a rendered set; None: its usual place.
+        images: folder of COCO's images; None: its usual place.
+
+    Raises:
+        UserError: when a file or an image is missing, or annotations cannot be used.
+    """
+    if config.dataset == "digit-scenes":
+        found = digit_scenes.load_digit_scenes(folder)
+        files, images = (found.train, found.difficulty, found.val), found.folder
+    else:
+        place = lvis.annotation_folder(folder)
+        files = place / lvis.REST_FILE, place / lvis.DIFFICULTY_FILE, place / lvis.VAL_FILE
+        images = lvis.image_folder(images)
+        if not files[1].exists():
+            raise UserError(
+                f"{files[1]} is missing: hold out images to measure the difficulty on with "
+                "python -m data_prep.lvis split (see data_prep/README.md)."
+            )
+    masks = config.task == "mask"
+    train, difficulty, val = (read_lvis(file) for file in files)
+    for part in (difficulty, val):
+        if not np.array_equal(part.category_ids, train.category_ids):
+            raise UserError(
+                f"{part.source} has other categories than {train.source}; name files of one set."
+            )
+    return DetectionSets(
+        *(
+            DetectionData(part, images_on_disk(part, images), masks=masks, longest=config.max_size)
+            for part in (train, difficulty, val)
+        )
+    )
+
+
+def ground_truth(annotations: Annotations, *, masks: bool) -> GroundTruth:
+    """What the evaluation compares detections with.
+
+    Args:
+        annotations: of the evaluated images.
+        masks: whether masks are compared, too.
+    """
+    order = np.argsort(annotations.image_ids)
+    rank_of = np.empty(len(order), np.int64)
+    rank_of[order] = np.arange(len(order))
+    sizes = np.stack([annotations.heights, annotations.widths], axis=1)
+    encoded = None
+    if masks:
+        encoded = [
+            encode_segmentation(
+                annotations.segmentations.of(n), *(int(side) for side in sizes[image])
+            )
+            for n, image in enumerate(annotations.image)
+        ]
+    return GroundTruth(
+        image_ids=annotations.image_ids[order],
+        frequency=np.array(annotations.frequency),
+        image=rank_of[annotations.image],
+        category=annotations.category,
+        xywh=annotations.bboxes,
+        area=annotations.areas,
+        ignore=np.zeros(annotations.num_instances, bool),
+        negative=_pairs(annotations.negative, rank_of),
+        not_exhaustive=_pairs(annotations.not_exhaustive, rank_of),
+        masks=encoded,
+        image_sizes=sizes[order],
+    )
+
+
+def _pairs(lists: Lists, rank_of: np.ndarray) -> np.ndarray:
+    """(., 2): image and category of each entry; images numbered in the order of their ids."""
+    image = np.repeat(np.arange(len(lists.first) - 1), np.diff(lists.first))
+    return np.stack([rank_of[image], lists.values], axis=1)

@@ -1,0 +1,156 @@
+"""What a result record of each task has to hold, and what it may not."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from common.record import check_record
+
+Record = dict[str, Any]
+
+
+def _record(task: str, condition: str, metrics: Record, **split: Any) -> Record:
+    return {
+        "schema": 1,
+        "run": "ce",
+        "group": "a-group",
+        "task": task,
+        "dataset": "some-data",
+        "method": "ce",
+        "variant": "",
+        "condition": condition,
+        "seed": 0,
+        "config": {"seed": 0},
+        "split": {
+            "class_names": ["a", "b"],
+            "train": [20, 5],
+            "difficulty": [2, 0],
+            "test": [4, 4],
+            "imbalance": 4.0,
+            "digest": "a digest",
+            **split,
+        },
+        "metrics": metrics,
+        "history": {"epoch": [1], "loss": [0.5], "class_accuracy": [[0.5, None]]},
+        "provenance": {"seconds": 1.0, "finished": "now", "versions": {}, "hardware": {}},
+    }
+
+
+def _classification(task: str = "classification") -> Record:
+    measured = {"epoch": 1, "error": 25.0, "class_accuracy": [1.0, 0.5]}
+    return _record(task, "4", {"last": measured, "best": dict(measured)})
+
+
+def _averages() -> Record:
+    return {
+        "AP": 12.5, "AP50": 25.0, "AP75": 10.0, "APs": None, "APm": 12.0, "APl": 14.0,
+        "APr": None, "APc": 12.5, "APf": 100.0, "category_ap": [12.5, None],
+    }  # fmt: skip
+
+
+def _detection(masks: bool = True) -> Record:
+    last: Record = {"epoch": 1, "bbox": _averages()}
+    if masks:
+        last["segm"] = _averages()
+    condition = "bbox+segm" if masks else "bbox"
+    return _record("detection", condition, {"last": last}, frequency="cr")
+
+
+def _without(record: Record, *path: str) -> Record:
+    changed = copy.deepcopy(record)
+    part = changed
+    for name in path[:-1]:
+        part = part[name]
+    del part[path[-1]]
+    return changed
+
+
+def _with(record: Record, value: Any, *path: str) -> Record:
+    changed = copy.deepcopy(record)
+    part = changed
+    for name in path[:-1]:
+        part = part.setdefault(name, {})
+    part[path[-1]] = value
+    return changed
+
+
+def _refused(record: Record, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_record(record, "record.json")
+
+
+@pytest.mark.parametrize("task", ["classification", "video"])
+def test_a_classifier_needs_a_best_epoch_error_and_class_accuracy(task: str) -> None:
+    record = _classification(task)
+    check_record(record, "record.json")
+    _refused(_without(record, "metrics", "best"), "'best' is a required property")
+    for epoch in ("last", "best"):
+        for name in ("epoch", "error", "class_accuracy"):
+            _refused(_without(record, "metrics", epoch, name), f"'{name}' is a required property")
+    _refused(_with(record, 100.5, "metrics", "last", "error"), "metrics/last/error")
+
+
+@pytest.mark.parametrize("task", ["classification", "video"])
+def test_averages_of_ap_do_not_make_a_classifiers_record(task: str) -> None:
+    _refused(_with(_detection(), task, "task"), "required property")
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_detector_is_measured_at_the_last_epoch_without_an_error(masks: bool) -> None:
+    check_record(_detection(masks), "record.json")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("metrics", "last"),
+        ("metrics", "last", "epoch"),
+        ("metrics", "last", "bbox"),
+        ("metrics", "last", "segm"),
+        ("metrics", "last", "segm", "category_ap"),
+        *[("metrics", "last", "bbox", n) for n in ("AP", "AP50", "AP75", "APr", "APc", "APf")],
+        ("split", "frequency"),
+        ("split", "digest"),
+        ("history", "class_accuracy"),
+        ("provenance",),
+    ],
+)
+def test_a_detectors_record_without_a_part_is_refused(path: tuple[str, ...]) -> None:
+    _refused(_without(_detection(), *path), f"'{path[-1]}' is a required property")
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (100.5, ("metrics", "last", "bbox", "AP")),
+        (-1.0, ("metrics", "last", "segm", "APr")),
+        ("12", ("metrics", "last", "bbox", "APf")),
+        ([0.5, 120.0], ("metrics", "last", "bbox", "category_ap")),
+        (0, ("metrics", "last", "epoch")),
+        ("rcx", ("split", "frequency")),
+        ("", ("split", "frequency")),
+        ([[0.5, 1.5]], ("history", "class_accuracy")),
+        ("segm", ("condition",)),
+        ("100", ("condition",)),
+    ],
+)
+def test_a_value_that_a_detector_cannot_have_is_refused(value: Any, path: tuple[str, ...]) -> None:
+    _refused(_with(_detection(), value, *path), "/".join(path))
+
+
+def test_what_no_detector_measures_is_refused() -> None:
+    record = _detection()
+    _refused(_with(record, record["metrics"]["last"], "metrics", "best"), "'best'")
+    _refused(_with(record, 20.0, "metrics", "last", "error"), "'error'")
+    _refused(_with(record, 20.0, "metrics", "last", "bbox", "AR"), "'AR'")
+
+
+def test_masks_are_measured_if_and_only_if_the_condition_says_so() -> None:
+    _refused(_with(_detection(masks=True), "bbox", "condition"), "'segm'")
+    _refused(_with(_detection(masks=False), "bbox+segm", "condition"), "'segm'")
+
+
+def test_what_is_no_record_at_all_is_refused() -> None:
+    _refused([], "is not a result record")  # type: ignore[arg-type]
