@@ -3,8 +3,8 @@
 # Paper: Sec. 4.2 on rendered scenes: not the paper's experiment
 # Data: rendered before the first run (36 MB)
 # Check: data_prep.digit_scenes render
-# Cost: 4 runs a seed of @SECONDS@ s on one AMD EPYC core
-# Smoke: SEEDS=0 METHODS= STAGE2=cdb-w-ce/ce STAGE1_EPOCHS=2
+# Cost: 4 runs a seed of 4 to 6 min on one AMD EPYC core
+# Smoke: SEEDS=0 METHODS=ce STAGE2=cdb-w-ce/ce STAGE1_EPOCHS=2 TASK=box
 SEEDS=${SEEDS:-0}
 METHODS=${METHODS-"ce cdb-w-ce rfs"}
 # Second stages: the method, and that of the detector it starts from.
