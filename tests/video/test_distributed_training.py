@@ -250,9 +250,11 @@ def ended_at_last(process: "subprocess.Popen[str]") -> Any:
 def test_a_command_under_torchrun_stops_at_sigterm_and_one_process_goes_on(
     trainer: VideoTrainer, verbs: Path, tmp_path: Path
 ) -> None:
-    epochs = 30
+    epochs = 40
     run = options("cdb-w-ce", epochs=epochs, learning_rate=0.001)
-    started = (*run, "--data", str(verbs), "--out", str(tmp_path), "--checkpoint-seconds", "0")
+    # With workers, which are started in every epoch, it is not done before the signal comes.
+    slow = ("--checkpoint-seconds", "0", "--workers", "1")
+    started = (*run, "--data", str(verbs), "--out", str(tmp_path), *slow)
     path = trainer.run_folder(tmp_path, *run)
     with ended_at_last(torchrun(*started)) as process:
         end = time.monotonic() + 60
