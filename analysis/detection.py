@@ -34,8 +34,8 @@ _NOTE: Final = (
     "method measures the difficulty set."
 )
 _COPIED: Final = (
-    "Copied: the paper took the row from the method's own publication. 'Probably mask AP': that "
-    "publication gives these numbers for masks."
+    "Copied: the paper took the row from another publication. 'Probably mask AP': there these "
+    "numbers are of masks."
 )
 _UNTOLD: Final = (
     "The paper does not say what the models of Table 6 were pretrained on, nor which CDB-W-CE is "

@@ -63,8 +63,16 @@ def make_image_sampler(
             return InstanceBalancedSampler(torch.zeros(images, dtype=torch.int64), 1, generator)
 
 
-def _check_batch_size(size: int, images: int) -> None:
+def _check_batch_size(config: DetectionConfig, images: int) -> None:
     """Refuse batches that the ranks cannot share alike, or that the images cannot fill."""
+    if config.method in _CALIBRATIONS:
+        if EPISODE % world_size():
+            raise UserError(
+                f"--method {config.method} has {EPISODE} images a step, which {world_size()} "
+                "processes cannot share alike; start 2, 4, 8 or 16 of them."
+            )
+        return
+    size = config.batch_size
     if size % world_size():
         raise UserError(
             f"--batch-size {size} cannot be shared by {world_size()} processes; make it a multiple "
@@ -100,7 +108,7 @@ class Training:
             UserError: when the batch size does not fit.
         """
         self.size = EPISODE if config.method in _CALIBRATIONS else config.batch_size
-        _check_batch_size(self.size, len(sets.train))
+        _check_batch_size(config, len(sets.train))
         self.config, self.sets, self.model, self.streams = config, sets, model, streams
         self.balancer, self._workers = balancer, workers
         self.device = next(model.parameters()).device
@@ -131,7 +139,7 @@ class Training:
         follow_difficulty(self.sampler, self.balancer)
         if self.config.method in _CALIBRATIONS:
             pairs = image_categories(self.sets.train.annotations)
-            steps = len(self.sets.train) // self.size
+            steps = max(1, len(self.sets.train) // self.size)
             images, wanted = draw_episodes(*pairs, steps, self.streams["sampler"], EPISODE)
             order, drawn_for = images.flatten(), wanted.flatten().tolist()
         else:
@@ -218,10 +226,7 @@ class Training:
             return measured
         if (self.epoch + 1) % self.config.difficulty_period:
             return nothing
-        size = max(1, self.size // world_size())
-        results = measure_ap(
-            self.model, self.sets.difficulty, size, masks=False, workers=self._workers
-        )
+        results = measure_ap(self.model, self.sets.difficulty, masks=False, workers=self._workers)
         return torch.from_numpy(results["bbox"].category_ap)
 
     def end_epoch(self) -> dict[str, float]:

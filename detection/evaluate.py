@@ -5,6 +5,8 @@ Use: ``python -m detection.evaluate runs/digit-scenes/ce_box_seed-0``.
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 import tyro
 from pycocotools import mask as coco_mask
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.distributed import gather_objects, rank, world_size
 from common.errors import UserError, run_main
@@ -21,6 +23,7 @@ from common.fit import choose_device
 from common.run import load_tensors
 from detection.ap import ApResult, Detections, evaluate_ap
 from detection.data import DetectionData, batches_of, load_batches, plain_requests
+from detection.models import Rcnn
 from detection.networks import make_trained_model
 from detection.recipes import RECIPES, DetectionConfig
 from detection.sets import ground_truth, load_sets
@@ -55,29 +58,42 @@ def _joined(parts: list[Found]) -> Found:
     return whole
 
 
+@contextmanager
+def _evaluating(model: Rcnn, *, masks: bool) -> Iterator[None]:
+    """Evaluation mode, without the mask branch unless ``masks``; then as before."""
+    training, pool = model.training, model.roi_heads.mask_roi_pool
+    model.eval()
+    if not masks:
+        model.roi_heads.mask_roi_pool = None
+    try:
+        yield
+    finally:
+        model.roi_heads.mask_roi_pool = pool
+        model.train(training)
+
+
 @torch.inference_mode()
-def detect(model: nn.Module, data: DetectionData, batch_size: int, workers: int = 0) -> Detections:
+def detect(model: Rcnn, data: DetectionData, *, masks: bool, workers: int = 0) -> Detections:
     """The detections in all images, by all ranks together; ``model`` keeps its mode.
+
+    One image a pass: padded to the size of others, it would give other numbers, and they would
+    depend on the batch size and on the number of ranks.
 
     Args:
         model: a detector, see :func:`detection.models.build_rcnn`.
         data: the images.
-        batch_size: images a pass.
+        masks: whether masks are wanted; a Faster R-CNN has none.
         workers: processes of this rank that read ahead.
     """
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     mine = range(rank(), len(data), world_size())
     parts = []
-    for images, targets in load_batches(
-        data, batches_of(plain_requests(mine), batch_size), workers
-    ):
-        predictions = model([image.to(device) for image in images])
-        for target, prediction in zip(targets, predictions, strict=True):
-            parts.append(_to_arrays(target["image_id"], prediction))
-    model.train(training)
-    found = _joined([part for of_rank in gather_objects(parts) for part in of_rank])
+    with _evaluating(model, masks=masks):
+        for (image,), (target,) in load_batches(data, batches_of(plain_requests(mine), 1), workers):
+            parts.append(_to_arrays(target["image_id"], model([image.to(device)])[0]))
+    gathered, ranks = gather_objects(parts), world_size()
+    # As one process has them: of equal scores the first one counts as the better.
+    found = _joined([gathered[image % ranks][image // ranks] for image in range(len(data))])
     return Detections.from_corners(
         found["image_ids"], found["categories"], found["scores"], found["boxes"],
         found.get("masks"),
@@ -85,18 +101,17 @@ def detect(model: nn.Module, data: DetectionData, batch_size: int, workers: int 
 
 
 def measure_ap(
-    model: nn.Module, data: DetectionData, batch_size: int, *, masks: bool, workers: int = 0
+    model: Rcnn, data: DetectionData, *, masks: bool, workers: int = 0
 ) -> dict[str, ApResult]:
     """AP by what is compared: 'bbox', and with masks 'segm'.
 
     Args:
         model: the detector.
         data: the images.
-        batch_size: images a pass.
         masks: whether masks are compared, too.
         workers: processes that read ahead.
     """
-    found = detect(model, data, batch_size, workers)
+    found = detect(model, data, masks=masks, workers=workers)
     truth = ground_truth(data.annotations, masks=masks)
     results = {"bbox": evaluate_ap(truth, found, "bbox")}
     if masks:
@@ -176,9 +191,8 @@ def main() -> None:
     weights = read_weights(arguments.run)
     model = make_trained_model(config, sets, weights).to(choose_device("auto"))
     started = time.monotonic()
-    results = measure_ap(
-        model, sets.val, config.batch_size, masks=config.task == "mask", workers=arguments.workers
-    )
+    masks = config.task == "mask"
+    results = measure_ap(model, sets.val, masks=masks, workers=arguments.workers)
     print(f"{describe(metrics_of(results))}  ({time.monotonic() - started:.0f} s)")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.state_file import read_state
 from common.streams import Streams
 from detection.heads import CalibratedHead, ClassificationHead, make_head
 from detection.models import (
@@ -48,6 +49,17 @@ def _head(
     )
 
 
+def _refuse_other_weights(config: DetectionConfig, published: Path) -> None:
+    """Refuse a file of other weights than ``start`` and the record say."""
+    of_classifier = "conv1.weight" in read_state(published, "name another file with --weights")
+    kind = "imagenet" if of_classifier else "coco"
+    if kind != config.start:
+        raise UserError(
+            f"{published} has the weights of --start {kind}, not of --start {config.start}; name "
+            "another file with --weights, or change --start."
+        )
+
+
 def _detector(
     config: DetectionConfig,
     head: ClassificationHead,
@@ -66,6 +78,8 @@ def _detector(
         score_threshold=config.score_threshold,
         weights=published,
     )
+    if published is not None:
+        _refuse_other_weights(config, published)
     # One of them at random in training, the last one in evaluation.
     model.transform.min_size = config.min_size
     return model

@@ -7,7 +7,7 @@ recipe's class.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar, get_args
 
 import tyro
 
@@ -29,6 +29,8 @@ Precision = Literal["float32", "bfloat16"]
 DetectionMethod = Literal[
     "ce", "rfs", "eql", "cdb-s", "cdb-w-ce", "focal", "lrw", "bags", "simcal", "calib"
 ]
+METHODS: tuple[DetectionMethod, ...] = get_args(DetectionMethod)
+_SOFTMAX_METHODS = tuple(m for m in METHODS if m not in ("focal", "eql", "bags"))
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class DetectionConfig(RunConfig):
     """CDB: a category's performance is its AP on the difficulty images, or the share of its
     proposals in training that are classified right."""
     difficulty_period: int = 1
-    """CDB: t, epochs between two measurements of AP."""
+    """CDB by ap: t, epochs between two measurements."""
     rfs_threshold: float = 0.001
     """rfs: t, the share of images under which a category is repeated."""
     eql_threshold: float = 0.00176
@@ -57,7 +59,8 @@ class DetectionConfig(RunConfig):
     epochs: int = 12
     """Passes over the training images (rfs: over the repeated ones)."""
     batch_size: int = 8
-    """Images a step, over all processes."""
+    """Images a step, over all processes; simcal and calib: 16, an episode, at the learning rate as
+    it is."""
     learning_rate: float = 0.01
     """Of SGD at 8 images a step; it grows with the batch: rate = learning_rate * batch_size / 8."""
     weight_decay: float = 0.0001
@@ -97,16 +100,18 @@ class DetectionConfig(RunConfig):
         "cb_beta": (),
         "rfs_threshold": ("rfs",),
         "eql_threshold": ("eql",),
+        "loss_reduction": _SOFTMAX_METHODS,
+        "batch_size": tuple(m for m in METHODS if m not in ("simcal", "calib")),
     }
     """The methods that an option is for, where it is not for all."""
     limits: ClassVar[Limits] = with_limits(
         RunConfig.limits,
         at_least={
-            "difficulty_period": 1, "rfs_threshold": 0, "eql_threshold": 0, "warmup_steps": 0,
+            "difficulty_period": 1, "warmup_steps": 0,
             "max_size": 32, "flip": 0, "detections": 1, "score_threshold": 0,
         },
         at_most={"lr_decay": 1, "flip": 1, "rfs_threshold": 1, "eql_threshold": 1},
-        above={"lr_decay": 0, "gradient_clip": 0},
+        above={"lr_decay": 0, "gradient_clip": 0, "rfs_threshold": 0, "eql_threshold": 0},
         below={"score_threshold": 1},
     )  # fmt: skip
     """The range of each number."""
@@ -123,6 +128,15 @@ class DetectionConfig(RunConfig):
         if not self.min_size or not 32 <= min(self.min_size) <= max(self.min_size) <= self.max_size:
             raise UserError(
                 f"--min-size {self.min_size} must be pixels from 32 to --max-size {self.max_size}."
+            )
+        if self.backbone == "small" and self.start != "random":
+            raise UserError(
+                f"--start {self.start} has no weights for --backbone small; use --start random."
+            )
+        if self.difficulty == "proposals" and self.difficulty_period > 1:
+            raise UserError(
+                f"--difficulty-period {self.difficulty_period} has no effect on --difficulty "
+                "proposals, which cost no pass of their own; leave it out."
             )
 
     @property

@@ -54,7 +54,8 @@ class DetectionSets:
             "notes": [
                 f"Counts are images. The difficulty set measures {measurable} of "
                 f"{self.num_classes} categories; the others keep difficulty 1.",
-                *train.notes,
+                # Where the file lies is no property of the split.
+                *(note.replace(train.source, Path(train.source).name) for note in train.notes),
             ],
         }
 
@@ -81,6 +82,8 @@ def load_sets(
         UserError: when a file or an image is missing, or annotations cannot be used.
     """
     if config.dataset == "digit-scenes":
+        if images is not None:
+            raise UserError("--images has no effect on digit-scenes; name their folder with --data.")
         found = digit_scenes.load_digit_scenes(folder)
         files, images = (found.train, found.difficulty, found.val), found.folder
     else:

@@ -86,13 +86,23 @@ def _published(arguments: Arguments) -> Path | None:
 
 
 def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
-    """The last weights of a second stage's first stage, trained now if need be."""
+    """The last weights of a second stage's first stage, trained now if need be.
+
+    Raises:
+        UserError: as :func:`train`, or when its weights are gone or damaged.
+    """
     if not isinstance(arguments.config, ClassifierConfig):
         return None
     first = replace(arguments, config=arguments.config.stage1_config())
+    folder = _folder(first)
     _train(first, device)
-    _say(f"first stage: {_folder(first)}")
-    return read_weights(_folder(first))
+    _say(f"first stage: {folder}")
+    if not (folder / "weights.pt").exists():
+        raise UserError(
+            f"{folder / 'weights.pt'} is missing, though its run has finished; delete that folder "
+            "and start the same command again: the first stage is then trained anew."
+        )
+    return read_weights(folder)
 
 
 def _begin(arguments: Arguments, sets: DetectionSets, device: torch.device) -> Training:
@@ -140,13 +150,8 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     go_on(training, folder, clock)
     fit(training, folder, clock, arguments.checkpoint_seconds)
     training.say_cost(clock.seconds())
-    results = measure_ap(
-        training.model,
-        sets.val,
-        training.size,
-        masks=config.task == "mask",
-        workers=arguments.workers,
-    )
+    masks = config.task == "mask"
+    results = measure_ap(training.model, sets.val, masks=masks, workers=arguments.workers)
     metrics = metrics_of(results)
     record = record_of(
         "detection",
@@ -168,15 +173,15 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     return record
 
 
-def _train(arguments: Arguments, device: torch.device) -> dict[str, Any]:
+def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], bool]:
+    """The record, and whether it was there already."""
     config = arguments.config
     with RunFolder(_folder(arguments), plain(config)) as folder:
         record = folder.finished_record()
         if record is not None:
-            _say(f"finished already: {folder.record_path}")
-            return record
+            return record, True
         advise_on_precision(config, device)
-        return _trained(arguments, folder, device)
+        return _trained(arguments, folder, device), False
 
 
 def train(arguments: Arguments) -> dict[str, Any]:
@@ -194,7 +199,10 @@ def train(arguments: Arguments) -> dict[str, Any]:
     arguments = replace(arguments, config=resolved(arguments.config))
     device = choose_device(arguments.device)
     with process_group(device):
-        return _train(arguments, device)
+        record, already = _train(arguments, device)
+        if already:
+            _say(f"finished already: {_folder(arguments) / 'record.json'}")
+        return record
 
 
 def parse_arguments(words: list[str]) -> Arguments:
