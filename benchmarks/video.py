@@ -154,7 +154,7 @@ def make_jobs(clips: list[Path], cache: FrameCache) -> dict[str, Job]:
     """What is timed, by name; each gives its seconds per clip."""
     ways = ways_of_reading()
     check_equal(ways, clips[0])
-    fill(cache, {path.stem: path for path in clips}, workers=1)
+    fill(cache, [({path.stem: path for path in clips}, "all")], workers=1)
     ways |= {
         f"{name}, fitted": fitted(read)
         for name, read in ways.items()

@@ -35,10 +35,14 @@ SHA256: Final = {
 
 # Sec. 4.3.1: average number of clips of the 5 most frequent verbs, and of the rest.
 PAPER_AVERAGES: Final = {"head": 1216.0, "tail": 158.5}
-REMEDY: Final = (
-    "name the folder of EGTEA's trimmed clips (cropped_clips as the archive unpacks) with "
-    f"--folder (in training --data), or set {FOLDER_VARIABLE}, or put it in {DEFAULT_FOLDER}"
-)
+
+
+def remedy(option: str) -> str:
+    """How to name the folder of the clips, to a command that has this option for it."""
+    return (
+        "name the folder of EGTEA's trimmed clips (cropped_clips as the archive unpacks) with "
+        f"{option}, or set {FOLDER_VARIABLE}, or put it in {DEFAULT_FOLDER}"
+    )
 
 
 def load_egtea_splits() -> VerbSplit:
@@ -97,7 +101,7 @@ def check(
         report: a file to write the name of every missing or unreadable clip into.
     """
     chosen = default_folder() if folder is None else folder
-    check_folder(load_egtea_splits(), chosen, threads, report, REMEDY)
+    check_folder(load_egtea_splits(), chosen, threads, report, remedy("--folder"))
 
 
 def main() -> None:

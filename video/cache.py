@@ -17,7 +17,7 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.distributed import all_reduce_sum, is_first_rank
 from common.errors import UserError, describe_os_error
 from common.files import remove, write_atomically
 from common.progress import Count
@@ -115,8 +116,15 @@ class FrameCache:
         Returns:
             (T, h, w, 3) uint8, or None: not kept, or damaged.
         """
+        for keep in _KEEPS:
+            found = self._read(self._path(clip, keep, len(positions)), positions)
+            if found is not None:
+                return found
+        return None
+
+    def _read(self, path: Path, positions: Tensor) -> Tensor | None:
         try:
-            with self._path(clip).open("rb") as file:
+            with path.open("rb") as file:
                 layout = self._layout(file)
                 numbers = _kept_numbers(layout, positions) if layout else None
                 if layout is None or numbers is None:
@@ -157,22 +165,26 @@ class FrameCache:
             source: the clip's file, which must not have changed since; None: any will do.
             frames: T of evenly spread ones.
         """
+        kinds: tuple[Keep, ...] = ("all",) if keep == "all" else _KEEPS
+        return any(self._is_fresh(self._path(clip, kind, frames), source) for kind in kinds)
+
+    def _is_fresh(self, path: Path, source: Path | None) -> bool:
+        """Whether a file is whole and of ``source`` as it is now."""
         try:
-            with self._path(clip).open("rb") as file:
+            with path.open("rb") as file:
                 layout = self._layout(file)
-            fresh = source is None or (layout is not None and layout.source == _stamp(source))
+            return layout is not None and (source is None or layout.source == _stamp(source))
         except OSError:
             return False
-        if layout is None or not fresh:
-            return False
-        return layout.keep == "all" or (keep == "uniform" and layout.frames == frames)
 
     def bytes_for(self, frames: int) -> int:
         """Size of a file that keeps n ``frames``."""
         return len(self._head(frames)) + frames * (self._frame_bytes + _CRC_BYTES) + _TAIL.size
 
-    def _path(self, clip: str) -> Path:
-        return self.folder / f"{quote(clip, safe='')}.npy"
+    def _path(self, clip: str, keep: Keep, frames: int) -> Path:
+        """Where all frames of a clip are, or its T ``frames``: other T stand in other files."""
+        kind = "" if keep == "all" else f".uniform-{frames}"
+        return self.folder / f"{quote(clip, safe='')}{kind}.npy"
 
     def _head(self, frames: int) -> bytes:
         """The head of a .npy file; 128 bytes for any n in use."""
@@ -193,7 +205,7 @@ class FrameCache:
         tail = _TAIL.pack(_MARK, _KEEPS.index(keep), size, moment, 0)[:-_CRC_BYTES]
         check = struct.pack("<I", zlib.crc32(table + tail))
         content = b"".join([self._head(len(array)), array.data, table, tail, check])
-        write_atomically(self._path(clip), content)
+        write_atomically(self._path(clip, keep, len(array)), content)
 
     def _layout(self, file: BinaryIO) -> _Layout | None:
         """Read the head, the table and the tail; None if they do not fit together."""
@@ -237,30 +249,33 @@ def _stamp(source: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+Part: TypeAlias = tuple[Mapping[str, Path], Keep]
+"""Files of clips by name, and what is kept of each."""
+
+
 def fill(
     cache: FrameCache,
-    clips: Mapping[str, Path],
+    parts: Sequence[Part],
     *,
-    keep: Keep = "all",
     frames: int = FRAMES,
     reader: Reader = "pyav",
     workers: int | None = None,
 ) -> int:
     """Decode the clips that are not in the cache yet, with a progress bar.
 
-    May be interrupted at any moment, even killed; the same call goes on.
+    May be interrupted at any moment, even killed; the same call goes on. Under torchrun every rank
+    calls it with clips of its own, and the room is counted for all of them.
 
     Args:
         cache: where to.
-        clips: file of each clip, by name.
-        keep: all frames, or ``frames`` evenly spread ones.
+        parts: clips, and what is kept of them.
         frames: T, for evenly spread ones.
         reader: what decodes them.
         workers: threads, >= 1; None: one for each core. (Both readers decode outside of Python's
             lock: processes measured no faster.)
 
     Returns:
-        How many clips were decoded.
+        How many clips this rank decoded.
 
     Raises:
         UserError: a clip cannot be used, or the disk has not enough room; clips that were finished
@@ -268,20 +283,23 @@ def fill(
     """
     _remove_old_partial_files(cache.folder)
     missing = {
-        name: path for name, path in clips.items() if not cache.holds(name, keep, path, frames)
+        name: (path, keep)
+        for clips, keep in parts
+        for name, path in clips.items()
+        if not cache.holds(name, keep, path, frames)
     }
-    if not missing:
-        return 0
+
+    def keep_clip(name: str) -> None:
+        path, keep = missing[name]
+        positions = uniform_positions(frames) if keep == "uniform" else None
+        images = read_fitted_frames(path, positions, cache.height, cache.width, reader)
+        (cache.write_uniform if keep == "uniform" else cache.write)(name, images, path)
+
     with _workers(workers or os.cpu_count() or 1) as pool:
-        counts = _frame_counts(pool, missing, frames if keep == "uniform" else None)
-        _check_room(cache, counts, len(clips))
-
-        def keep_clip(name: str) -> None:
-            positions = uniform_positions(frames) if keep == "uniform" else None
-            path = missing[name]
-            images = read_fitted_frames(path, positions, cache.height, cache.width, reader)
-            (cache.write_uniform if keep == "uniform" else cache.write)(name, images, path)
-
+        whole = {name: path for name, (path, keep) in missing.items() if keep == "all"}
+        counts = _map(pool, lambda name: probe_clip(whole[name]).frames, whole, "counting frames")
+        counts += [frames] * (len(missing) - len(whole))
+        _check_room(cache, counts, sum(len(clips) for clips, _ in parts))
         _map(pool, keep_clip, missing, "decoding clips")
     return len(missing)
 
@@ -309,18 +327,12 @@ def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(usual)
 
 
-def _frame_counts(
-    pool: ThreadPoolExecutor, clips: Mapping[str, Path], frames: int | None
-) -> list[int]:
-    """How many frames each clip will have in the cache: ``frames``, or those in its file."""
-    if frames is not None:
-        return [frames] * len(clips)
-    return _map(pool, lambda name: probe_clip(clips[name]).frames, clips, "counting frames")
-
-
 def _check_room(cache: FrameCache, counts: list[int], clips: int) -> None:
-    """Say what will be written, and refuse it if it is more than the disk has room for."""
-    needed = sum(map(cache.bytes_for, counts))
+    """Say what all ranks will write, and refuse it if it is more than the disk has room for."""
+    own = torch.tensor([sum(map(cache.bytes_for, counts)), len(counts), clips])
+    needed, missing, total = all_reduce_sum(own).tolist()
+    if not missing:
+        return
     free = shutil.disk_usage(cache.folder).free
     sizes = f"{_in_words(needed)}, and its disk has {_in_words(free)} free"
     if needed > free:
@@ -328,8 +340,9 @@ def _check_room(cache: FrameCache, counts: list[int], clips: int) -> None:
             f"The frame cache {cache.folder} needs {sizes}; "
             "free some space, choose another folder or train without a cache."
         )
-    words = f"{len(counts)} of {clips} clips are to be decoded"
-    print(f"{words}; the frame cache {cache.folder} needs {sizes}.", flush=True)
+    if is_first_rank():
+        words = f"{missing} of {total} clips are to be decoded"
+        print(f"{words}; the frame cache {cache.folder} needs {sizes}.", flush=True)
 
 
 def _in_words(size: int) -> str:
@@ -342,6 +355,8 @@ def _map(
 ) -> list[Any]:
     """What ``work`` returns for each name, in order; the first error ends it."""
     futures = [pool.submit(work, name) for name in names]
+    if not futures:
+        return []
     with Count(words, len(futures)) as count:
         for future in as_completed(futures):
             future.result()

@@ -17,7 +17,7 @@ from common.errors import UserError
 from data_prep import egtea, motion_digits
 from data_prep.clips import ClipList, VerbSplit, find_clips, split_notes
 from video.augment import centre_crop
-from video.cache import FrameCache, Keep, fill
+from video.cache import FrameCache, Part, fill
 from video.reading import Reader, read_fitted_frames, uniform_positions
 from video.recipes import VideoConfig
 
@@ -37,6 +37,11 @@ class Clips:
     def __len__(self) -> int:
         """N."""
         return len(self.names)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """File of each clip, by name."""
+        return dict(zip(self.names, self.paths, strict=True))
 
     def of_rank(self) -> "Clips":
         """This rank's share: every W-th clip (W ranks)."""
@@ -77,13 +82,12 @@ class VerbData:
         Raises:
             UserError: when a clip cannot be read, or there is not enough room.
         """
-        parts: tuple[tuple[Clips, Keep], ...] = (
-            (self.train, "all"), (self.difficulty, "uniform"), (self.test, "uniform"),
-        )  # fmt: skip
-        for clips, keep in parts:
-            mine = clips.of_rank()
-            files = dict(zip(mine.names, mine.paths, strict=True))
-            fill(cache, files, keep=keep, frames=frames, reader=reader, workers=threads)
+        parts: list[Part] = [
+            (self.train.of_rank().files, "all"),
+            (self.difficulty.of_rank().files, "uniform"),
+            (self.test.of_rank().files, "uniform"),
+        ]
+        fill(cache, parts, frames=frames, reader=reader, workers=threads)
 
 
 def load_data(config: VideoConfig, folder: Path | None = None) -> VerbData:
@@ -101,8 +105,7 @@ def load_data(config: VideoConfig, folder: Path | None = None) -> VerbData:
         split = motion_digits.load_motion_digits(folder)
         return _described(split, motion_digits.clips_folder(folder), motion_digits.remedy(folder))
     split = egtea.load_egtea_splits()
-    remedy = egtea.REMEDY.replace("--folder", "--data")  # As training and evaluation call it.
-    return _described(split, folder or egtea.default_folder(), remedy)
+    return _described(split, folder or egtea.default_folder(), egtea.remedy("--data"))
 
 
 def _described(split: VerbSplit, folder: Path, remedy: str) -> VerbData:
@@ -164,7 +167,10 @@ class FrameSource:
     def _kept(self, cache: FrameCache, name: str, path: Path, positions: Tensor) -> Tensor | None:
         """What the cache has; a file that was damaged or lost since it was filled is made anew."""
         kept = cache.read(name, positions)
-        if kept is None:
+        if kept is None and torch.equal(positions, uniform_positions(len(positions))):
+            kept = self._read(path, positions)
+            cache.write_uniform(name, kept, path)
+        elif kept is None:
             cache.write(name, self._read(path, None), path)
             kept = cache.read(name, positions)
         return kept

@@ -116,6 +116,8 @@ class Training:
         self._difficulty_frames = torch.cat(read) if read else torch.empty(0)
         self.history = History(data.description["class_names"], data.train_counts)
         self.epoch = 0
+        self.start_digest = ""
+        """sha256 of the file that the first weights are from; empty for random ones."""
         # The epoch under way: its losses, one a step, and the steps taken.
         self._drawn: Epoch | None = None
         self._losses = torch.zeros(self.steps, device=self.device)
@@ -225,6 +227,7 @@ class Training:
             "balancer": None if self.balancer is None else self.balancer.state_dict(),
             "streams": self.streams.state_dict(),
             "epoch": self.epoch,
+            "start_digest": self.start_digest,
             **self.history.state_dict(),
             "drawn": None if drawn is None else vars(drawn),
             "losses": self._losses,
@@ -239,7 +242,7 @@ class Training:
         if self.balancer is not None:
             self.balancer.load_state_dict(state["balancer"])
         self.streams.load_state_dict(state["streams"])
-        self.epoch = state["epoch"]
+        self.epoch, self.start_digest = state["epoch"], state["start_digest"]
         self.history.load_state_dict(state)
         self._drawn = None if state["drawn"] is None else Epoch(**state["drawn"])
         self._losses, self._step = state["losses"].to(self.device), state["step"]

@@ -98,7 +98,7 @@ class VideoConfig(RunConfig):
 
 
 EGTEA_VERBS = VideoConfig()
-"""Sec. 4.3.2; crop, angle and flip from the authors' code, see docs/egtea.md."""
+"""Sec. 4.3.2; crop, angle and flip from the authors' code, see docs/reading-the-paper.md."""
 
 MOTION_DIGITS = VideoConfig(
     dataset="motion-digits",

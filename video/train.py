@@ -108,9 +108,12 @@ def _begin(arguments: Arguments, device: torch.device) -> Training:
     model = _model(arguments, data.num_classes, streams, device)
     source = _source(arguments, data)
     try:
-        return Training(config, data, model, source, streams, arguments.workers)
+        training = Training(config, data, model, source, streams, arguments.workers)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
+    if config.start == "kinetics":
+        training.start_digest = hashlib.sha256(_kinetics_file(arguments).read_bytes()).hexdigest()
+    return training
 
 
 def _results(arguments: Arguments, training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -125,14 +128,6 @@ def _results(arguments: Arguments, training: Training) -> tuple[dict[str, Any], 
     tested = evaluate(models, batches, data.num_classes, data.head)
     measured = training.history.measured()
     return weights, {name: measured[name] | tested[name] for name in weights}
-
-
-def _provenance(arguments: Arguments, clock: Clock, device: torch.device) -> dict[str, Any]:
-    made = provenance(clock.seconds(), clock.starts, device, packages=("av",))
-    if arguments.config.start == "kinetics":
-        digest = hashlib.sha256(_kinetics_file(arguments).read_bytes()).hexdigest()
-        made["versions"]["kinetics_weights_sha256"] = digest
-    return made
 
 
 def _group(arguments: Arguments) -> str:
@@ -163,7 +158,9 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
         metrics=metrics,
         history=training.history.rows,
     )
-    record["provenance"] = _provenance(arguments, clock, device)
+    record["provenance"] = provenance(clock.seconds(), clock.starts, device, packages=("av",))
+    if training.start_digest:
+        record["provenance"]["versions"]["kinetics_weights_sha256"] = training.start_digest
     folder.finish(weights, record)
     return record
 
@@ -182,6 +179,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
         raise UserError(f"--workers must be at least 0, not {arguments.workers}.")
     arguments = replace(arguments, config=resolved(arguments.config))
     config = arguments.config
+    if config.start == "random" and arguments.kinetics is not None:
+        raise UserError("--kinetics has no effect on --start random; leave one of them out.")
     path = arguments.out / _group(arguments) / run_name(config)
     device = choose_device(arguments.device)
     with process_group(device), RunFolder(path, plain(config)) as folder:

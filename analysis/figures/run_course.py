@@ -125,18 +125,23 @@ def available_panels(record: Record) -> list[tuple[str, str, str, bool]]:
     ]
 
 
+def _averages(measured: Mapping[str, Any]) -> str:
+    """A detector's averages of AP in percent, a line for boxes and one for masks."""
+    lines: dict[str, list[str]] = {}
+    for metric in AP_METRICS:
+        kind, average = metric.split("_")
+        value = measured.get(kind, {}).get(average)
+        if value is not None:
+            lines.setdefault(kind, []).append(f"{metric_name(metric)} {number(value)}")
+    return ",\n".join(map(", ".join, lines.values()))
+
+
 def _results(record: Record) -> str:
-    """What the run came to, in one line."""
+    """What the run came to."""
     metrics = record["metrics"]
     last = metrics["last"]
     if "error" not in last:
-        shown = [
-            f"{metric_name(metric)} {number(value)}"
-            for metric in AP_METRICS
-            for kind, average in [metric.split("_")]
-            if (value := last.get(kind, {}).get(average)) is not None
-        ]
-        return f"{', '.join(shown)} at the last epoch"
+        return f"{_averages(last)} at the last epoch"
     best = metrics["best"]
     return (
         f"test error {last['error']:.2f} % at the last epoch, "

@@ -19,7 +19,8 @@ from torch import Tensor
 from common.errors import UserError
 from tests.video.videos import cut_off, write_video
 from video import cache as cache_module
-from video.cache import FrameCache, fill
+from video.cache import FrameCache, Keep
+from video.cache import fill as fill_parts
 from video.reading import (
     fit_frames,
     frame_indices,
@@ -30,6 +31,10 @@ from video.reading import (
 )
 
 HEIGHT, WIDTH = 12, 16
+
+
+def fill(cache: FrameCache, clips: dict[str, Path], *, keep: Keep = "all", **options: Any) -> int:
+    return fill_parts(cache, [(clips, keep)], **options)
 
 
 def noise(frames: int, seed: int = 0) -> Tensor:
@@ -243,7 +248,8 @@ def test_filled_evaluation_clips_equal_those_read_from_the_video(
         found = cache.read(name, uniform_positions())
         assert found is not None
         assert torch.equal(found, fitted(path, uniform_positions()))
-        assert (cache.folder / f"{name}.npy").stat().st_size == cache.bytes_for(10)
+        kept = cache.folder / f"{name}.uniform-10.npy"
+        assert kept.stat().st_size == cache.bytes_for(10)
 
 
 def test_decord_fills_the_same_bytes(tmp_path: Path, clips: dict[str, Path]) -> None:
@@ -280,6 +286,32 @@ def test_an_unusable_clip_ends_the_filling_with_its_name(
         with pytest.raises(UserError, match=r"bad\.mp4"):
             fill(cache, {**clips, "bad": bad}, keep=keep, workers=1)
     assert not cache.holds("bad", "uniform")
+
+
+def test_several_parts_are_counted_and_filled_together(
+    cache: FrameCache, clips: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = list(clips)
+    train, test = ({n: clips[n] for n in half} for half in (names[:2], names[2:]))
+    assert fill_parts(cache, [(train, "all"), (test, "uniform")], frames=5, workers=1) == 4
+    assert capsys.readouterr().out.startswith("4 of 4 clips are to be decoded; ")
+    kept = [path.name for path in cache.folder.glob("*.npy")]
+    assert sum(name.endswith(".uniform-5.npy") for name in kept) == 2
+    assert len(kept) == 4
+
+
+def test_runs_of_other_numbers_of_frames_share_a_folder(
+    cache: FrameCache, clips: dict[str, Path]
+) -> None:
+    for frames in (5, 1, 5, 1):
+        fill(cache, clips, keep="uniform", frames=frames, workers=1)
+    for frames in (5, 1):
+        assert fill(cache, clips, keep="uniform", frames=frames, workers=1) == 0
+        for clip, path in clips.items():
+            found = cache.read(clip, uniform_positions(frames))
+            assert found is not None
+            expected = read_frames(path, uniform_positions(frames))
+            assert torch.equal(found, fit_frames(expected, HEIGHT, WIDTH))
 
 
 def test_the_needed_room_is_said_beforehand_and_is_what_is_used(

@@ -332,7 +332,7 @@ def test_a_damaged_file_of_the_cache_is_mended_once(
     name, path = data.test.names[0], data.test.paths[0]
     source = FrameSource(16, 20, "pyav", cache)
     usual = source.frames(name, path, uniform_positions(4))
-    flip_a_bit(tmp_path / f"{name}.npy")
+    flip_a_bit(tmp_path / f"{name}.uniform-4.npy")
     for _ in range(2):
         assert torch.equal(source.frames(name, path, uniform_positions(4)), usual)
     assert [name for name, _ in reads] == [name]

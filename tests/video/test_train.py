@@ -156,7 +156,7 @@ def test_a_second_run_finds_the_cache_filled(
 ) -> None:
     cache = ("--cache", str(tmp_path / "cache"))
     first = trainer.run(tmp_path / "1", *RUN, *cache)
-    assert "28 of 28 clips are to be decoded" in first.out
+    assert "57 of 57 clips are to be decoded" in first.out
     second = trainer.run(tmp_path / "2", *RUN, *cache)
     assert (second.code, second.err) == (0, "")
     assert "to be decoded" not in second.out
