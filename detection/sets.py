@@ -83,7 +83,9 @@ def load_sets(
     """
     if config.dataset == "digit-scenes":
         if images is not None:
-            raise UserError("--images has no effect on digit-scenes; name their folder with --data.")
+            raise UserError(
+                "--images has no effect on digit-scenes; name their folder with --data."
+            )
         found = digit_scenes.load_digit_scenes(folder)
         files, images = (found.train, found.difficulty, found.val), found.folder
     else:
