@@ -11,12 +11,15 @@ METHODS=${METHODS-"ce cdb-w-ce rfs"}
 STAGE2=${STAGE2-"cdb-w-ce/ce"}
 STAGE1_EPOCHS=${STAGE1_EPOCHS:-} # if not the recipe's; -- --epochs N alone leaves it
 TASK=${TASK:-mask}
+RFS_THRESHOLD=${RFS_THRESHOLD:-0.08} # 57 of 701 images, as LVIS's 0.001 is 57 of its 56,740
 source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
 parse_arguments "$@"
 
 for seed in $SEEDS; do
   for method in $METHODS; do
-    run detection.train digit-scenes --task "$TASK" --method "$method" --seed "$seed"
+    options=()
+    [[ $method != rfs ]] || options=(--rfs-threshold "$RFS_THRESHOLD")
+    run detection.train digit-scenes --task "$TASK" --method "$method" --seed "$seed" "${options[@]}"
   done
   for stages in $STAGE2; do
     run detection.train digit-scenes-clc --task "$TASK" --method "${stages%%/*}" \
