@@ -1,0 +1,285 @@
+"""Each mistake: one sentence that names the option or file and the remedy, exit code 2, no loss."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
+from tests.classification.trainer import Ended
+from tests.detection.runs import STEPS, options, write_lvis
+from tests.detection.trainer import (
+    DetectionTrainer,
+    assert_nothing_left_over,
+    assert_same_run,
+    first_stage_folder,
+)
+
+RUN = options("cdb-w-ce")
+EVERY_EPOCH = ("--checkpoint-seconds", "0")
+
+
+def assert_says(ended: Ended, *words: str) -> None:
+    """One sentence, alone, with exit code 2."""
+    assert ended.code == 2, ended
+    (line,) = ended.err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith((".", ".)"))
+    assert "Traceback" not in ended.out
+    for word in words:
+        assert word in line, line
+
+
+def assert_nothing_trained(out: Path) -> None:
+    assert not [path for path in out.rglob("*") if path.suffix == ".pt" or "partial" in path.name]
+
+
+@pytest.fixture
+def own_set(tmp_path: Path) -> Path:
+    """The tiny set, to be spoiled."""
+    return write_lvis(tmp_path / "own set")
+
+
+def of_set(folder: Path, *more: str) -> tuple[str, ...]:
+    return (*more, "--data", str(folder), "--images", str(folder))
+
+
+@pytest.fixture
+def begun(trainer: DetectionTrainer, tmp_path: Path) -> Path:
+    """A run killed in its second epoch, with the checkpoint of the first."""
+    at = ("step", STEPS + 2)
+    ended = trainer.run(tmp_path / "out", *RUN, *EVERY_EPOCH, at=at, what="kill")
+    assert ended.code == -signal.SIGKILL
+    return trainer.run_folder(tmp_path / "out", *RUN)
+
+
+def assert_continues(trainer: DetectionTrainer, run: Path) -> None:
+    """The same command, undisturbed, ends as if nothing had happened."""
+    ended = trainer.run(run.parents[1], *RUN)
+    assert (ended.code, ended.err) == (0, "")
+    assert_same_run(run, trainer.reference(*RUN))
+    assert_nothing_left_over(run)
+
+
+# The data.
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("lvis", "--start", "random", "--data", "NOWHERE"), "lvis split"),
+        (("digit-scenes", "--data", "NOWHERE"), "data_prep.digit_scenes render"),
+        ((*RUN, "--data", "SET", "--images", "NOWHERE"), "--images"),
+    ],
+)
+def test_no_data_folder(
+    trainer: DetectionTrainer, tmp_path: Path, shapes: Path, words: tuple[str, ...], said: str
+) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    given = [w.replace("NOWHERE", nowhere).replace("SET", str(shapes)) for w in words]
+    assert_says(trainer.run(tmp_path / "out", *given), nowhere, said)
+    assert_nothing_trained(tmp_path / "out")
+
+
+def test_a_missing_image(trainer: DetectionTrainer, tmp_path: Path, own_set: Path) -> None:
+    (own_set / "val" / "015.png").unlink()
+    ended = trainer.run(tmp_path / "out", *of_set(own_set, *RUN))
+    assert_says(ended, "1 of the 3 images", VAL_FILE, "val/015.png", "--images")
+    assert_nothing_trained(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("image", "content", "workers"),
+    [
+        ("train/005", b"no image", "0"),
+        ("train/005", None, "2"),
+        ("train/009", b"", "0"),
+        ("val/015", None, "2"),
+    ],
+)
+def test_an_unreadable_image_met_in_a_run(
+    trainer: DetectionTrainer,
+    tmp_path: Path,
+    own_set: Path,
+    image: str,
+    content: bytes | None,
+    workers: str,
+) -> None:
+    path = own_set / f"{image}.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    run = of_set(own_set, *RUN, "--workers", workers)
+    ended = trainer.run(tmp_path / "out", *run, *EVERY_EPOCH)
+    assert_says(ended, f"{path} cannot be read as an image", "get it again")
+    folder = trainer.run_folder(tmp_path / "out", *RUN)
+    # A val image is met after the last epoch, whose checkpoint stays.
+    assert (folder / "checkpoint.pt").exists() is (image == "val/015")
+    path.write_bytes(whole)
+    assert trainer.run(tmp_path / "out", *run).code == 0
+    assert_same_run(folder, trainer.reference(*RUN))
+
+
+def test_files_of_different_categories(
+    trainer: DetectionTrainer, tmp_path: Path, own_set: Path
+) -> None:
+    path = own_set / DIFFICULTY_FILE
+    said = json.loads(path.read_text())
+    del said["categories"][-1]
+    for image in said["images"]:
+        image["neg_category_ids"] = []
+    path.write_text(json.dumps(said))
+    ended = trainer.run(tmp_path / "out", *of_set(own_set, *RUN))
+    assert_says(ended, str(path), "has other categories than", REST_FILE)
+    assert_nothing_trained(tmp_path / "out")
+
+
+def test_boxes_without_masks_for_masks(
+    trainer: DetectionTrainer, tmp_path: Path, own_set: Path
+) -> None:
+    path = own_set / REST_FILE
+    said = json.loads(path.read_text())
+    del said["annotations"][3]["segmentation"]
+    path.write_text(json.dumps(said))
+    run = options("ce", task="mask")
+    ended = trainer.run(tmp_path / "out", *of_set(own_set, *run))
+    assert_says(ended, str(path), "annotation 4 has no segmentation", "train boxes only")
+    assert_nothing_trained(tmp_path / "out")
+
+
+def test_a_set_whose_every_category_is_frequent_has_none_that_eql_could_spare(
+    trainer: DetectionTrainer, tmp_path: Path, own_set: Path
+) -> None:
+    for name in (REST_FILE, DIFFICULTY_FILE, VAL_FILE):  # But for the category of no image.
+        said = json.loads((own_set / name).read_text())
+        del said["categories"][-1]
+        for image in said["images"]:
+            image["neg_category_ids"] = []
+        (own_set / name).write_text(json.dumps(said))
+    run = options("eql", eql_threshold=0.01)
+    ended = trainer.run(tmp_path / "out", *of_set(own_set, *run))
+    assert_says(ended, "lvis-v0.5 cannot be trained on as it is: no category is in less than")
+    assert_nothing_trained(tmp_path / "out")
+
+
+# First weights.
+
+
+def test_coco_without_its_weights(trainer: DetectionTrainer, tmp_path: Path) -> None:
+    run = options("ce", backbone="resnet50-fpn", start="coco")
+    assert_says(trainer.run(tmp_path, *run), "--start coco needs --weights", "--start random")
+    assert_nothing_trained(tmp_path)
+
+
+def test_weights_without_a_use(trainer: DetectionTrainer, tmp_path: Path) -> None:
+    ended = trainer.run(tmp_path, *RUN, "--weights", "resnet50.pth")
+    assert_says(ended, "--weights has no effect on --start random")
+    assert_nothing_trained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "text", "other"])
+def test_a_wrong_file_of_weights(
+    trainer: DetectionTrainer, tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "weights.pth"
+    if content == "text":
+        path.write_text("no weights")
+    elif content == "other":
+        torch.save({"classifier.weight": torch.zeros(2)}, path)
+    run = options("ce", backbone="resnet50-fpn", start="coco")
+    assert_says(trainer.run(tmp_path / "out", *run, "--weights", str(path)), str(path), "--weights")
+    assert_nothing_trained(tmp_path / "out")
+
+
+def test_a_finished_first_stage_without_its_weights(
+    trainer: DetectionTrainer, tmp_path: Path
+) -> None:
+    run = options("lrw", second=True, epochs=1, stage1_epochs=1)
+    assert trainer.run(tmp_path, *run).code == 0
+    first = first_stage_folder(tmp_path, *run)
+    (first / "weights.pt").unlink()
+    other = options("focal", second=True, epochs=1, stage1_epochs=1)
+    ended = trainer.run(tmp_path, *other)
+    assert_says(ended, str(first / "weights.pt"), "is missing", "delete that folder")
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--workers", "-1"), "--workers must be at least 0, not -1"),
+        (("--threads", "0"), "--threads must be at least 1, not 0"),
+        (("--batch-size", "9"), "--batch-size 9 is more than the 8 training images; lower it"),
+        (("--start", "coco"), "--start coco has no weights for --backbone small"),
+        (("--learning-rate", "nan"), "--learning-rate must be above 0, not nan"),
+        (("--rfs-threshold", "0.1"), "--rfs-threshold 0.1 has no effect on --method cdb-w-ce"),
+        (("--milestones", "5", "3"), "--milestones must be epochs from 1 up in growing order"),
+        (("--difficulty", "proposals", "--difficulty-period", "2"), "--difficulty-period 2 has no"),
+    ],
+)
+def test_a_wrong_option(
+    trainer: DetectionTrainer, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert_says(trainer.run(tmp_path, *RUN, *words), said)
+    assert_nothing_trained(tmp_path)
+
+
+def test_an_unknown_recipe(trainer: DetectionTrainer, tmp_path: Path) -> None:
+    assert_says(trainer.run(tmp_path, "coco"), "first argument names the recipe", "digit-scenes")
+
+
+# Checkpoint, a loss that is no number, a full disk.
+
+
+def test_a_damaged_checkpoint(trainer: DetectionTrainer, begun: Path) -> None:
+    path = begun / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    ended = trainer.run(begun.parents[1], *RUN)
+    assert_says(ended, str(path), "truncated or damaged", "delete it")
+    path.unlink()
+    assert_continues(trainer, begun)
+
+
+def test_a_nan_loss_names_epoch_and_step_and_keeps_the_last_good_checkpoint(
+    trainer: DetectionTrainer, begun: Path
+) -> None:
+    before = (begun / "checkpoint.pt").read_bytes()
+    ended = trainer.run(begun.parents[1], *RUN, *EVERY_EPOCH, at=("step", 3), what="nan")
+    assert_says(ended, "The loss is nan at epoch 2, step 3", "--learning-rate (now 0.04)")
+    assert (begun / "checkpoint.pt").read_bytes() == before
+    assert_continues(trainer, begun)
+
+
+@pytest.mark.parametrize(
+    ("method", "second", "task"),
+    [("ce", False, "mask"), ("eql", False, "box"), ("bags", True, "box"), ("simcal", True, "box")],
+)
+def test_a_learning_rate_that_diverges(
+    trainer: DetectionTrainer, tmp_path: Path, method: str, second: bool, task: str
+) -> None:
+    run = options(method, second=second, task=task, learning_rate=1e30, gradient_clip=1e30)
+    ended = trainer.run(tmp_path, *run, "--checkpoint-seconds", "1000")
+    # An epoch of simcal has one step here, whose loss is that of the first weights.
+    assert_says(
+        ended,
+        f" at epoch {2 if method == 'simcal' else 1}, step ",
+        "lower --learning-rate (now 1e+30)",
+    )
+    names = {path.name for path in trainer.run_folder(tmp_path, *run).iterdir()}
+    assert names == {"config.json", "lock", "tensorboard"}
+
+
+@pytest.mark.parametrize(
+    ("call", "name"), [(1, "pictures.png"), (3, "weights.pt"), (5, "record.json")]
+)
+def test_a_full_disk_at_the_end(
+    trainer: DetectionTrainer, begun: Path, call: int, name: str
+) -> None:
+    ended = trainer.run(begun.parents[1], *RUN, at=("fsync", call), what="no room")
+    assert_says(ended, "No room left", str(begun / name), "No space left on device")
+    assert_continues(trainer, begun)
