@@ -3,7 +3,7 @@
 # Paper: Sec. 4.2 on rendered scenes: not the paper's experiment
 # Data: rendered before the first run (36 MB)
 # Check: data_prep.digit_scenes render
-# Cost: 4 runs a seed of 4 to 6 min on one AMD EPYC core
+# Cost: 4 runs a seed, 4 to 5 min of processor time each with masks: about 10 min on 2 free AMD EPYC cores
 # Smoke: SEEDS=0 METHODS=ce STAGE2=cdb-w-ce/ce STAGE1_EPOCHS=2 TASK=box
 SEEDS=${SEEDS:-0}
 METHODS=${METHODS-"ce cdb-w-ce rfs"}
