@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import numpy as np
 import tyro
@@ -45,6 +45,10 @@ REMEDY: Final = (
     f"download LVIS v0.5 (lvisdataset.org) and name the folder of {TRAIN_FILE} and {VAL_FILE} with "
     f"--annotations, or set {LVIS_VARIABLE}, or put it in {DEFAULT_LVIS}"
 )
+
+
+Folder: TypeAlias = Annotated[Path | None, tyro.conf.arg(aliases=["--folder"])]
+"""Of the annotation files; the experiments' scripts call it --folder."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +315,7 @@ def _write_both(files: dict[str, Annotations], out: Path) -> None:
 
 
 def check(
-    annotations: Path | None = None, images: Path | None = None, report: Path | None = None
+    annotations: Folder = None, images: Path | None = None, report: Path | None = None
 ) -> None:
     """Check the official LVIS v0.5 files, and that every image is there.
 
