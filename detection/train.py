@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from common.config import plain
-from common.distributed import is_first_rank, process_group
+from common.distributed import barrier, is_first_rank, process_group
 from common.errors import UserError, run_main
 from common.fit import (
     Clock,
@@ -96,6 +96,7 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     first = replace(arguments, config=arguments.config.stage1_config())
     folder = _folder(first)
     _train(first, device)
+    barrier()  # The first rank draws the picture before it writes the weights.
     _say(f"first stage: {folder}")
     if not (folder / "weights.pt").exists():
         raise UserError(

@@ -1,0 +1,279 @@
+"""Two processes, each with half of every batch.
+
+Their run is not that of one process: proposals are sampled by each rank from draws of its own. What
+holds: both ranks hold the same bits in every part of the state; the images of each step are those
+of one process, each seen by one rank; an evaluation gives what one process measures; and either
+number of processes goes on from the other's checkpoint.
+"""
+
+import contextlib
+import copy
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from common.distributed import rank
+from common.errors import UserError
+from common.run import load_tensors
+from common.signals import StopRequest
+from detection.engine import Training
+from detection.evaluate import measure_ap, metrics_of
+from tests.classification.trainer import ROOT, read_record
+from tests.detection.runs import EPOCHS, STEPS, StopAfter, make_training, options, to_the_end
+from tests.detection.trainer import DetectionTrainer, assert_nothing_left_over
+
+RANKS = 2
+RUNS: dict[str, dict[str, Any]] = {
+    "ce mask": {"method": "ce", "task": "mask"},
+    "cdb-w-ce by ap": {"method": "cdb-w-ce"},
+    "cdb-s by proposals": {"method": "cdb-s", "difficulty": "proposals"},
+    "bags-clc": {"method": "bags", "second": True},
+    "simcal": {"method": "simcal", "second": True},
+}
+
+
+def end_of(run: Training) -> dict[str, Any]:
+    return {
+        "weights": run.model.state_dict(),
+        "rows": run.history.rows,
+        "metrics": metrics_of(measure_ap(run.model, run.sets.val, masks=False)),
+    }
+
+
+def middle_of(folder: Path) -> dict[str, Any]:
+    """The state after an epoch and two steps."""
+    run = make_training(folder, "cdb-w-ce")
+    assert run.run_epoch(StopRequest())
+    run.end_epoch()
+    assert not run.run_epoch(StopAfter(2))
+    return run.state_dict()
+
+
+def goes_on(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
+    resumed = make_training(folder, "cdb-w-ce")
+    resumed.load_state_dict(copy.deepcopy(state))  # The run goes on in the state it is given.
+    assert (resumed.epoch, resumed._step) == (1, 2)
+    return end_of(to_the_end(resumed))
+
+
+def images_seen(folder: Path) -> list[list[list[float]]]:
+    """The boxes of this rank's images in each step of an epoch."""
+    run, seen = make_training(folder, batch_size=4), []
+    step = run.train_step
+
+    def watched(images: Any, targets: Any) -> Tensor:
+        seen.append([target["boxes"].flatten().tolist() for target in targets])
+        return step(images, targets)
+
+    run.train_step = watched  # type: ignore[method-assign]
+    assert run.run_epoch(StopRequest())
+    return seen
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as refusal:
+        make_training(folder, batch_size=3)
+    return str(refusal.value)
+
+
+class SignalOnSecondRank(StopRequest):
+    """As if SIGTERM came to rank 1 alone, before its third step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def requested(self) -> bool:
+        self.asked += 1
+        if self.asked == 3 and rank() == 1:
+            self.signal = signal.SIGTERM
+        return super().requested()
+
+
+def stopped_by_one_rank(folder: Path) -> tuple[bool, int, int | None]:
+    run, stop = make_training(folder), SignalOnSecondRank()
+    complete = run.run_epoch(stop)
+    return complete, run._step, stop.signal
+
+
+def measure_on_this_rank(folder: Path, started: Path) -> dict[str, Any]:
+    middle = middle_of(folder)
+    return {
+        "runs": {n: end_of(to_the_end(make_training(folder, **run))) for n, run in RUNS.items()},
+        "middle": middle,
+        "resumed": goes_on(folder, middle),
+        "resumed from one": goes_on(folder, torch.load(started)),
+        "first": metrics_of(measure_first(folder)),
+        "seen": images_seen(folder),
+        "refused": refused(folder),
+        "stopped": stopped_by_one_rank(folder),
+    }
+
+
+def measure_first(folder: Path) -> Any:
+    run = make_training(folder, task="mask")
+    return measure_ap(run.model, run.sets.train, masks=True)
+
+
+def run_rank(number: int, folder: str, shapes: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting-point",
+        rank=number,
+        world_size=RANKS,
+        timeout=timedelta(seconds=120),
+    )
+    found = measure_on_this_rank(Path(shapes), Path(folder) / "started.pt")
+    torch.save(found, Path(folder) / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+Results = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def both(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.save(middle_of(shapes), folder / "started.pt")
+    spawn(run_rank, args=(str(folder), str(shapes)), nprocs=RANKS)
+    return [torch.load(folder / f"{number}.pt") for number in range(RANKS)]
+
+
+def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        assert torch.equal(ours[name], weight), name
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_both_ranks_hold_the_same_bits(both: Results, shapes: Path, name: str) -> None:
+    first, second = (result["runs"][name] for result in both)
+    assert first["rows"] == second["rows"]
+    assert len(first["rows"]["epoch"]) == EPOCHS
+    assert first["metrics"] == second["metrics"]
+    assert_same_weights(first["weights"], second["weights"])
+    begun = make_training(shapes, **RUNS[name]).model.state_dict()
+    assert any(not torch.equal(w, begun[n]) for n, w in first["weights"].items() if n in begun)
+
+
+def test_the_images_of_a_step_are_those_of_one_process_each_seen_by_one_rank(
+    both: Results, shapes: Path
+) -> None:
+    alone = images_seen(shapes)
+    assert len(alone) == STEPS // 2
+    for step, whole in enumerate(alone):
+        shares = [result["seen"][step] for result in both]
+        assert [len(share) for share in shares] == [2, 2]
+        assert [whole[0::2], whole[1::2]] == shares
+
+
+def test_an_evaluation_by_two_processes_is_that_of_one(both: Results, shapes: Path) -> None:
+    alone = metrics_of(measure_first(shapes))
+    assert alone.keys() == {"bbox", "segm"}
+    for result in both:
+        assert result["first"] == alone
+
+
+def test_two_processes_go_on_from_their_own_state_to_the_same_end(both: Results) -> None:
+    for result in both:
+        end = result["runs"]["cdb-w-ce by ap"]
+        assert result["resumed"]["rows"] == end["rows"]
+        assert result["resumed"]["metrics"] == end["metrics"]
+        assert_same_weights(result["resumed"]["weights"], end["weights"])
+
+
+def test_one_process_goes_on_from_a_state_of_two(both: Results, shapes: Path) -> None:
+    end = goes_on(shapes, both[0]["middle"])
+    rows = both[0]["runs"]["cdb-w-ce by ap"]["rows"]
+    # The first epoch is that of the two, and so is what its difficulty gave.
+    for name in ("loss", "class_accuracy"):
+        assert end["rows"][name][0] == rows[name][0]
+    for name in ("difficulty", "class_weights", "tau"):
+        assert end["rows"][name] == rows[name]
+    assert len(end["rows"]["epoch"]) == EPOCHS
+
+
+def test_two_processes_go_on_from_a_state_of_one_and_hold_the_same_bits(both: Results) -> None:
+    first, second = (result["resumed from one"] for result in both)
+    assert first["rows"] == second["rows"]
+    assert first["metrics"] == second["metrics"]
+    assert_same_weights(first["weights"], second["weights"])
+
+
+def test_a_batch_that_the_processes_cannot_share_alike_is_refused(both: Results) -> None:
+    for result in both:
+        assert result["refused"] == (
+            "--batch-size 3 cannot be shared by 2 processes; make it a multiple of their number."
+        )
+
+
+def test_a_signal_to_one_rank_stops_both_after_the_same_step(both: Results) -> None:
+    for result in both:
+        assert result["stopped"] == (False, 2, signal.SIGTERM)
+
+
+# torchrun itself.
+
+
+def torchrun(*arguments: str) -> "subprocess.Popen[str]":
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    # "--": else torchrun's parser takes --start for its own --start-method.
+    words = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+        str(RANKS), "-m", "--", "detection.train", *arguments, "--device", "cpu",
+    ]  # fmt: skip
+    return subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def ended_at_last(process: "subprocess.Popen[str]") -> Any:
+    """Whatever happens, no process of this one's session outlives the test."""
+    with process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_command_under_torchrun_trains_both_stages_to_their_records(
+    trainer: DetectionTrainer, shapes: Path, tmp_path: Path
+) -> None:
+    run = options("cdb-w-ce", second=True, task="mask", epochs=1, stage1_epochs=1)
+    places = ("--data", str(shapes), "--images", str(shapes), "--out", str(tmp_path))
+    with ended_at_last(torchrun(*run, *places)) as process:
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, (out, err)
+    # One process writes and speaks.
+    assert out.count("8 training, 3 difficulty and 3 val images") == 2
+    assert out.count("difficulty by ap: ") == 1
+    path = trainer.run_folder(tmp_path, *run)
+    record = read_record(path)
+    assert record["provenance"]["hardware"]["processes"] == RANKS
+    assert record["metrics"]["last"].keys() == {"epoch", "bbox", "segm"}
+    assert load_tensors(path / "weights.pt").keys() == {"last"}
+    assert_nothing_left_over(path)
+    ended = trainer.run(tmp_path, *run)
+    assert ended.out == f"finished already: {path / 'record.json'}\n"
