@@ -274,7 +274,7 @@ def _commit() -> str | None:
         head = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        code = ["common", "classification", "video", "data_prep"]
+        code = ["common", "classification", "detection", "video", "data_prep"]
         changes = subprocess.run(
             [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
         ).stdout.strip()

@@ -1,6 +1,6 @@
 """Train one run: python -m detection.train digit-scenes --method cdb-w-ce --seed 0.
 
-On several GPUs: torchrun --nproc-per-node 4 -m detection.train lvis --method cdb-w-ce --seed 0.
+On several GPUs: torchrun --nproc-per-node 4 -m -- detection.train lvis --method cdb-w-ce --seed 0.
 A run that has finished is skipped; one that was interrupted goes on where it was.
 """
 

@@ -17,7 +17,7 @@ JOBS=${JOBS:-1} # at a time: they share the GPUs
 
 program=(detection.train)
 if [[ $GPUS -gt 1 ]]; then
-  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m detection.train)
+  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m -- detection.train)
 fi
 read -ra network <<<"$NETWORK"
 for seed in $SEEDS; do

@@ -17,7 +17,7 @@ WORKERS=${WORKERS:-$((CORES / GPUS))} # of each process, to read clips ahead
 
 program=(video.train)
 if [[ $GPUS -gt 1 ]]; then
-  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m video.train)
+  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m -- video.train)
 fi
 read -ra network <<<"$NETWORK"
 for method in $METHODS; do
