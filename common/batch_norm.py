@@ -30,10 +30,14 @@ def synchronize_batch_norm(model: nn.Module) -> nn.Module:
     """
     if not is_distributed():
         return model
-    if any(tensor.is_cuda for tensor in (*model.parameters(), *model.buffers())):
+    if _is_on_cuda(model):
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return converted
     return _convert(model)
+
+
+def _is_on_cuda(model: nn.Module) -> bool:
+    return any(tensor.is_cuda for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _convert(module: nn.Module) -> nn.Module:

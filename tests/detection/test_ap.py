@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -491,14 +490,11 @@ def test_the_official_package_leaves_numpy_and_logging_as_they_were() -> None:
     assert logging.getLogger().handlers == handlers
 
 
-COCO_MINI = os.environ.get("CDB_COCO_MINI")
-
-
-@pytest.mark.skipif(COCO_MINI is None, reason="CDB_COCO_MINI names no folder of real photographs")
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_real_annotations_agree_with_the_official_package(iou_type: IouType) -> None:
-    assert COCO_MINI is not None
-    path = next(p for p in sorted(Path(COCO_MINI).glob("*.json")) if "val" in p.name)
+def test_annotations_of_photographs_agree_with_the_official_package(
+    photographs: Path, iou_type: IouType
+) -> None:
+    path = photographs / "val.json"
     truth = json.loads(path.read_text())
     arrays = GroundTruth.from_lvis(truth, with_masks=True)
     assert arrays.masks is not None

@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import random
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -516,14 +515,13 @@ def test_a_batch_larger_than_the_training_set_is_refused(shapes: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def photographs() -> DetectionSets:
+def sets_of_photographs(photographs: Path) -> DetectionSets:
     """Training images that hold several objects; also for the difficulty and for evaluation."""
-    if (place := os.environ.get("CDB_COCO_MINI")) is None:
-        pytest.skip("CDB_COCO_MINI is not set: it names the folder of 200 photographs of COCO")
-    folder = Path(place)
-    train, val = (read_lvis(folder / f"{part}.json") for part in ("train", "val"))
+    train, val = (read_lvis(photographs / f"{part}.json") for part in ("train", "val"))
     few = val.select(val.image_ids[:4])
-    data = [DetectionData(part, images_on_disk(part, folder), masks=True) for part in (train, few)]
+    data = [
+        DetectionData(part, images_on_disk(part, photographs), masks=True) for part in (train, few)
+    ]
     return DetectionSets(data[0], data[1], data[1])
 
 
@@ -532,7 +530,7 @@ def photographs() -> DetectionSets:
     [*((*stage, "mask") for stage in STAGES), ("ce", False, "box"), ("bags", True, "box")],
 )
 def test_every_method_takes_steps_on_photographs_and_is_evaluated(
-    photographs: DetectionSets, method: str, second: bool, task: str
+    sets_of_photographs: DetectionSets, method: str, second: bool, task: str
 ) -> None:
     changes = {k: v for k, v in CHANGES.items() if k in ("backbone", "start")}
     changes |= {"min_size": (64,), "max_size": 96, "detections": 20, "epochs": 1}
@@ -540,11 +538,11 @@ def test_every_method_takes_steps_on_photographs_and_is_evaluated(
     changes |= {"batch_size": 2} if method not in ("simcal", "calib") else {}
     recipe = RECIPES["lvis-clc" if second else "lvis"]
     config = resolved(replace(recipe, method=method, task=task, **changes))  # type: ignore[arg-type]
-    run = training_of(config, photographs)
+    run = training_of(config, sets_of_photographs)
     assert not run.run_epoch(StopAfter(1 if run.size > 2 else 2))
     assert run._losses[: run._step].isfinite().all()
     assert (run._losses[: run._step] > 0).all()
-    results = measure_ap(run.model, photographs.val, masks=task == "mask")
+    results = measure_ap(run.model, sets_of_photographs.val, masks=task == "mask")
     assert results.keys() == ({"bbox", "segm"} if task == "mask" else {"bbox"})
     for result in results.values():
         measured = result.category_ap[~np.isnan(result.category_ap)]

@@ -1,7 +1,6 @@
 """Losses and predictions of the torchvision engine."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -378,10 +377,8 @@ def resnet50_layout() -> Any:
 # ---- real photographs ----
 
 
-@pytest.mark.skipif("CDB_COCO_MINI" not in os.environ, reason="CDB_COCO_MINI is not set")
-def test_real_photographs_train_and_are_predicted() -> None:
-    folder = Path(os.environ["CDB_COCO_MINI"])
-    listed = json.loads((folder / "train.json").read_bytes())
+def test_photographs_train_and_are_predicted(photographs: Path) -> None:
+    listed = json.loads((photographs / "train.json").read_bytes())
     index = {
         c: i for i, c in enumerate(sorted(category["id"] for category in listed["categories"]))
     }
@@ -391,7 +388,7 @@ def test_real_photographs_train_and_are_predicted() -> None:
         boxes = torch.tensor([a["bbox"] for a in own], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         name = Path(image.get("file_name", image.get("coco_url", ""))).name
-        pixels = np.array(Image.open(folder / "train" / name).convert("RGB"))
+        pixels = np.array(Image.open(photographs / "train" / name).convert("RGB"))
         images.append(torch.from_numpy(pixels).permute(2, 0, 1))
         labels = torch.tensor([index[a["category_id"]] for a in own], dtype=torch.int64)
         targets.append({"boxes": boxes, "labels": labels})
