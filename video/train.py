@@ -1,6 +1,6 @@
 """Train one run: python -m video.train egtea-verbs --method cdb-w-ce --seed 0.
 
-On several GPUs: torchrun --nproc-per-node 8 -m -- video.train egtea-verbs --method cdb-w-ce --seed 0.
+On several GPUs: torchrun --nproc-per-node 8 -m -- video.train egtea-verbs --method cdb-w-ce.
 A run that has finished is skipped; one that was interrupted goes on where it was.
 """
 
