@@ -22,10 +22,8 @@ Shapes: F frames, H x W pixels, C = 19 classes.
 
 import importlib.util
 import io
-import json
 import math
 import os
-import shlex
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -40,8 +38,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from common.errors import UserError, describe_os_error, run_main
-from common.files import chosen_path, remove_partial_files, write_atomically
+from common.errors import UserError, run_main
+from common.files import chosen_path, write_atomically
 from common.progress import Count
 from common.streams import stream_seed
 from data_prep.clips import (
@@ -66,13 +64,15 @@ from data_prep.motions import (
     follow,
     ink_size,
 )
+from data_prep.rendered import RenderedSet, make_folders
 from data_prep.split import permuted_class
 
 FOLDER_VARIABLE: Final = "CDB_MOTION_DIGITS"
 DEFAULT_FOLDER: Final = Path("data/motion-digits")
 SETTINGS_FILE: Final = "motion_digits.json"
-# Another number when another program would render other clips from the same options.
-_VERSION: Final = 1
+_KIND: Final = RenderedSet(
+    "motion digits", "data_prep.motion_digits", SETTINGS_FILE, 1, ("clips", "splits")
+)
 _SPLIT_FILES: Final = (*PART_FILES.values(), VERB_FILE)
 
 RATES = (Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(15))
@@ -396,21 +396,7 @@ def load_motion_digits(folder: Path | None = None) -> VerbSplit:
 
 def remedy(folder: Path) -> str:
     """The command that makes what is missing, with the options the folder was made with."""
-    words = ["python -m data_prep.motion_digits render --folder", shlex.quote(str(folder))]
-    if (folder / SETTINGS_FILE).is_file():
-        words += _given_options(_read_text(folder / SETTINGS_FILE))
-    return f"render what is missing with: {' '.join(words)}"
-
-
-def _given_options(text: str) -> list[str]:
-    """The options that are not the default ones in a file of settings."""
-    default = asdict(Settings())
-    try:
-        found = json.loads(text)
-        changed = {name: found[name] for name in default if found[name] != default[name]}
-        return [f"--{name.replace('_', '-')} {value:g}" for name, value in changed.items()]
-    except (ValueError, KeyError, TypeError):
-        return []  # The file is damaged, which render will say.
+    return _KIND.remedy(folder, asdict(Settings()))
 
 
 def clips_folder(folder: Path | None = None) -> Path:
@@ -426,10 +412,10 @@ def render_set(folder: Path, settings: Settings, workers: int) -> None:
     """
     _check_pyav()
     digits = load_digits()
-    _claim(folder, settings)
+    _KIND.claim(folder, asdict(settings))
     parts = plan_clips(settings, digits)
     clips = [clip for of_part in parts.values() for clip in of_part]
-    _make_folders({clips_folder(folder) / clip.file.parent for clip in clips})
+    make_folders({clips_folder(folder) / clip.file.parent for clip in clips})
     work = partial(_render_file, folder=clips_folder(folder), seed=settings.seed, digits=digits)
     pool = ThreadPoolExecutor(workers)
     try:
@@ -463,58 +449,9 @@ def _check_pyav() -> None:
         raise UserError("Writing clips needs the package av; install this project's extra 'video'.")
 
 
-def _claim(folder: Path, settings: Settings) -> None:
-    """Make ``folder`` one of these settings, or see that it is.
-
-    Raises:
-        UserError: it holds a set of other settings, or clips of another origin.
-    """
-    path = folder / SETTINGS_FILE
-    wanted = {"version": _VERSION, **asdict(settings)}
-    if not path.exists():
-        taken = [name for name in ("clips", "splits") if (folder / name).exists()]
-        if taken:
-            raise UserError(
-                f"{folder / taken[0]} was not made by this command; give an empty --folder."
-            )
-        _make_folders({folder})
-        write_atomically(path, (json.dumps(wanted, indent=2) + "\n").encode())
-    elif difference := _difference(_read_text(path), wanted):
-        raise UserError(
-            f"{folder} holds motion digits of other settings ({difference}); "
-            "give the same options or another --folder, or delete it."
-        )
-
-
-def _difference(text: str, wanted: dict[str, float]) -> str:
-    """The settings that differ, in words; empty if there are none."""
-    try:
-        found = json.loads(text)
-        changed = [name for name in wanted if found[name] != wanted[name]]
-        return ", ".join(f"{name} {found[name]:g}, not {wanted[name]:g}" for name in changed)
-    except (ValueError, KeyError, TypeError):
-        return f"{SETTINGS_FILE} is damaged"
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError as error:
-        raise describe_os_error(error, path) from error
-
-
-def _make_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise describe_os_error(error, folder) from error
-        remove_partial_files(folder)
-
-
 def _write_splits(folder: Path, parts: dict[str, list[Clip]]) -> None:
     """EGTEA's format: 'CLIP ACTION VERB NOUN', ids from 1; an action is a verb and a noun."""
-    _make_folders({folder})
+    make_folders({folder})
     names = "".join(f"{name} {label}\n" for label, name in enumerate(VERBS, start=1))
     write_atomically(folder / VERB_FILE, names.encode())
     for part in PARTS:
