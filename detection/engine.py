@@ -211,6 +211,8 @@ class Training:
             self._step += 1
         losses = self._losses[: self._step]
         check_finite(losses, self.model, self.epoch, self.config.learning_rate)
+        if self._step < total and self.model.roi_heads.proposal_accuracy is not None:
+            self.model.roi_heads.proposal_accuracy.pool()  # A checkpoint is to follow.
         return self._step == total
 
     def _performance(self) -> Tensor:

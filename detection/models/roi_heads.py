@@ -19,6 +19,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_bo
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from common.difficulty import ClassAccuracy
+from common.distributed import all_reduce_sum, is_first_rank
 from detection.heads import ClassificationHead, calibration_proposals
 from detection.heads.sigmoid import SigmoidHead
 
@@ -122,13 +123,23 @@ class ProposalAccuracy(ClassAccuracy):
         """Start a new epoch."""
         self._counts.zero_()
 
+    def pool(self) -> None:
+        """Give the first rank the counts of all, and the others none; all ranks call it.
+
+        The first rank's state is then that of the run.
+        """
+        total = all_reduce_sum(self._counts)
+        self._counts.copy_(total if is_first_rank() else torch.zeros_like(total))
+
     def state_dict(self) -> dict[str, Tensor]:
-        """The counts so far, of this rank."""
+        """The counts so far, of this rank; see :meth:`pool`."""
         return {"counts": self._counts.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Go on from the first rank's :meth:`state_dict`, which every rank is given."""
         self._counts.copy_(state["counts"])
+        if not is_first_rank():
+            self.reset()
 
 
 class HeadRoIHeads(RoIHeads):  # type: ignore[misc]  # torchvision has no types

@@ -124,3 +124,19 @@ def test_counting_changes_no_loss_and_goes_on_after_a_restart() -> None:
     torch.testing.assert_close(
         later.compute(), model.roi_heads.proposal_accuracy.compute(), equal_nan=True
     )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_pooled_counts_are_the_first_ranks_to_save_and_no_other_ranks_to_load(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detection.models.roi_heads.is_first_rank", lambda: first)
+    monkeypatch.setattr("detection.models.roi_heads.all_reduce_sum", lambda counts: 2 * counts)
+    counts = ProposalAccuracy(2)
+    counts.add(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+    own = counts.state_dict()["counts"]
+    counts.pool()
+    assert torch.equal(counts.state_dict()["counts"], 2 * own if first else 0 * own)
+    loaded = ProposalAccuracy(2)
+    loaded.load_state_dict({"counts": 2 * own})
+    assert torch.equal(loaded.state_dict()["counts"], 2 * own if first else 0 * own)
