@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
 from common.errors import UserError, describe_os_error
+from common.loading import read_batches
 from data_prep.lvis_format import Annotations, Rle, find_images
 
 SHORT_SIDES: Final = (640, 672, 704, 736, 768, 800)
@@ -322,20 +323,16 @@ def images_on_disk(annotations: Annotations, folder: Path) -> tuple[Path, ...]:
 # Batches.
 
 
-def _together(items: list[Item | UserError]) -> Batch | UserError:
-    """Lists of images and targets; the first error if there is one.
+def _together(items: list[Item]) -> Batch:
+    """Lists of images and targets.
 
     Boxes and labels travel as arrays: each tensor would take a file descriptor on its way from a
     worker, some hundreds at a time.
     """
-    for item in items:
-        if isinstance(item, UserError):
-            return item
-    pairs = cast(list[Item], items)
-    for _, target in pairs:
+    for _, target in items:
         arrays = cast(dict[str, Any], target)
         arrays |= {key: arrays[key].numpy() for key in ("boxes", "labels")}
-    return [image for image, _ in pairs], [target for _, target in pairs]
+    return [image for image, _ in items], [target for _, target in items]
 
 
 def _unpacked(batch: Batch) -> Batch:
@@ -358,18 +355,7 @@ def load_batches(
     Raises:
         UserError: an image cannot be read.
     """
-    loader = DataLoader(
-        data,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_together,
-        pin_memory=torch.cuda.is_available(),
-        # Of the workers' seeds, which nothing uses; without it the global one would be drawn from.
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
+    for batch in read_batches(data, batches, workers, _together):
         yield _unpacked(batch)
 
 

@@ -6,14 +6,15 @@ Shapes: N clips, B batch, T frames a clip, h x w pixels of a frame after fitting
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from common.distributed import rank, world_size
 from common.errors import UserError
+from common.loading import read_batches
 from data_prep import egtea, motion_digits
 from data_prep.clips import ClipList, VerbSplit, find_clips, split_notes
 from video.augment import centre_crop
@@ -202,12 +203,6 @@ class ClipFrames(Dataset["Tensor | UserError"]):
             return error
 
 
-def _stacked(items: list[Tensor | UserError]) -> Tensor | UserError:
-    """Frames of a batch; the first error if there is one."""
-    errors = [item for item in items if isinstance(item, UserError)]
-    return errors[0] if errors else torch.stack(cast(list[Tensor], items))
-
-
 def load_batches(
     clips: Clips, source: FrameSource, batches: list[list[Request]], workers: int
 ) -> Iterator[Tensor]:
@@ -222,19 +217,7 @@ def load_batches(
     Raises:
         UserError: when a clip cannot be read.
     """
-    loader = DataLoader(
-        ClipFrames(clips, source),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_stacked,
-        pin_memory=torch.cuda.is_available(),
-        # Of the workers' seeds, which nothing uses; without it the global one would be drawn from.
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    return read_batches(ClipFrames(clips, source), batches, workers, torch.stack)
 
 
 def evaluation_batches(
