@@ -6,12 +6,9 @@ of one process, each seen by one rank; an evaluation gives what one process meas
 number of processes goes on from the other's checkpoint.
 """
 
-import contextlib
 import copy
 import os
 import signal
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,9 +25,10 @@ from common.run import load_tensors
 from common.signals import StopRequest
 from detection.engine import Training
 from detection.evaluate import measure_ap, metrics_of
-from tests.classification.trainer import ROOT, read_record
+from tests.classification.trainer import read_record
 from tests.detection.runs import EPOCHS, STEPS, StopAfter, make_training, options, to_the_end
 from tests.detection.trainer import DetectionTrainer, assert_nothing_left_over
+from tests.torchrun import ended_at_last, torchrun
 
 RANKS = 2
 RUNS: dict[str, dict[str, Any]] = {
@@ -227,43 +225,12 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(both: Results) -> N
 # torchrun itself.
 
 
-def torchrun(*arguments: str) -> "subprocess.Popen[str]":
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    # "--": else torchrun's parser takes --start for its own --start-method.
-    words = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-        str(RANKS), "-m", "--", "detection.train", *arguments, "--device", "cpu",
-    ]  # fmt: skip
-    return subprocess.Popen(
-        words,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@contextlib.contextmanager
-def ended_at_last(process: "subprocess.Popen[str]") -> Any:
-    """Whatever happens, no process of this one's session outlives the test."""
-    with process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
 def test_a_command_under_torchrun_trains_both_stages_to_their_records(
     trainer: DetectionTrainer, shapes: Path, tmp_path: Path
 ) -> None:
     run = options("cdb-w-ce", second=True, task="mask", epochs=1, stage1_epochs=1)
     places = ("--data", str(shapes), "--images", str(shapes), "--out", str(tmp_path))
-    with ended_at_last(torchrun(*run, *places)) as process:
+    with ended_at_last(torchrun("detection.train", RANKS, *run, *places)) as process:
         out, err = process.communicate(timeout=240)
     assert process.returncode == 0, (out, err)
     # One process writes and speaks.

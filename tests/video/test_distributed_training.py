@@ -1,11 +1,8 @@
 """Two processes, each with half of every batch, against one process with the whole of it."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +18,8 @@ from common.distributed import rank
 from common.errors import UserError
 from common.run import load_tensors
 from common.signals import StopRequest
-from tests.classification.trainer import ROOT, assert_nothing_left_over, only_run, read_record
+from tests.classification.trainer import assert_nothing_left_over, only_run, read_record
+from tests.torchrun import ended_at_last, torchrun
 from tests.video.synthetic import (
     EPOCHS,
     StopAfter,
@@ -214,39 +212,6 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(both: Results) -> N
 # torchrun itself.
 
 
-def command(*arguments: str) -> list[str]:
-    return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-        str(RANKS), "-m", "video.train", *arguments, "--device", "cpu",
-    ]  # fmt: skip
-
-
-def torchrun(*arguments: str) -> "subprocess.Popen[str]":
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    return subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@contextlib.contextmanager
-def ended_at_last(process: "subprocess.Popen[str]") -> Any:
-    """Whatever happens, no process of this one's session outlives the test."""
-    with process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
 def test_a_command_under_torchrun_stops_at_sigterm_and_one_process_goes_on(
     trainer: VideoTrainer, verbs: Path, tmp_path: Path
 ) -> None:
@@ -256,7 +221,7 @@ def test_a_command_under_torchrun_stops_at_sigterm_and_one_process_goes_on(
     slow = ("--checkpoint-seconds", "0", "--workers", "1")
     started = (*run, "--data", str(verbs), "--out", str(tmp_path), *slow)
     path = trainer.run_folder(tmp_path, *run)
-    with ended_at_last(torchrun(*started)) as process:
+    with ended_at_last(torchrun("video.train", RANKS, *started)) as process:
         end = time.monotonic() + 300
         while not (path / "checkpoint.pt").exists():
             assert process.poll() is None, process.communicate()
@@ -282,7 +247,7 @@ def test_a_command_under_torchrun_writes_the_record_of_one_process(
 ) -> None:
     run = options("ce", epochs=1, milestones=(1,), learning_rate=0.001)
     shared = ("--data", str(verbs), "--out", str(tmp_path), "--cache", str(tmp_path / "cache"))
-    with ended_at_last(torchrun(*run, *shared)) as process:
+    with ended_at_last(torchrun("video.train", RANKS, *run, *shared)) as process:
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0, (out, err)
     path = only_run(tmp_path, "motion-digits")
