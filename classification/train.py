@@ -153,6 +153,16 @@ def parse_arguments(words: list[str]) -> Arguments:
     return parse_command_line(words, "classification.train", RECIPES, Arguments)
 
 
+def run_folder(words: list[str]) -> Path:
+    """The folder of a command line's run, there or not yet.
+
+    Raises:
+        UserError: when the settings contradict each other.
+    """
+    arguments = parse_arguments(words)
+    return _folder(replace(arguments, config=resolved(arguments.config)))
+
+
 def main() -> None:
     """Command line."""
     train(parse_arguments(sys.argv[1:]))

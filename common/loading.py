@@ -39,15 +39,15 @@ class _Workers:
         self._of: dict[int, list[BaseProcess]] = {}
         atexit.register(self._end)
 
-    @contextmanager
-    def started(self) -> Iterator[None]:
-        """Workers started inside are ended at the exit; they are deaf to requests to stop."""
+    def start(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        """The loader's batches; its workers are deaf to requests to stop."""
         before = multiprocessing.active_children()
         with _signals_held():
-            yield
+            batches = iter(loader)
         new = [process for process in multiprocessing.active_children() if process not in before]
         left = [process for process in self._of.get(os.getpid(), []) if process.is_alive()]
         self._of = {os.getpid(): left + new}
+        return batches
 
     def _end(self) -> None:
         # By its process: after a fork they are not the child's.
@@ -98,9 +98,8 @@ def read_batches(
         # Of the workers' seeds, which nothing uses; without it the global one would be drawn from.
         generator=torch.Generator(),
     )
-    with _workers.started():
-        read = iter(loader)
-    for batch in read:
+    # Not in a variable, which an error's traceback would keep, and the workers with it.
+    for batch in _workers.start(loader):
         if isinstance(batch, UserError):
             raise batch
         yield batch

@@ -134,6 +134,10 @@ def _group(arguments: Arguments) -> str:
     return arguments.group or arguments.config.dataset
 
 
+def _folder(arguments: Arguments) -> Path:
+    return arguments.out / _group(arguments) / run_name(arguments.config)
+
+
 def _say(words: str) -> None:
     """One line, from one process."""
     if is_first_rank():
@@ -181,7 +185,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     config = arguments.config
     if config.start == "random" and arguments.kinetics is not None:
         raise UserError("--kinetics has no effect on --start random; leave one of them out.")
-    path = arguments.out / _group(arguments) / run_name(config)
+    path = _folder(arguments)
     device = choose_device(arguments.device)
     with process_group(device), RunFolder(path, plain(config)) as folder:
         record = folder.finished_record()
@@ -197,6 +201,16 @@ def train(arguments: Arguments) -> dict[str, Any]:
 def parse_arguments(words: list[str]) -> Arguments:
     """Arguments from a command line: a recipe's name, then options that depart from it."""
     return parse_command_line(words, "video.train", RECIPES, Arguments)
+
+
+def run_folder(words: list[str]) -> Path:
+    """The folder of a command line's run, there or not yet.
+
+    Raises:
+        UserError: when the settings contradict each other.
+    """
+    arguments = parse_arguments(words)
+    return _folder(replace(arguments, config=resolved(arguments.config)))
 
 
 def main() -> None:

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -38,8 +39,11 @@ def test_batches_come_in_order_whatever_the_number_of_workers(workers: int) -> N
 def test_an_item_that_cannot_be_read_ends_the_batches(workers: int) -> None:
     got = read_batches(Numbers(), [[1, 2], [3, -4], [5, 6]], workers, list)
     assert [number for number, _ in next(got)] == [1, 2]
-    with pytest.raises(UserError, match="-4 is negative"):
+    with pytest.raises(UserError, match="-4 is negative") as caught:
         next(got)
+    # Also while the error, and what it has passed through, is still there.
+    assert caught.value is not None
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
