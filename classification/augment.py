@@ -3,24 +3,66 @@
 Shapes: N images, B batch, S samples an epoch, H x W pixels.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from classification.capture import Inputs
+
 CROP_PADDING = 4
 """Black pixels around an image before a crop of its own size (He et al. 2016)."""
 
 
 class ImageSource(Protocol):
-    """Gives the images of a training step."""
+    """Gives images that are in memory."""
 
     def draw(self, number: int, generator: torch.Generator) -> Tensor | None:
         """Random numbers for ``number`` samples, (number, ...), int64, on the CPU; None: none."""
 
     def take(self, index: Tensor, draws: Tensor | None) -> Tensor:
         """The images ``index`` (B,), as ``draws`` (B, ...) changes them."""
+
+
+class TrainingSource(Protocol):
+    """Gives the images and labels of training steps, from memory or from files."""
+
+    def draw(self, number: int, generator: torch.Generator) -> Tensor | None:
+        """Random numbers for ``number`` samples, (number, ...), on the CPU; None: none."""
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Inputs]:
+        """What :meth:`take` needs for each batch of samples, (B,) int64 on the CPU, in turn."""
+
+    def take(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Images (B, ...), as ``inputs["changes"]`` of :meth:`draw` changes them; labels (B,)."""
+
+
+class InMemory:
+    """Samples whose images and labels are tensors on the device: a batch is an index into them."""
+
+    def __init__(self, images: ImageSource, labels: Tensor) -> None:
+        """``labels``: (N,), on the device of the images."""
+        self._images, self._labels = images, labels
+
+    def draw(self, number: int, generator: torch.Generator) -> Tensor | None:
+        """What augmentation does to each sample."""
+        return self._images.draw(number, generator)
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Inputs]:
+        """The samples' numbers, on the device."""
+        if indices:
+            # One copy to the device for all of them.
+            together = torch.cat(list(indices)).to(self._labels.device)
+            for index in together.split([len(index) for index in indices]):
+                yield {"index": index}
+
+    def take(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Images (B, ...) and labels (B,)."""
+        index = inputs["index"]
+        images = self._images.take(index, inputs.get("changes"))
+        return images, self._labels.index_select(0, index)
 
 
 class PlainImages:

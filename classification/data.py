@@ -13,6 +13,7 @@ from torch import Tensor
 from classification.config import ClassificationConfig
 from classification.recipes import CifarConfig, InputScaling, MnistConfig
 from common.difficulty import check_labels
+from common.distributed import of_rank
 from common.errors import UserError
 from common.metrics import shot_groups
 from data_prep.cifar100 import CifarSplit, load_cifar100, split_cifar100_lt
@@ -38,6 +39,10 @@ class LabelledImages:
     def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
         """The whole set in order, ``size`` at a time; views, nothing is copied."""
         return list(zip(self.images.split(size), self.labels.split(size), strict=True))
+
+    def of_rank(self) -> "LabelledImages":
+        """This rank's share."""
+        return LabelledImages(of_rank(self.images), of_rank(self.labels))
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, ...) and labels (B,) at ``index`` (B,), which is on the same device."""

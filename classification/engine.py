@@ -1,16 +1,20 @@
-"""The training state of a run, its step and its epoch.
+"""The training state of a run, its step and its epoch, on one device or several.
 
-Images stay in memory as one tensor on the device; a batch is an index into it. Nothing here waits
-for the device but the end of an epoch. Shapes: B batch, C classes, S samples an epoch.
+Every rank draws the same epoch and takes its share of each batch, so that the batches, and with
+synchronised batch statistics the numbers, are the same for any number of ranks. Nothing here waits
+for the device but the end of an epoch. Shapes: B samples a step over all ranks, C classes, S
+samples an epoch.
 """
 
-from dataclasses import replace
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from classification.augment import CropsAndFlips, ImageSource, PlainImages
+from classification.augment import CropsAndFlips, InMemory, PlainImages, TrainingSource
 from classification.capture import CapturedStep, Inputs, Step
 from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
@@ -18,6 +22,8 @@ from classification.evaluate import EVALUATION_BATCH, make_model, measure
 from classification.methods import make_method
 from classification.models import SecondStage
 from classification.recipes import CifarConfig
+from common.batch_norm import synchronize_batch_norm
+from common.distributed import all_reduce_sum, is_distributed, world_size
 from common.history import History, check_finite
 from common.signals import StopRequest
 from common.streams import Streams
@@ -25,10 +31,11 @@ from common.streams import Streams
 Weights = dict[str, Tensor]
 
 
-def _image_source(config: ClassificationConfig, data: LongTailedData) -> ImageSource:
+def _training_source(config: ClassificationConfig, data: LongTailedData) -> TrainingSource:
+    images, labels = data.train.images, data.train.labels
     if isinstance(config, CifarConfig) and config.augmentation == "crop-flip":
-        return CropsAndFlips(data.train.images)
-    return PlainImages(data.train.images)
+        return InMemory(CropsAndFlips(images), labels)
+    return InMemory(PlainImages(images), labels)
 
 
 def _network(
@@ -43,12 +50,17 @@ def _network(
 
 
 @torch.no_grad()
-def _with_features(data: LongTailedData, model: SecondStage) -> LongTailedData:
-    """The difficulty set as features, which a second stage does not change: measured faster."""
+def _as_features(images: LabelledImages, model: SecondStage) -> LabelledImages:
+    """A set as features, which a second stage does not change: measured faster."""
     model.eval()
-    batches = data.difficulty.batches(EVALUATION_BATCH)
-    features = torch.cat([model.features(images) for images, _ in batches])
-    return replace(data, difficulty=LabelledImages(features, data.difficulty.labels))
+    features = [model.features(batch) for batch, _ in images.batches(EVALUATION_BATCH)]
+    return LabelledImages(torch.cat(features), images.labels)
+
+
+def _sharing_tensors(model: nn.Module) -> nn.Module:
+    """A copy with the very parameters and buffers of ``model``, whose layers can be replaced."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 class Training:
@@ -72,7 +84,13 @@ class Training:
         self.config = config
         self.device = device
         self.streams = Streams(config.seed)
-        self.model = _network(config, data.num_classes, self.streams, first_stage).to(device)
+        network = _network(config, data.num_classes, self.streams, first_stage).to(device)
+        # What computes meta-learned weights of the whole batch, each rank by itself.
+        self._alone = _sharing_tensors(network) if is_distributed() else network
+        self.model = synchronize_batch_norm(network)
+        self._trained: nn.Module = self.model
+        if is_distributed():
+            self._trained = DistributedDataParallel(self.model, broadcast_buffers=False)
         # A tensor: a recorded CUDA graph reads it anew in every step. CUDA's fused SGD takes a
         # float32 one, the CPU's rounds only where the weights do.
         dtype = torch.float32 if device.type == "cuda" else torch.float64
@@ -85,12 +103,13 @@ class Training:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self._source = _image_source(config, data)
-        if isinstance(self.model, SecondStage):
-            data = _with_features(data, self.model)
+        self._source = _training_source(config, data)
         self.data = data
+        self._difficulty = data.difficulty.of_rank()
+        if isinstance(self.model, SecondStage):
+            self._difficulty = _as_features(self._difficulty, self.model)
         self.step: Step = self.train_step
-        if device.type == "cuda":
+        if device.type == "cuda" and not is_distributed():
             self.step = CapturedStep(self.train_step, self._changed_by_a_step, device)
         self.epoch = 0
         self.history = History(data.description["class_names"], data.train_counts)
@@ -110,39 +129,43 @@ class Training:
         }
 
     def train_step(self, inputs: Inputs) -> Tensor:
-        """One update; its loss, 0-d.
+        """One update; the loss over all ranks, 0-d.
 
         Args:
-            inputs: ``index`` (B,): training samples; ``changes`` (B, ...): what augmentation does
-                to them; ``draws``: the random numbers of the method's loss.
+            inputs: of this rank: what its images are made of; ``changes`` (B / W, ...): what
+                augmentation does to them; ``draws``: the random numbers of the method's loss.
         """
-        index = inputs["index"]
-        images = self._source.take(index, inputs.get("changes"))
-        labels = self.data.train.labels.index_select(0, index)
-        loss = self.method.batch_loss(self.model, images, labels, inputs.get("draws"))
+        images, labels = self._source.take(inputs)
+        draws = inputs.get("draws")
+        loss = self.method.batch_loss(self._trained, images, labels, draws, self._alone)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return loss.detach()
+        return all_reduce_sum(loss) / world_size() if is_distributed() else loss.detach()
 
     def _begin_epoch(self) -> Tensor:
         self.method.before_epoch(self.epoch)
-        order = self.method.sampler.draw_for_rank()
+        order = self.method.sampler.draw()
         self._changes = self._source.draw(order.numel(), self.streams["augmentation"])
         steps = -(-order.numel() // self.config.batch_size)
         self._losses = torch.zeros(steps, device=self.device)
         self._step = 0
         return order
 
-    def _batches(self, order: Tensor) -> list[Inputs]:
-        """The epoch's steps, without what the method draws for each."""
-        size = self.config.batch_size
-        batches = [{"index": index} for index in order.to(self.device).split(size)]
+    def _batches(self, order: Tensor) -> Iterator[Inputs]:
+        """This rank's share of the steps that are left of the epoch."""
+        size, share = self.config.batch_size, self.method.share
+        batches = order.split(size)[self._step :]
+        changes: list[Tensor | None] = [None] * len(batches)
         if self._changes is not None:
-            changes = self._changes.to(self.device).split(size)
-            for batch, change in zip(batches, changes, strict=True):
-                batch["changes"] = change
-        return batches
+            drawn = self._changes.to(self.device).split(size)[self._step :]
+            changes = [share(change) for change in drawn]
+        made = self._source.batches([share(batch) for batch in batches])
+        for whole, inputs, change in zip(batches, made, changes, strict=True):
+            inputs |= {} if change is None else {"changes": change}
+            if self.method.draw is not None:
+                inputs["draws"] = share(self.method.draw(whole.numel()))
+            yield {name: v.to(self.device, non_blocking=True) for name, v in inputs.items()}
 
     def _set_learning_rate(self, steps: int) -> None:
         rate = self.config.learning_rate_at(self.epoch, (self._step + 1) / steps)
@@ -156,18 +179,18 @@ class Training:
         """
         if self._order is None:
             self._order = self._begin_epoch()
-        self.model.train()
+        self._trained.train()
+        self._alone.train()
+        steps = self._losses.numel()
         batches = self._batches(self._order)
-        while self._step < len(batches) and not stop.requested():
-            batch = batches[self._step]
-            if self.method.draw is not None:
-                draws = self.method.draw(batch["index"].numel())
-                batch["draws"] = draws.to(self.device, non_blocking=True)
-            self._set_learning_rate(len(batches))
-            self._losses[self._step] = self.step(batch)
+        # Asked first: a batch made in vain would have drawn its random numbers.
+        while self._step < steps and not stop.requested():
+            inputs = next(batches)
+            self._set_learning_rate(steps)
+            self._losses[self._step] = self.step(inputs)
             self._step += 1
         check_finite(self._losses[: self._step], self.model, self.epoch, self.config.learning_rate)
-        return self._step == len(batches)
+        return self._step == steps
 
     def end_epoch(self) -> dict[str, float]:
         """Measure the difficulty set, update the balancer, keep history and best weights.
@@ -175,7 +198,7 @@ class Training:
         Returns:
             What is worth logging, by name.
         """
-        accuracy = measure(self.model, self.data.difficulty, self.data.num_classes)
+        accuracy = measure(self.model, self._difficulty, self.data.num_classes)
         balancer, hard = self.method.balancer, self.method.hard
         scalars = self.history.add(
             self.epoch + 1,

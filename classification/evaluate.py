@@ -36,7 +36,7 @@ def measure(model: nn.Module, data: LabelledImages, num_classes: int) -> torch.T
 
 def evaluate(model: nn.Module, data: LongTailedData) -> dict[str, Any]:
     """The record's test metrics: error in percent, accuracy per class and per shot group."""
-    accuracy = measure(model, data.test, data.num_classes)
+    accuracy = measure(model, data.test.of_rank(), data.num_classes)
     return {
         "error": error_percent(accuracy, data.test_counts),
         "class_accuracy": plain_numbers(accuracy),

@@ -18,6 +18,7 @@ from classification.l2rw import reweight
 from classification.meta_weight_net import MetaReweighter
 from classification.recipes import CifarConfig
 from common.balancer import ClassDifficultyBalancer
+from common.distributed import all_reduce_sum, broadcast_from_first, of_rank
 from common.errors import UserError
 from common.losses import (
     LdamLoss,
@@ -50,9 +51,10 @@ class HardInstances:
         self.counts = torch.zeros(num_classes, device=device)
 
     def observe(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits (B, C), labels (B,)."""
+        """Count a batch of this rank, for all ranks: logits (B, C), labels (B,)."""
         hard = focal_weights(logits, labels, self.gamma) > self.bound
-        self.counts.index_add_(0, labels, hard.to(self.counts.dtype))
+        found = torch.zeros_like(self.counts).index_add_(0, labels, hard.to(self.counts.dtype))
+        self.counts += all_reduce_sum(found)
 
 
 @dataclass
@@ -85,6 +87,8 @@ class Method:
     """How the weighted losses become one."""
     draw: Draw | None = None
     """Draws the random numbers of a step's loss, if it needs any."""
+    whole_batch: bool = False
+    """The weights of the samples depend on each other: every rank needs those of all."""
     balancer: ClassDifficultyBalancer | None = None
     """CDB: updated after every epoch."""
     deferred: DeferredWeights | None = None
@@ -102,20 +106,34 @@ class Method:
         if self.hard is not None:
             self.hard.counts.zero_()
 
+    def share(self, values: Tensor) -> Tensor:
+        """Of a step's samples (B, ...), or of the numbers drawn for each, what this rank needs."""
+        return values if self.whole_batch else of_rank(values)
+
     def batch_loss(
-        self, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None = None
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        draws: Tensor | None = None,
+        alone: nn.Module | None = None,
     ) -> Tensor:
-        """The loss of a step, 0-d.
+        """The loss of a step, 0-d; its mean over the ranks is that of the whole batch.
 
         Args:
             model: gives logits (B, C).
-            images: (B, ...).
-            labels: (B,).
-            draws: of :attr:`draw`; None: drawn here.
+            images: (B, ...), as :meth:`share` gives them.
+            labels: (B,), likewise.
+            draws: of :attr:`draw`, likewise; None: drawn here.
+            alone: ``model``, where that talks to other ranks in each pass, without its doing so.
         """
         if draws is None and self.draw is not None:
             draws = self.draw(len(labels)).to(labels.device)
-        weights = self.weights(model, images, labels, draws)
+        weights = self.weights(alone or model, images, labels, draws)
+        if self.whole_batch:
+            # Every rank has computed them, perhaps with other rounding.
+            weights = broadcast_from_first(weights)
+            images, labels, weights = of_rank(images), of_rank(labels), of_rank(weights)
         logits = model(images)
         if self.hard is not None:
             self.hard.observe(logits.detach(), labels)
@@ -200,7 +218,7 @@ def _set_l2rw(
         return len(labels) * reweight(model, images, labels, data.difficulty.take(draws))
 
     method.draw = _balanced_index(data, config.l2rw_batch_size, streams["l2rw"])
-    method.weights = weights
+    method.weights, method.whole_batch = weights, True
 
 
 def _set_meta_weight_net(
@@ -217,7 +235,7 @@ def _set_meta_weight_net(
 
     method.meta = meta
     method.draw = _balanced_index(data, config.mwn_batch_size, streams["meta-batches"])
-    method.weights = weights
+    method.weights, method.whole_batch = weights, True
 
 
 def _set_focal(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:

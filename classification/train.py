@@ -1,5 +1,6 @@
 """Train one run: python -m classification.train mnist-lt --method cdb-w-ce --imbalance 99 --seed 0.
 
+On several GPUs: torchrun --nproc-per-node 4 -m -- classification.train cifar100-lt --method cdb-s.
 A run that has finished is skipped; one that was interrupted goes on where it was.
 """
 
@@ -17,6 +18,7 @@ from classification.engine import Training, Weights
 from classification.evaluate import evaluate, load_weights, make_model
 from classification.recipes import RECIPES, DecoupledConfig, group_name, resolved, run_name
 from common.config import plain
+from common.distributed import barrier, is_first_rank, process_group
 from common.errors import UserError, run_main
 from common.fit import (
     Clock,
@@ -45,7 +47,13 @@ def _folder(arguments: Arguments) -> Path:
     return arguments.out / (arguments.group or group_name(config)) / run_name(config)
 
 
-def _first_stage(arguments: Arguments) -> Weights | None:
+def _say(words: str) -> None:
+    """One line, from one process."""
+    if is_first_rank():
+        print(words, flush=True)
+
+
+def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     """The last epoch's weights of a second stage's first stage, trained now if need be.
 
     Raises:
@@ -54,9 +62,10 @@ def _first_stage(arguments: Arguments) -> Weights | None:
     if not isinstance(arguments.config, DecoupledConfig):
         return None
     first = replace(arguments, config=arguments.config.stage1_config())
-    record, _ = _train(first)
+    record, _ = _train(first, device)
+    barrier()  # The first rank writes the weights after the others have ended.
     folder = _folder(first)
-    print(f"first stage: {folder}", flush=True)
+    _say(f"first stage: {folder}")
     path = folder / "weights.pt"
     if not path.exists():
         raise UserError(
@@ -75,12 +84,12 @@ def _begin(arguments: Arguments, device: torch.device) -> Training:
         UserError: when the data or a setting does not allow it.
     """
     config = arguments.config
-    first_stage = _first_stage(arguments)
+    first_stage = _first_stage(arguments, device)
     try:
         training = Training(config, load_data(config, device, arguments.data), device, first_stage)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
-    print(f"{config.dataset}: {describe_split(training.data, config.imbalance)}", flush=True)
+    _say(f"{config.dataset}: {describe_split(training.data, config.imbalance)}")
     return training
 
 
@@ -107,14 +116,13 @@ def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -
     )
 
 
-def _train(arguments: Arguments) -> tuple[dict[str, Any], bool]:
+def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], bool]:
     """A resolved run's record, and whether it was there already; see :func:`train`."""
     config = arguments.config
     with RunFolder(_folder(arguments), plain(config)) as folder:
         record = folder.finished_record()
         if record is not None:
             return record, True
-        device = choose_device(arguments.device)
         advise_on_precision(config, device)
         training = _begin(arguments, device)
         clock = Clock()
@@ -138,14 +146,16 @@ def train(arguments: Arguments) -> dict[str, Any]:
     """
     set_threads(arguments.threads)
     arguments = replace(arguments, config=resolved(arguments.config))
-    record, already = _train(arguments)
-    path = _folder(arguments) / "record.json"
-    if already:
-        print(f"finished already: {path}")
+    device = choose_device(arguments.device)
+    with process_group(device):
+        record, already = _train(arguments, device)
+        path = _folder(arguments) / "record.json"
+        if already:
+            _say(f"finished already: {path}")
+            return record
+        errors = {name: f"{values['error']:.2f} %" for name, values in record["metrics"].items()}
+        _say(f"error {errors['last']} (best epoch {errors['best']})  {path}")
         return record
-    errors = {name: f"{values['error']:.2f} %" for name, values in record["metrics"].items()}
-    print(f"error {errors['last']} (best epoch {errors['best']})  {path}")
-    return record
 
 
 def parse_arguments(words: list[str]) -> Arguments:

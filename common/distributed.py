@@ -69,6 +69,11 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def of_rank(values: Tensor) -> Tensor:
+    """This rank's share of ``values`` (N, ...): every W-th, from its own number on; W ranks."""
+    return values[rank() :: world_size()]
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if is_distributed():

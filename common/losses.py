@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.distributed import all_reduce_sum, world_size
+from common.distributed import all_reduce_sum, is_distributed, world_size
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 Reduction = Literal["batch-size", "weight-sum", "sum"]
@@ -23,14 +23,13 @@ def weighted_mean(
 ) -> Tensor:
     """Mean of w_i * loss_i; the paper does not say what it is divided by.
 
-    ``batch-size``: sum_i w_i l_i / B, as the authors' CIFAR and EGTEA code; under
-    ``torch.distributed`` every rank's batch must have the same size B (our samplers see to it) for
-    the mean of the ranks' gradients to be the gradient of the whole batch. ``weight-sum``:
-    sum_i w_i l_i / sum_i w_i, as their ImageNet-LT code and torch's ``CrossEntropyLoss(weight)``;
-    the weights are summed over the ranks, so that the same holds for batches of any size, and each
-    rank must call it in every step. ``sum``: sum_i w_i l_i, not divided at all; under
-    ``torch.distributed`` times the number of ranks, which the mean of the gradients divides by
-    again. If all weights of the batch are 0 the loss is 0.
+    ``batch-size``: sum_i w_i l_i / B, as the authors' CIFAR and EGTEA code. ``weight-sum``:
+    sum_i w_i l_i / sum_i w_i, as their ImageNet-LT code and torch's ``CrossEntropyLoss(weight)``.
+    ``sum``: sum_i w_i l_i, not divided at all. If all weights of the batch are 0 the loss is 0.
+
+    Under ``torch.distributed`` the divisor is that of all ranks' batches over the number of ranks,
+    so that the mean of the ranks' gradients is the gradient of the whole batch, however it is
+    shared, even with nothing for some rank; each rank must call it in every step.
 
     Args:
         losses: shape (B,).
@@ -56,7 +55,10 @@ def weighted_mean(
     weights = sample_weights.to(losses.dtype)
     weighted = weights * losses
     if reduction == "batch-size":
-        return weighted.mean()
+        if not is_distributed():
+            return weighted.mean()
+        total = all_reduce_sum(losses.new_tensor(losses.numel())) / world_size()
+        return weighted.sum() / total
     if reduction == "weight-sum":
         total = all_reduce_sum(weights.sum()) / world_size()
         return weighted.sum() / torch.where(total > 0, total, 1.0)

@@ -347,7 +347,7 @@ def test_warming_up_has_the_step_run_by_the_given_function() -> None:
 def test_a_step_is_undone_to_the_bit_and_new_momentum_is_zero() -> None:
     run = training(method="meta-weight-net")
     run._order = run._begin_epoch()
-    batch = run._batches(run._order)[0] | {"draws": torch.arange(12)}
+    batch = next(run._batches(run._order)) | {"draws": torch.arange(12)}
     before = copy.deepcopy(run._changed_by_a_step())
     run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
     after = run._changed_by_a_step()
@@ -364,7 +364,7 @@ def test_momentum_that_was_there_is_put_back() -> None:
     before = copy.deepcopy(run._changed_by_a_step())
     assert before["optimizer"]["state"]
     assert run._order is not None
-    batch = run._batches(run._order)[2]
+    batch = next(run._batches(run._order))
     run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
     assert_alike(run._changed_by_a_step(), before)
 

@@ -283,8 +283,8 @@ def test_the_log_has_the_accuracy_of_the_groups_that_are_not_empty() -> None:
 def test_a_second_stage_measures_difficulty_on_features_as_it_would_on_images(recipe: str) -> None:
     run = training(recipe, method="cdb-w-ce")
     images = small_cifar().difficulty
-    assert run.data.difficulty.images.shape == (len(images.labels), 64)
-    assert torch.equal(run.data.difficulty.labels, images.labels)
+    assert run._difficulty.images.shape == (len(images.labels), 64)
+    assert torch.equal(run._difficulty.labels, images.labels)
     for _ in range(3):
         run.run_epoch(StopRequest())
         run.end_epoch()

@@ -1,0 +1,254 @@
+"""Two and three processes, each with its share of every batch, against one with the whole of it."""
+
+import os
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from classification.engine import Training
+from classification.evaluate import evaluate
+from common.distributed import rank
+from common.run import load_tensors
+from common.signals import StopRequest
+from tests.classification.synthetic import (
+    cifar_training,
+    first_stage_weights,
+    to_the_end,
+    training,
+    use_small_resnet,
+)
+from tests.classification.trainer import assert_nothing_left_over, read_record, run_folder
+from tests.torchrun import ended_at_last, torchrun
+
+MNIST: dict[str, dict[str, Any]] = {
+    "ce": {"method": "ce"},
+    "cdb-s": {"method": "cdb-s"},
+    "cdb-w-ce": {"method": "cdb-w-ce", "loss_reduction": "weight-sum"},
+    "eql": {"method": "eql"},
+    "l2rw": {"method": "l2rw"},
+    "sum": {"method": "cb", "loss_reduction": "sum", "learning_rate": 0.001},
+}
+CIFAR: dict[str, dict[str, Any]] = {
+    "cifar ce": {"method": "ce"},
+    "cifar cdb-s": {"method": "cdb-s"},
+    "cifar cdb-w-fl": {"method": "cdb-w-fl", "hard_weight": 0.5},
+    "cifar eql": {"method": "eql"},
+    "cifar class-aware": {"method": "class-aware"},
+    "cifar ldam-drw": {"method": "ldam-drw"},
+    "cifar l2rw": {"method": "l2rw"},
+    "cifar meta-weight-net": {"method": "meta-weight-net"},
+    "crt": {"recipe": "cifar100-lt-crt", "method": "cdb-s"},
+    "lws": {"recipe": "cifar100-lt-lws", "method": "cdb-w-ce"},
+}
+NAMES = [*MNIST, *CIFAR]
+# A float32 network's rounding grows from step to step; so few and small steps are compared.
+EPOCHS = 2
+
+
+def make(name: str) -> Training:
+    if name in MNIST:
+        return training(**({"epochs": EPOCHS, "batch_size": 16} | MNIST[name]))
+    # 64 samples: a last batch of two.
+    usual: dict[str, Any] = {
+        "epochs": EPOCHS,
+        "batch_size": 31,
+        "learning_rate": 0.01,
+        "milestones": (1,),
+    }
+    return cifar_training(**(usual | {"warmup_epochs": 0.5} | CIFAR[name]))
+
+
+def end_of(run: Training) -> dict[str, Any]:
+    """Weights, history and test metrics."""
+    metrics = evaluate(run.model, run.data)
+    return {"weights": run.model.state_dict(), "rows": run.history.rows, "metrics": metrics}
+
+
+class StopAfter(StopRequest):
+    """Lets so many steps pass."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+class SignalOnSecondRank(StopAfter):
+    """As if SIGTERM came to rank 1 alone, before its third step."""
+
+    def requested(self) -> bool:
+        self.left -= 1
+        if self.left < 0 and rank() == 1:
+            self.signal = signal.SIGTERM
+        return StopRequest.requested(self)
+
+
+def middle_of() -> dict[str, Any]:
+    """The state after an epoch and two steps."""
+    run = make("cifar cdb-w-fl")
+    assert run.run_epoch(StopRequest())
+    run.end_epoch()
+    assert not run.run_epoch(StopAfter(2))
+    return run.state_dict()
+
+
+def stopped_by_one_rank() -> tuple[bool, int, int | None]:
+    run, stop = make("ce"), SignalOnSecondRank(2)
+    complete = run.run_epoch(stop)
+    return complete, run._step, stop.signal
+
+
+def resumed_from(state: dict[str, Any]) -> dict[str, Any]:
+    run = make("cifar cdb-w-fl")
+    run.load_state_dict(state)
+    return end_of(to_the_end(run))
+
+
+def run_rank(number: int, ranks: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_resnet(patch)
+        first_stage_weights()  # Kept from here on: trained by one process, as in the others.
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting-point",
+        rank=number,
+        world_size=ranks,
+        timeout=timedelta(seconds=60),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_resnet(patch)
+        found = {
+            "runs": {name: end_of(to_the_end(make(name))) for name in NAMES},
+            "middle": middle_of(),
+            "resumed": resumed_from(torch.load(Path(folder) / "started.pt")),
+            "stopped": stopped_by_one_rank(),
+        }
+    torch.save(found, Path(folder) / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+Results = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_resnet() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_resnet(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(small_resnet: None) -> dict[str, Any]:
+    return {name: end_of(to_the_end(make(name))) for name in NAMES}
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def several(
+    request: pytest.FixtureRequest, small_resnet: None, tmp_path_factory: pytest.TempPathFactory
+) -> Results:
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.save(middle_of(), folder / "started.pt")
+    spawn(run_rank, args=(request.param, str(folder)), nprocs=request.param)
+    return [torch.load(folder / f"{number}.pt") for number in range(request.param)]
+
+
+def assert_close_weights(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], rtol: float, atol: float
+) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=rtol, atol=atol, msg=name)
+
+
+def assert_same_end(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """To the rounding of float32; the difficulty set's accuracies, which tau follows, exactly."""
+    assert_close_weights(ours["weights"], theirs["weights"], rtol=1e-3, atol=1e-4)
+    assert ours["metrics"] == theirs["metrics"]
+    assert ours["rows"].keys() == theirs["rows"].keys()
+    for name, values in theirs["rows"].items():
+        if name in ("loss", "class_weights", "hard_instances"):
+            torch.testing.assert_close(ours["rows"][name], values, rtol=1e-4, atol=1e-5)
+        else:
+            assert ours["rows"][name] == values, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_processes_train_as_one(several: Results, alone: dict[str, Any], name: str) -> None:
+    for result in several:
+        assert_same_end(result["runs"][name], alone[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_ranks_hold_the_same_bits(several: Results, name: str) -> None:
+    first, *others = (result["runs"][name] for result in several)
+    for other in others:
+        assert first["rows"] == other["rows"]
+        assert first["metrics"] == other["metrics"]
+        assert_close_weights(first["weights"], other["weights"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "left"), [("ce", 10), ("cifar ce", 2)])
+def test_ranks_share_a_last_batch_unevenly_even_with_nothing_for_some(name: str, left: int) -> None:
+    run = make(name)
+    assert len(run.method.sampler.draw()) % run.config.batch_size == left
+
+
+def test_one_process_goes_on_from_a_state_of_several(
+    several: Results, alone: dict[str, Any]
+) -> None:
+    assert_same_end(resumed_from(several[0]["middle"]), alone["cifar cdb-w-fl"])
+
+
+def test_several_processes_go_on_from_a_state_of_one(
+    several: Results, alone: dict[str, Any]
+) -> None:
+    for result in several:
+        assert_same_end(result["resumed"], alone["cifar cdb-w-fl"])
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(several: Results) -> None:
+    for result in several:
+        assert result["stopped"] == (False, 2, signal.SIGTERM)
+
+
+# torchrun itself.
+
+
+def test_a_command_under_torchrun_stops_at_sigterm_and_one_process_goes_on(tmp_path: Path) -> None:
+    run = ("mnist-lt", "--method", "cdb-s", "--epochs", "5")
+    path = run_folder(tmp_path, *run)
+    begun = (*run, "--out", str(tmp_path), "--checkpoint-seconds", "0")
+    with ended_at_last(torchrun("classification.train", 2, *begun)) as process:
+        end = time.monotonic() + 120
+        while not (path / "checkpoint.pt").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped after a checkpoint; the same command goes on" in err
+    assert out.count("5000 training, 1000 difficulty and 1600 test images") == 1
+    state = load_tensors(path / "checkpoint.pt")["state"]["training"]
+    assert 0 < state["epoch"] < 5
+    with ended_at_last(torchrun("classification.train", 2, *begun)) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, (out, err)
+    record = read_record(path)
+    assert record["provenance"]["starts"] == 2
+    assert record["provenance"]["hardware"]["processes"] == 2
+    assert record["history"]["epoch"] == [1, 2, 3, 4, 5]
+    assert_nothing_left_over(path)
