@@ -4,6 +4,7 @@ Every file is written with ``common.files``, so a process killed at any moment l
 file or the new one.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -128,6 +129,7 @@ class RunFolder:
         self.record_path = path / "record.json"
         self.checkpoint_path = path / "checkpoint.pt"
         self.weights_path = path / "weights.pt"
+        self.failure_path = path / "failure.json"
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -153,6 +155,7 @@ class RunFolder:
             # The lock says that whoever left one is dead.
             remove_partial_files(self.path)
             self._check_config()
+            remove(self.failure_path)
         except BaseException:
             self._lock.close()
             raise
@@ -163,9 +166,19 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Release the folder."""
+        """Release the folder; of an error, though not of a request to stop, a note is left."""
         if self._lock is not None:
+            if isinstance(error, Exception):
+                self._note_failure(error)
             self._lock.close()
+
+    def _note_failure(self, error: Exception) -> None:
+        """Write failure.json, which is there until the run's next start: ``time``, ``error``."""
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        note = {"time": now, "error": " ".join(said.split())}
+        with contextlib.suppress(UserError):  # The disk may be full.
+            write_atomically(self.failure_path, to_json(note))
 
     def _wait_for_lock(self, lock: IO[str]) -> None:
         try:

@@ -286,7 +286,7 @@ def test_a_learning_rate_that_diverges(trainer: Trainer, tmp_path: Path, method:
     ended = trainer.run(tmp_path, "--method", method, "--learning-rate", "1e30", "--epochs", "2")
     assert_says(ended, "epoch 1, step ", "lower --learning-rate (now 1e+30)")
     names = {path.name for path in only_run(tmp_path).iterdir()}
-    assert names == {"config.json", "lock", "tensorboard"}
+    assert names == {"config.json", "failure.json", "lock", "tensorboard"}
 
 
 # Options.

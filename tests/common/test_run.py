@@ -270,6 +270,50 @@ def test_a_second_process_waits_until_the_first_lets_go(tmp_path: Path) -> None:
     assert second.returncode == 0
 
 
+def failure_of(error: BaseException, path: Path) -> Path:
+    with pytest.raises(type(error)), RunFolder(path, CONFIG) as folder:
+        raise error
+    return folder.failure_path
+
+
+def test_an_error_leaves_its_line_in_the_folder_until_the_next_start(tmp_path: Path) -> None:
+    path = failure_of(UserError("The loss is NaN at epoch 3."), tmp_path)
+    told = json.loads(path.read_text())
+    assert told["error"] == "The loss is NaN at epoch 3."
+    assert told["time"].endswith("+00:00")
+    with RunFolder(tmp_path, CONFIG):
+        assert not path.exists()
+    assert not path.exists()
+
+
+def test_an_error_of_the_program_is_told_by_its_kind_on_one_line(tmp_path: Path) -> None:
+    told = json.loads(failure_of(KeyError("a\nb"), tmp_path).read_text())
+    assert told["error"] == r"KeyError: 'a\nb'"
+    told = json.loads(failure_of(RuntimeError("out of\n  memory"), tmp_path).read_text())
+    assert told["error"] == "RuntimeError: out of memory"
+
+
+@pytest.mark.parametrize("ending", [SystemExit(143), KeyboardInterrupt()])
+def test_a_stopped_run_has_not_failed(tmp_path: Path, ending: BaseException) -> None:
+    assert not failure_of(ending, tmp_path).exists()
+
+
+def test_a_failure_is_passed_on_where_it_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path, CONFIG) as folder:  # noqa: PT012
+        monkeypatch.setattr(os, "fsync", no_room)
+        raise ZeroDivisionError
+    assert not folder.failure_path.exists()
+
+
+def test_a_folder_that_belongs_to_another_run_keeps_its_failure(tmp_path: Path) -> None:
+    path = failure_of(ValueError("x"), tmp_path)
+    with pytest.raises(UserError):
+        RunFolder(tmp_path, CONFIG | {"learning_rate": 0.1}).__enter__()
+    assert path.exists()
+
+
 # Provenance.
 
 

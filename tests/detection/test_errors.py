@@ -271,7 +271,7 @@ def test_a_learning_rate_that_diverges(
         "lower --learning-rate (now 1e+30)",
     )
     names = {path.name for path in trainer.run_folder(tmp_path, *run).iterdir()}
-    assert names == {"config.json", "lock", "tensorboard"}
+    assert names == {"config.json", "failure.json", "lock", "tensorboard"}
 
 
 @pytest.mark.parametrize(

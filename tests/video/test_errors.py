@@ -259,7 +259,7 @@ def test_a_learning_rate_that_diverges(trainer: VideoTrainer, tmp_path: Path, me
     ended = trainer.run(tmp_path, *options(method, learning_rate=1e30))
     assert_says(ended, "epoch 1, step ", "lower --learning-rate (now 1e+30)")
     names = {path.name for path in only_run(tmp_path, GROUP).iterdir()}
-    assert names == {"config.json", "lock", "tensorboard"}
+    assert names == {"config.json", "failure.json", "lock", "tensorboard"}
 
 
 @pytest.mark.parametrize(
