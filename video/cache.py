@@ -11,28 +11,28 @@ n frames in a file, h x w pixels, T wanted frames.
 """
 
 import io
-import json
 import os
-import shutil
 import struct
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, TypeAlias
+from typing import BinaryIO, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.distributed import all_reduce_sum, is_first_rank
-from common.errors import UserError, describe_os_error
-from common.files import remove, write_atomically
-from common.progress import Count
+from common.cache_folder import (
+    check_room,
+    claim_folder,
+    file_stamp,
+    filling_threads,
+    map_counted,
+    remove_old_partial_files,
+)
+from common.files import write_atomically
 from data_prep.clip_file import probe_clip
 from video.reading import FRAMES, Reader, frame_indices, read_fitted_frames, uniform_positions
 
@@ -40,13 +40,13 @@ Keep: TypeAlias = Literal["all", "uniform"]
 """All frames of a clip (for training), or T evenly spread ones (for evaluation)."""
 
 _SETTINGS: Final = "frame-cache.json"
+_WORDS: Final = "frame cache"
 _VERSION: Final = 1
 # Mark, what is kept, size and time of the clip's file, CRC-32 of table and tail up to here.
 _TAIL: Final = struct.Struct("<8sIQqI")
 _MARK: Final = b"cdbframe"
 _KEEPS: Final[tuple[Keep, ...]] = ("all", "uniform")
 _CRC_BYTES: Final = 4
-_HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True)
@@ -76,34 +76,7 @@ class FrameCache:
         self.folder, self.height, self.width = folder, height, width
         self._frame_bytes = height * width * 3
         settings = {"version": _VERSION, "height": height, "width": width}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._check_settings(settings)
-        except OSError as error:
-            raise describe_os_error(error, folder) from error
-
-    def _check_settings(self, settings: dict[str, int]) -> None:
-        file = self.folder / _SETTINGS
-        if not file.exists():
-            if any(not path.name.startswith(".") for path in self.folder.iterdir()):
-                # Another process may have written its settings between the two looks.
-                if not file.exists():
-                    raise UserError(
-                        f"Folder {self.folder} is not empty and holds no frame cache; "
-                        "name an empty or a new folder."
-                    )
-            else:
-                write_atomically(file, json.dumps(settings).encode())
-                return
-        try:
-            found = json.loads(file.read_bytes())
-        except ValueError:
-            found = None
-        if found != settings:
-            raise UserError(
-                f"The frame cache {self.folder} was made with other settings "
-                f"({found} instead of {settings}); name another folder or delete it."
-            )
+        claim_folder(folder, _SETTINGS, settings, _WORDS)
 
     def read(self, clip: str, positions: Tensor) -> Tensor | None:
         """The frames of a clip at ``positions``, each checked against its CRC-32.
@@ -173,7 +146,7 @@ class FrameCache:
         try:
             with path.open("rb") as file:
                 layout = self._layout(file)
-            return layout is not None and (source is None or layout.source == _stamp(source))
+            return layout is not None and (source is None or layout.source == file_stamp(source))
         except OSError:
             return False
 
@@ -201,7 +174,7 @@ class FrameCache:
             raise ValueError(f"frames must be (F, {shape}) uint8, not {tuple(frames.shape)}")
         array = frames.contiguous().numpy()
         table = struct.pack(f"<{len(array)}I", *(zlib.crc32(frame.data) for frame in array))
-        size, moment = (0, 0) if source is None else _stamp(source)
+        size, moment = (0, 0) if source is None else file_stamp(source)
         tail = _TAIL.pack(_MARK, _KEEPS.index(keep), size, moment, 0)[:-_CRC_BYTES]
         check = struct.pack("<I", zlib.crc32(table + tail))
         content = b"".join([self._head(len(array)), array.data, table, tail, check])
@@ -243,12 +216,6 @@ def _kept_numbers(layout: _Layout, positions: Tensor) -> list[int] | None:
     return list(range(layout.frames)) if torch.equal(positions.double(), kept) else None
 
 
-def _stamp(source: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns: another pair, another file."""
-    status = source.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 Part: TypeAlias = tuple[Mapping[str, Path], Keep]
 """Files of clips by name, and what is kept of each."""
 
@@ -281,7 +248,7 @@ def fill(
         UserError: a clip cannot be used, or the disk has not enough room; clips that were finished
             before stay.
     """
-    _remove_old_partial_files(cache.folder)
+    remove_old_partial_files(cache.folder)
     missing = {
         name: (path, keep)
         for clips, keep in parts
@@ -295,70 +262,11 @@ def fill(
         images = read_fitted_frames(path, positions, cache.height, cache.width, reader)
         (cache.write_uniform if keep == "uniform" else cache.write)(name, images, path)
 
-    with _workers(workers or os.cpu_count() or 1) as pool:
-        whole = {name: path for name, (path, keep) in missing.items() if keep == "all"}
-        counts = _map(pool, lambda name: probe_clip(whole[name]).frames, whole, "counting frames")
+    with filling_threads(workers) as pool:
+        whole = [path for path, keep in missing.values() if keep == "all"]
+        counts = map_counted(pool, lambda path: probe_clip(path).frames, whole, "counting frames")
         counts += [frames] * (len(missing) - len(whole))
-        _check_room(cache, counts, sum(len(clips) for clips, _ in parts))
-        _map(pool, keep_clip, missing, "decoding clips")
+        needed, total = sum(map(cache.bytes_for, counts)), sum(len(clips) for clips, _ in parts)
+        check_room(cache.folder, _WORDS, "clips", needed, len(missing), total)
+        map_counted(pool, keep_clip, missing, "decoding clips")
     return len(missing)
-
-
-def _remove_old_partial_files(folder: Path) -> None:
-    """What processes killed while writing left; a younger file may still be written."""
-    for path in folder.glob(".*.partial"):
-        try:
-            old = time.time() - path.stat().st_mtime > _HOUR
-        except OSError:
-            continue
-        if old:
-            remove(path)
-
-
-@contextmanager
-def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads, each with one of torch's own; when interrupted, only the clips begun are ended."""
-    usual = torch.get_num_threads()
-    pool = ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(usual)
-
-
-def _check_room(cache: FrameCache, counts: list[int], clips: int) -> None:
-    """Say what all ranks will write, and refuse it if it is more than the disk has room for."""
-    own = torch.tensor([sum(map(cache.bytes_for, counts)), len(counts), clips])
-    needed, missing, total = all_reduce_sum(own).tolist()
-    if not missing:
-        return
-    free = shutil.disk_usage(cache.folder).free
-    sizes = f"{_in_words(needed)}, and its disk has {_in_words(free)} free"
-    if needed > free:
-        raise UserError(
-            f"The frame cache {cache.folder} needs {sizes}; "
-            "free some space, choose another folder or train without a cache."
-        )
-    if is_first_rank():
-        words = f"{missing} of {total} clips are to be decoded"
-        print(f"{words}; the frame cache {cache.folder} needs {sizes}.", flush=True)
-
-
-def _in_words(size: int) -> str:
-    """Bytes as MB or GB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def _map(
-    pool: ThreadPoolExecutor, work: Callable[[str], Any], names: Iterable[str], words: str
-) -> list[Any]:
-    """What ``work`` returns for each name, in order; the first error ends it."""
-    futures = [pool.submit(work, name) for name in names]
-    if not futures:
-        return []
-    with Count(words, len(futures)) as count:
-        for future in as_completed(futures):
-            future.result()
-            count.advance()
-    return [future.result() for future in futures]
