@@ -34,8 +34,8 @@ from torch import Tensor
 from benchmarks.plain_cifar import BATCH, plain_loader, plain_loop
 from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
 from classification.augment import CropsAndFlips
-from classification.config import Method
-from classification.data import LabelledImages, LongTailedData, load_data
+from classification.config import Method, Precision
+from classification.data import ImageSet, LabelledImages, LongTailedData, load_data
 from classification.engine import Training
 from classification.evaluate import measure
 from classification.models.resnet_cifar import CIFAR100_MEAN, CIFAR100_STD, PixelScaling
@@ -44,7 +44,6 @@ from classification.recipes import (
     RECIPES,
     CifarConfig,
     DecoupledConfig,
-    Precision,
     resolved,
 )
 from common.errors import UserError, run_main
@@ -121,8 +120,14 @@ def new_second_stage(data: LongTailedData, first: Training) -> Training:
         precision=first.config.precision,
     )
     # Features of the difficulty set are made beforehand and not timed: a few will do.
-    data = replace(data, difficulty=some(data.difficulty, BATCH))
+    data = replace(data, difficulty=some(in_memory(data.difficulty), BATCH))
     return Training(resolved(config), data, first.device, first.model.state_dict())
+
+
+def in_memory(images: ImageSet) -> LabelledImages:
+    """CIFAR-100's images, which always are."""
+    assert isinstance(images, LabelledImages)
+    return images
 
 
 def some(images: LabelledImages, number: int) -> LabelledImages:
@@ -199,7 +204,8 @@ def loop_jobs(
 ) -> dict[str, Job]:
     """Seconds per step of the plain loops and of ``runs``."""
     jobs: dict[str, Job] = {
-        f"plain {n}": plain_loop(data.train, data.num_classes, n, extent.steps) for n in workers
+        f"plain {n}": plain_loop(in_memory(data.train), data.num_classes, n, extent.steps)
+        for n in workers
     }
     for name, training in runs.items():
         steps = extent.meta_steps if training.method.draw is not None else extent.steps
@@ -210,7 +216,8 @@ def loop_jobs(
 def augmentation_jobs(data: LongTailedData, pil_batches: int) -> dict[str, Job]:
     """Seconds per image of the augmentation and scaling, of both kinds."""
     device = data.train.labels.device
-    source, loader = CropsAndFlips(data.train.images), plain_loader(data.train, workers=0)
+    train = in_memory(data.train)
+    source, loader = CropsAndFlips(train.images), plain_loader(train, workers=0)
     scaling = PixelScaling(CIFAR100_MEAN, CIFAR100_STD).to(device)
     generator = torch.Generator().manual_seed(0)
     number, pil_batches = len(data.train.labels), min(pil_batches, len(loader))
@@ -234,7 +241,7 @@ def augmentation_jobs(data: LongTailedData, pil_batches: int) -> dict[str, Job]:
 def epoch_jobs(data: LongTailedData, runs: dict[str, Training], images: int) -> dict[str, Job]:
     """Seconds of what is done once an epoch: the difficulty pass, and what CDB adds to it."""
     device = data.train.labels.device
-    subset = some(data.difficulty, images)
+    subset = some(in_memory(data.difficulty), images)
     parts = len(data.difficulty.labels) / len(subset.labels)
     accuracy = torch.linspace(0, 1, data.num_classes, dtype=torch.float64)
 

@@ -4,10 +4,10 @@ The settings of one data set are a subclass in ``recipes.py``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from common.config import Limits, RunConfig, with_limits
+from common.config import Limits, RunConfig, resolved_tau, with_limits
 from common.losses import Reduction
 
 Method = Literal[
@@ -15,18 +15,16 @@ Method = Literal[
     "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
+"""All but OLTR, which is a network too and has a recipe of its own."""
+Precision = Literal["bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
 class ClassificationConfig(RunConfig):
     """One training run. Two runs of equal configurations give the same numbers."""
 
-    method: Method = "ce"
+    method: Method | Literal["oltr"] = "ce"
     """Loss or sampler; Table 1's names."""
-    imbalance: float = 100
-    """Samples of the most frequent class over those of the rarest, >= 1."""
-    split_seed: int | None = None
-    """Seed of the training, difficulty and test subsets; None: the same number as seed."""
     loss_reduction: Reduction | None = "batch-size"
     """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing; None:
     by its size, with ldam-drw by the sum of its weights as Cao et al."""
@@ -36,8 +34,6 @@ class ClassificationConfig(RunConfig):
     """eql: probability that a rare class's logit is left out."""
     eql_threshold: float = 0.005
     """eql: lambda, the share of the training samples under which a class is rare."""
-    l2rw_batch_size: int = 100
-    """l2rw: images of the difficulty set in each meta step."""
 
     used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **RunConfig.used_by,
@@ -58,9 +54,53 @@ class ClassificationConfig(RunConfig):
         at_least={
             "imbalance": 1, "split_seed": 0, "eql_gamma": 0, "eql_threshold": 0,
             "l2rw_batch_size": 1, "mwn_batch_size": 1, "ldam_margin": 0, "drw_epoch": 0,
-            "hard_weight": 0, "warmup_epochs": 0, "stage1_epochs": 1,
+            "hard_weight": 0, "warmup_epochs": 0, "stage1_epochs": 1, "stored_side": 2, "crop": 8,
+            "flip": 0, "colour_jitter": 0,
         },
         above={"mwn_learning_rate": 0, "ldam_scale": 0, "lr_decay": 0},
-        at_most={"eql_gamma": 1, "eql_threshold": 1, "lr_decay": 1, "hard_weight": 1},
+        at_most={
+            "eql_gamma": 1, "eql_threshold": 1, "lr_decay": 1, "hard_weight": 1, "flip": 1,
+            "colour_jitter": 1,
+        },
     )  # fmt: skip
     """The range of each number."""
+
+    @property
+    def condition(self) -> str:
+        """The record's ``condition``: the imbalance, as the paper's tables name it."""
+        raise NotImplementedError
+
+    def stage1_config(self) -> "ClassificationConfig | None":
+        """The resolved configuration of the first stage, if this run is a second one."""
+        return None
+
+
+@dataclass(frozen=True)
+class SubsampledConfig(ClassificationConfig):
+    """A run on a balanced data set whose training images are cut to an imbalance."""
+
+    imbalance: float = 100
+    """Samples of the most frequent class over those of the rarest, >= 1."""
+    split_seed: int | None = None
+    """Seed of the training, difficulty and test subsets; None: the same number as seed."""
+    l2rw_batch_size: int = 100
+    """l2rw: images of the difficulty set in each meta step."""
+
+    @property
+    def condition(self) -> str:
+        """The record's ``condition``: the imbalance asked for."""
+        return f"{self.imbalance:.15g}"
+
+
+Config = TypeVar("Config", bound=ClassificationConfig)
+
+
+def resolved(config: Config) -> Config:
+    """The configuration with every 'None: as ...' filled in, as it is recorded."""
+    usual: Reduction = "weight-sum" if config.method == "ldam-drw" else "batch-size"
+    reduction = config.loss_reduction or usual
+    changes: dict[str, Any] = {"tau": resolved_tau(config), "loss_reduction": reduction}
+    if isinstance(config, SubsampledConfig):
+        split_seed = config.seed if config.split_seed is None else config.split_seed
+        changes |= {"split_seed": split_seed, "imbalance": float(config.imbalance)}
+    return replace(config, **changes)

@@ -1,4 +1,4 @@
-"""Data sets as tensors in memory: images, labels and the three parts of a split.
+"""Data sets: images, in memory or in files, labels and the three parts of a split.
 
 Shapes: N images, C classes, H x W pixels.
 """
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from classification.config import ClassificationConfig
+from classification.image_data import Reading, SquareImages, describe, load_parts, load_split
+from classification.image_recipes import ImageConfig
 from classification.recipes import CifarConfig, InputScaling, MnistConfig
 from common.difficulty import check_labels
 from common.distributed import of_rank
@@ -19,6 +21,9 @@ from common.metrics import shot_groups
 from data_prep.cifar100 import CifarSplit, load_cifar100, split_cifar100_lt
 from data_prep.mnist import MnistSplit, load_digits, split_mnist_lt
 
+NO_CACHE = Reading()
+EVALUATION_BATCH = 250
+"""Images a forward pass on a CPU; 250 of LeNet-5's feature maps stay in its cache."""
 # Mean and standard deviation of MNIST's 60,000 training images, of value / 255.
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
 
@@ -40,6 +45,12 @@ class LabelledImages:
         """The whole set in order, ``size`` at a time; views, nothing is copied."""
         return list(zip(self.images.split(size), self.labels.split(size), strict=True))
 
+    def evaluation_batches(self) -> list[tuple[Tensor, Tensor]]:
+        """The whole set in order, as many at a time as are evaluated fastest."""
+        # One resident batch on a GPU: there the fewest launches win.
+        whole = max(1, self.labels.numel())
+        return self.batches(EVALUATION_BATCH if self.labels.device.type == "cpu" else whole)
+
     def of_rank(self) -> "LabelledImages":
         """This rank's share."""
         return LabelledImages(of_rank(self.images), of_rank(self.labels))
@@ -49,13 +60,16 @@ class LabelledImages:
         return self.images.index_select(0, index), self.labels.index_select(0, index)
 
 
+ImageSet = LabelledImages | SquareImages
+
+
 @dataclass(frozen=True, eq=False)
 class LongTailedData:
     """The three parts of a long-tailed data set, and what a record says of them."""
 
-    train: LabelledImages
-    difficulty: LabelledImages
-    test: LabelledImages
+    train: ImageSet
+    difficulty: ImageSet
+    test: ImageSet
     train_counts: Tensor
     """Training samples per class, shape (C,), int64, on the CPU."""
     test_counts: Tensor
@@ -92,14 +106,18 @@ def scale_pixels(images: Tensor, scaling: InputScaling) -> Tensor:
 
 
 def load_data(
-    config: ClassificationConfig, device: torch.device, source: Path | None = None
+    config: ClassificationConfig,
+    device: torch.device,
+    source: Path | None = None,
+    reading: Reading = NO_CACHE,
 ) -> LongTailedData:
     """The configured data set on ``device``.
 
     Args:
         config: a resolved configuration.
-        device: where the images are kept.
-        source: another copy of the data than the usual one: a file (MNIST) or a folder (CIFAR).
+        device: where the images are kept, or come to.
+        source: another copy of the data than the usual one: a file (MNIST) or a folder.
+        reading: how images in files are read.
 
     Raises:
         UserError: when the data is missing, damaged or does not fit the configuration.
@@ -109,17 +127,20 @@ def load_data(
             return _load_mnist_lt(config, device, source)
         case CifarConfig():
             return _load_cifar100_lt(config, device, source)
+        case ImageConfig():
+            return _load_image_files(config, device, source, reading)
     raise TypeError(f"no data set for {type(config).__name__}")
 
 
-def describe_split(data: LongTailedData, wanted: float) -> str:
+def describe_split(data: LongTailedData, wanted: float | None) -> str:
     """Sizes, the true imbalance beside the wanted one, and the shot groups, in one line."""
+    asked = "" if wanted is None else f" ({wanted:g} asked for)"
     said = data.description
     groups = ", ".join(f"{len(classes)} {name}" for name, classes in said["shot"].items())
     sizes = [sum(said[part]) for part in ("train", "difficulty", "test")]
     return (
         f"{sizes[0]} training, {sizes[1]} difficulty and {sizes[2]} test images; imbalance "
-        f"{said['imbalance']:g} ({wanted:g} asked for); classes by shots: {groups}"
+        f"{said['imbalance']:g}{asked}; classes by shots: {groups}"
     )
 
 
@@ -159,6 +180,19 @@ def _load_cifar100_lt(
         difficulty=part(split.difficulty_index),
         test=LabelledImages(images.test_images.to(device), images.test_labels.to(device)),
         **_counts_and_description(split),
+    )
+
+
+def _load_image_files(
+    config: ImageConfig, device: torch.device, folder: Path | None, reading: Reading
+) -> LongTailedData:
+    """ImageNet-LT of Sec. 4.1.1, or the lists of one's own folder."""
+    split = load_split(config, folder)
+    return LongTailedData(
+        **load_parts(config, split, device, reading),
+        train_counts=torch.tensor(split.train_counts),
+        test_counts=torch.tensor(split.test_counts),
+        description=describe(split),
     )
 
 

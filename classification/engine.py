@@ -17,10 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from classification.augment import CropsAndFlips, InMemory, PlainImages, TrainingSource
 from classification.capture import CapturedStep, Inputs, Step
 from classification.config import ClassificationConfig
-from classification.data import LabelledImages, LongTailedData
-from classification.evaluate import EVALUATION_BATCH, make_model, measure
+from classification.data import ImageSet, LabelledImages, LongTailedData
+from classification.evaluate import make_model, measure
+from classification.image_data import FromFiles, SquareImages
 from classification.methods import make_method
-from classification.models import SecondStage
+from classification.models import OltrModel, SecondStage
+from classification.oltr import fill_memory, parameter_groups
 from classification.recipes import CifarConfig
 from common.batch_norm import synchronize_batch_norm
 from common.distributed import all_reduce_sum, is_distributed, world_size
@@ -32,6 +34,8 @@ Weights = dict[str, Tensor]
 
 
 def _training_source(config: ClassificationConfig, data: LongTailedData) -> TrainingSource:
+    if isinstance(data.train, SquareImages):
+        return FromFiles(data.train)
     images, labels = data.train.images, data.train.labels
     if isinstance(config, CifarConfig) and config.augmentation == "crop-flip":
         return InMemory(CropsAndFlips(images), labels)
@@ -43,7 +47,7 @@ def _network(
 ) -> nn.Module:
     """The network at its first step; a second stage has its first stage's weights."""
     model = make_model(config, num_classes, streams)
-    if isinstance(model, SecondStage):
+    if isinstance(model, SecondStage | OltrModel):
         assert first_stage is not None
         model.load_first_stage(first_stage)
     return model
@@ -53,8 +57,15 @@ def _network(
 def _as_features(images: LabelledImages, model: SecondStage) -> LabelledImages:
     """A set as features, which a second stage does not change: measured faster."""
     model.eval()
-    features = [model.features(batch) for batch, _ in images.batches(EVALUATION_BATCH)]
+    features = [model.features(batch) for batch, _ in images.evaluation_batches()]
     return LabelledImages(torch.cat(features), images.labels)
+
+
+def _parameter_groups(model: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
+    """What is trained, by the factor of the learning rate that it is trained with."""
+    if isinstance(model, OltrModel):
+        return [(group["factor"], group["params"]) for group in parameter_groups(model)]
+    return [(1.0, [p for p in model.parameters() if p.requires_grad])]
 
 
 def _sharing_tensors(model: nn.Module) -> nn.Module:
@@ -96,17 +107,22 @@ class Training:
         dtype = torch.float32 if device.type == "cuda" else torch.float64
         self._rate = torch.tensor(config.learning_rate, dtype=dtype, device=device)
         self.method = make_method(config, data, self.streams, self._rate)
+        groups = _parameter_groups(self.model)
+        # For each group its share of the rate, and the tensor that holds the product.
+        self._rates = [(factor, self._rate * factor) for factor, _ in groups]
         self.optimizer = torch.optim.SGD(
-            [p for p in self.model.parameters() if p.requires_grad],
-            lr=self._rate,
+            [
+                {"params": parameters, "lr": rate}
+                for (_, parameters), (_, rate) in zip(groups, self._rates, strict=True)
+            ],
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=True,
         )
         self._source = _training_source(config, data)
         self.data = data
-        self._difficulty = data.difficulty.of_rank()
-        if isinstance(self.model, SecondStage):
+        self._difficulty: ImageSet = data.difficulty.of_rank()
+        if isinstance(self.model, SecondStage) and isinstance(self._difficulty, LabelledImages):
             self._difficulty = _as_features(self._difficulty, self.model)
         self.step: Step = self.train_step
         if device.type == "cuda" and not is_distributed():
@@ -144,6 +160,8 @@ class Training:
         return all_reduce_sum(loss) / world_size() if is_distributed() else loss.detach()
 
     def _begin_epoch(self) -> Tensor:
+        if self.epoch == 0 and isinstance(self.model, OltrModel):
+            fill_memory(self.model, self.data.train.of_rank().evaluation_batches())
         self.method.before_epoch(self.epoch)
         order = self.method.sampler.draw()
         self._changes = self._source.draw(order.numel(), self.streams["augmentation"])
@@ -170,6 +188,8 @@ class Training:
     def _set_learning_rate(self, steps: int) -> None:
         rate = self.config.learning_rate_at(self.epoch, (self._step + 1) / steps)
         self._rate.fill_(rate)
+        for factor, tensor in self._rates:
+            tensor.fill_(rate * factor)
 
     def run_epoch(self, stop: StopRequest) -> bool:
         """Train the epoch under way to its end, or to a stop request; whether it is complete.
@@ -235,8 +255,8 @@ class Training:
         """Go on from :meth:`state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate
+        for group, (_, rate) in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
         self.epoch = state["epoch"]

@@ -13,8 +13,16 @@ import tyro
 from torch import nn
 
 from classification.config import ClassificationConfig
-from classification.data import LabelledImages, LongTailedData, load_data
-from classification.models import SecondStage, make_lenet, make_resnet
+from classification.data import ImageSet, LongTailedData, load_data
+from classification.image_recipes import ImageConfig, OltrConfig
+from classification.models import (
+    STRIDE,
+    SecondStage,
+    make_image_resnet,
+    make_lenet,
+    make_oltr,
+    make_resnet,
+)
 from classification.recipes import RECIPES, CifarConfig, DecoupledConfig, MnistConfig
 from common.difficulty import class_accuracy
 from common.errors import UserError, run_main
@@ -23,15 +31,10 @@ from common.metrics import error_percent, shot_accuracy
 from common.run import load_tensors
 from common.streams import Streams
 
-EVALUATION_BATCH = 250
-"""Images a forward pass; 250 of LeNet-5's feature maps stay in the processor's cache."""
 
-
-def measure(model: nn.Module, data: LabelledImages, num_classes: int) -> torch.Tensor:
-    """Accuracy per class on ``data``: shape (C,), float64, on the CPU."""
-    # One resident batch on a GPU: there the fewest launches win.
-    size = EVALUATION_BATCH if data.labels.device.type == "cpu" else data.labels.numel()
-    return class_accuracy(model, data.batches(size), num_classes).cpu()
+def measure(model: nn.Module, data: ImageSet, num_classes: int) -> torch.Tensor:
+    """Accuracy per class on the ``data`` of all ranks: shape (C,), float64, on the CPU."""
+    return class_accuracy(model, data.evaluation_batches(), num_classes).cpu()
 
 
 def evaluate(model: nn.Module, data: LongTailedData) -> dict[str, Any]:
@@ -58,9 +61,20 @@ def make_model(config: ClassificationConfig, num_classes: int, streams: Streams)
             model = make_resnet(num_classes, generator, cosine=cosine, mixed=mixed)
             if isinstance(config, DecoupledConfig):
                 model = SecondStage(model, num_classes, rescale=config.classifier == "lws")
+        case ImageConfig():
+            model = _image_model(config, num_classes, generator)
         case _:
             raise TypeError(f"no network for {type(config).__name__}")
     return model.to(memory_format=torch.channels_last)
+
+
+def _image_model(config: ImageConfig, num_classes: int, generator: torch.Generator) -> nn.Module:
+    mixed = config.precision == "bfloat16"
+    first = make_image_resnet(num_classes, generator, config.network, mixed=mixed)
+    if not isinstance(config, OltrConfig):
+        return first
+    side = -(-config.crop // STRIDE)
+    return make_oltr(first, generator, side=(side, side), mixed=mixed)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classification.config import ClassificationConfig
-from classification.data import LongTailedData
+from classification.config import ClassificationConfig, SubsampledConfig
+from classification.data import LabelledImages, LongTailedData
+from classification.image_recipes import ImageConfig, OltrConfig
 from classification.l2rw import reweight
 from classification.meta_weight_net import MetaReweighter
+from classification.oltr import oltr_loss
 from classification.recipes import CifarConfig
 from common.balancer import ClassDifficultyBalancer
 from common.distributed import all_reduce_sum, broadcast_from_first, of_rank
@@ -38,6 +40,8 @@ Draw = Callable[[int], Tensor]
 """Batch size B -> the random numbers of a step."""
 SampleLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Logits (B, C), labels (B,), draws -> losses (B,)."""
+ModelLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""Model, images (B, ...), labels (B,) -> the loss of a step, 0-d."""
 SampleWeights = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 """Model, images (B, ...), labels (B,), draws -> weights (B,), all 1 where samples count alike."""
 
@@ -89,6 +93,8 @@ class Method:
     """Draws the random numbers of a step's loss, if it needs any."""
     whole_batch: bool = False
     """The weights of the samples depend on each other: every rank needs those of all."""
+    of_model: ModelLoss | None = None
+    """OLTR: in place of weights and losses, since its network gives more than logits."""
     balancer: ClassDifficultyBalancer | None = None
     """CDB: updated after every epoch."""
     deferred: DeferredWeights | None = None
@@ -129,6 +135,8 @@ class Method:
         """
         if draws is None and self.draw is not None:
             draws = self.draw(len(labels)).to(labels.device)
+        if self.of_model is not None:
+            return self.of_model(model, images, labels)
         weights = self.weights(alone or model, images, labels, draws)
         if self.whole_batch:
             # Every rank has computed them, perhaps with other rounding.
@@ -210,12 +218,15 @@ def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None
 
 
 def _set_l2rw(
-    method: Method, config: ClassificationConfig, data: LongTailedData, streams: Streams
+    method: Method, config: SubsampledConfig, data: LongTailedData, streams: Streams
 ) -> None:
+    balanced = data.difficulty
+    assert isinstance(balanced, LabelledImages)  # Those that are in memory have this method.
+
     def weights(model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
         assert draws is not None
         # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
-        return len(labels) * reweight(model, images, labels, data.difficulty.take(draws))
+        return len(labels) * reweight(model, images, labels, balanced.take(draws))
 
     method.draw = _balanced_index(data, config.l2rw_batch_size, streams["l2rw"])
     method.weights, method.whole_batch = weights, True
@@ -227,11 +238,13 @@ def _set_meta_weight_net(
     meta = MetaReweighter(streams["meta-weight-net"], learning_rate=config.mwn_learning_rate).to(
         data.train.labels.device
     )
+    balanced = data.difficulty
+    assert isinstance(balanced, LabelledImages)
 
     def weights(model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
         assert draws is not None
         # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
-        return len(labels) * meta.weights(model, images, labels, data.difficulty.take(draws), rate)
+        return len(labels) * meta.weights(model, images, labels, balanced.take(draws), rate)
 
     method.meta = meta
     method.draw = _balanced_index(data, config.mwn_batch_size, streams["meta-batches"])
@@ -240,11 +253,25 @@ def _set_meta_weight_net(
 
 def _set_focal(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
     method.loss = lambda logits, labels, draws: focal_loss(logits, labels, config.focal_gamma)
-    if isinstance(config, CifarConfig):
+    if isinstance(config, CifarConfig | ImageConfig):
         device = data.train.labels.device
         method.hard = HardInstances(
             data.num_classes, config.hard_weight, config.focal_gamma, device
         )
+
+
+def _make_sampler(
+    config: ClassificationConfig, labels: Tensor, num_classes: int, generator: torch.Generator
+) -> EpochSampler:
+    if isinstance(config, OltrConfig):
+        return ClassAwareSampler(labels, num_classes, generator, config.samples_per_class)
+    if config.method == "class-aware":
+        return ClassAwareSampler(labels, num_classes, generator)
+    return make_sampler(config, labels, num_classes, generator)
+
+
+def _oltr_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return oltr_loss(model(images, for_loss=True), labels)
 
 
 def make_method(
@@ -264,9 +291,7 @@ def make_method(
     """
     device = data.train.labels.device
     arguments = (data.train.labels, data.num_classes, streams["sampler"])
-    aware = config.method == "class-aware"
-    sampler = ClassAwareSampler(*arguments) if aware else make_sampler(config, *arguments)
-    method = Method(sampler, _plain_loss, _equal_weights)
+    method = Method(_make_sampler(config, *arguments), _plain_loss, _equal_weights)
     method.reduction = config.loss_reduction or method.reduction
     method.balancer = make_balancer(config, data.num_classes, device)
     weights = make_class_weights(config, data.train_counts, method.balancer, device)
@@ -278,12 +303,14 @@ def make_method(
         case "eql":
             method.loss = equalization = _equalization(config, data, streams)
             method.draw = equalization.draw
-        case "l2rw":
+        case "l2rw" if isinstance(config, SubsampledConfig):
             _set_l2rw(method, config, data, streams)
         case "meta-weight-net" if isinstance(config, CifarConfig):
             _set_meta_weight_net(method, config, data, streams, rate)
         case "ldam-drw" if isinstance(config, CifarConfig):
             _set_ldam(method, config, data)
+        case "oltr":
+            method.of_model = _oltr_loss
         case _:
             pass
     return method

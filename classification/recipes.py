@@ -5,14 +5,15 @@ recipe's class.
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 import tyro
 
-from classification.config import ClassificationConfig
+from classification.config import ClassificationConfig, Method, Precision, SubsampledConfig
+from classification.config import resolved as resolved
+from classification.image_recipes import IMAGE_RECIPES
 from classification.models import Initialisation, LenetArchitecture
-from common.config import changed_settings, resolved_tau
+from common.config import changed_settings, checked_milestones
 from common.errors import UserError
 from common.losses import Reduction
 from common.schedule import step_schedule
@@ -20,7 +21,6 @@ from common.schedule import step_schedule
 MnistMethod = Literal["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
 InputScaling = Literal["standardise", "unit", "raw"]
 Augmentation = Literal["crop-flip", "none"]
-Precision = Literal["bfloat16", "float32"]
 CifarRecipe = Literal[
     "cifar100-lt", "cifar100-lt-crt", "cifar100-lt-lws",
     "cifar100-lt-short", "cifar100-lt-short-crt", "cifar100-lt-short-lws",
@@ -28,7 +28,7 @@ CifarRecipe = Literal[
 
 
 @dataclass(frozen=True)
-class MnistConfig(ClassificationConfig):
+class MnistConfig(SubsampledConfig):
     """One run on MNIST-LT."""
 
     dataset: Literal["mnist-lt"] = "mnist-lt"
@@ -51,13 +51,15 @@ class MnistConfig(ClassificationConfig):
 
 
 @dataclass(frozen=True)
-class CifarConfig(ClassificationConfig):
+class CifarConfig(SubsampledConfig):
     """One run on CIFAR100-LT."""
 
     recipe: tyro.conf.Fixed[CifarRecipe] = "cifar100-lt"
     """The recipe that these settings depart from."""
     dataset: Literal["cifar100-lt"] = "cifar100-lt"
     """Data set."""
+    method: Method = "ce"
+    """Loss or sampler; Table 1's names."""
     split_seed: int | None = 0
     """Seed of the training and difficulty subsets; fixed, apart from the training seed."""
     loss_reduction: Reduction | None = None
@@ -99,12 +101,7 @@ class CifarConfig(ClassificationConfig):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON gives a list
-        before = (0, *self.milestones)
-        if any(later <= earlier for earlier, later in pairwise(before)):
-            raise UserError(
-                f"--milestones must be epochs from 1 up in growing order, not {self.milestones}."
-            )
+        object.__setattr__(self, "milestones", checked_milestones(self.milestones))
         if self.method == "ldam-drw" and self.drw_epoch is None and not self.milestones:
             raise UserError("--method ldam-drw without --milestones needs --drw-epoch.")
 
@@ -202,28 +199,16 @@ RECIPES: dict[str, ClassificationConfig] = {
     "cifar100-lt-short": CIFAR100_LT_SHORT,
     "cifar100-lt-short-crt": DecoupledConfig(recipe="cifar100-lt-short-crt"),
     "cifar100-lt-short-lws": DecoupledConfig(recipe="cifar100-lt-short-lws"),
+    **IMAGE_RECIPES,
 }
-
-
-Config = TypeVar("Config", bound=ClassificationConfig)
-
-
-def resolved(config: Config) -> Config:
-    """The configuration with every 'None: as ...' filled in, as it is recorded."""
-    split_seed = config.seed if config.split_seed is None else config.split_seed
-    usual: Reduction = "weight-sum" if config.method == "ldam-drw" else "batch-size"
-    return replace(
-        config,
-        tau=resolved_tau(config),
-        split_seed=split_seed,
-        imbalance=float(config.imbalance),
-        loss_reduction=config.loss_reduction or usual,
-    )
 
 
 def group_name(config: ClassificationConfig) -> str:
     """The folder of the experiment that a run belongs to: both stages stand in one."""
-    return config.recipe_name.removesuffix("-crt").removesuffix("-lws")
+    name = config.recipe_name
+    for stage in ("-crt", "-lws", "-oltr"):
+        name = name.removesuffix(stage)
+    return name
 
 
 _NAMED = {"recipe", "dataset", "method", "imbalance", "seed", "tau", "stage1"}
@@ -236,6 +221,8 @@ def run_name(config: ClassificationConfig) -> str:
     'cdb-s_tau-2.0_imbalance-199_epochs-3_seed-0'
     >>> run_name(RECIPES["cifar100-lt-crt"])
     'crt+class-aware_stage1-ce_imbalance-100_seed-0'
+    >>> run_name(replace(IMAGENET_LT, method="cdb-w-ce", epochs=90))
+    'cdb-w-ce_tau-sigmoid_epochs-90_seed-0'
     """
     config = resolved(config)
     recipe = RECIPES[config.recipe_name]
@@ -243,6 +230,7 @@ def run_name(config: ClassificationConfig) -> str:
     parts: list[str] = [config.table_method]
     parts += [f"tau-{config.tau}"] if config.tau is not None else []
     parts += [f"stage1-{config.stage1}"] if isinstance(config, DecoupledConfig) else []
-    parts += [f"imbalance-{config.imbalance:.15g}"]
+    if isinstance(config, SubsampledConfig):
+        parts += [f"imbalance-{config.imbalance:.15g}"]
     parts += changed_settings(config, usual, _NAMED)
     return "_".join([*parts, f"seed-{config.seed}"])

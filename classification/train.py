@@ -12,11 +12,13 @@ from typing import Any
 import torch
 import tyro
 
-from classification.config import ClassificationConfig
+from classification.config import ClassificationConfig, SubsampledConfig
 from classification.data import describe_split, load_data
 from classification.engine import Training, Weights
 from classification.evaluate import evaluate, load_weights, make_model
-from classification.recipes import RECIPES, DecoupledConfig, group_name, resolved, run_name
+from classification.image_data import Reading
+from classification.image_recipes import ImageConfig
+from classification.recipes import RECIPES, group_name, resolved, run_name
 from common.config import plain
 from common.distributed import barrier, is_first_rank, process_group
 from common.errors import UserError, run_main
@@ -40,6 +42,11 @@ class Arguments(RunArguments):
     """A run, and where and how it is carried out."""
 
     config: tyro.conf.OmitArgPrefixes[ClassificationConfig]
+    cache: Path | None = None
+    """Images in files: folder that keeps them as squares after one pass; None: decode always."""
+    workers: int = 0
+    """Images in files: for each process that trains, so many others (threads, with a cache) read
+    ahead; 0: none. With a GPU as many as there are cores for each."""
 
 
 def _folder(arguments: Arguments) -> Path:
@@ -59,9 +66,10 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     Raises:
         UserError: as :func:`train`, or when its weights are gone, damaged or of another network.
     """
-    if not isinstance(arguments.config, DecoupledConfig):
+    stage1 = arguments.config.stage1_config()
+    if stage1 is None:
         return None
-    first = replace(arguments, config=arguments.config.stage1_config())
+    first = replace(arguments, config=stage1)
     record, _ = _train(first, device)
     barrier()  # The first rank writes the weights after the others have ended.
     folder = _folder(first)
@@ -85,11 +93,14 @@ def _begin(arguments: Arguments, device: torch.device) -> Training:
     """
     config = arguments.config
     first_stage = _first_stage(arguments, device)
+    reading = Reading(arguments.cache, arguments.workers)
     try:
-        training = Training(config, load_data(config, device, arguments.data), device, first_stage)
+        data = load_data(config, device, arguments.data, reading)
+        training = Training(config, data, device, first_stage)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
-    _say(f"{config.dataset}: {describe_split(training.data, config.imbalance)}")
+    wanted = config.imbalance if isinstance(config, SubsampledConfig) else None
+    _say(f"{config.dataset}: {describe_split(data, wanted)}")
     return training
 
 
@@ -109,7 +120,7 @@ def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -
         config,
         run=run_name(config),
         group=arguments.group or group_name(config),
-        condition=f"{config.imbalance:.15g}",
+        condition=config.condition,
         split=training.data.description,
         metrics=metrics,
         history=training.history.rows,
@@ -135,6 +146,20 @@ def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], 
         return record, False
 
 
+def _check_reading(arguments: Arguments) -> None:
+    """Refuse settings of the reading of files where there are none."""
+    if arguments.workers < 0:
+        raise UserError(f"--workers must be at least 0, not {arguments.workers}.")
+    if isinstance(arguments.config, ImageConfig):
+        return
+    for option, given in (("--cache", arguments.cache), ("--workers", arguments.workers)):
+        if given:
+            raise UserError(
+                f"{option} {given} has no effect on {arguments.config.dataset}, which is kept in "
+                "memory; leave it out."
+            )
+
+
 def train(arguments: Arguments) -> dict[str, Any]:
     """Carry out a run, or go on with it, or find it finished.
 
@@ -145,6 +170,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
         UserError: for any mistake a user can mend; a checkpoint that was there is still there.
     """
     set_threads(arguments.threads)
+    _check_reading(arguments)
     arguments = replace(arguments, config=resolved(arguments.config))
     device = choose_device(arguments.device)
     with process_group(device):

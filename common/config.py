@@ -5,8 +5,9 @@ The settings of a data set are a subclass, in the ``recipes.py`` of its task.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from operator import ge, gt, le, lt
 from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -136,6 +137,19 @@ def plain(config: RunConfig) -> dict[str, Any]:
     """The settings as JSON gives them back (a tuple is a list)."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return settings
+
+
+def checked_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
+    """Milestones as a tuple, which JSON gives as a list.
+
+    Raises:
+        UserError: when they are not in growing order from 1 up.
+    """
+    if any(later <= earlier for earlier, later in pairwise((0, *milestones))):
+        raise UserError(
+            f"--milestones must be epochs from 1 up in growing order, not {tuple(milestones)}."
+        )
+    return tuple(milestones)
 
 
 def option(field: str) -> str:

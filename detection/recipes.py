@@ -6,7 +6,6 @@ recipe's class.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from typing import ClassVar, Literal, TypeVar, get_args
 
 import tyro
@@ -16,6 +15,7 @@ from common.config import (
     Limits,
     RunConfig,
     changed_settings,
+    checked_milestones,
     resolved_tau,
     with_limits,
 )
@@ -119,11 +119,7 @@ class DetectionConfig(RunConfig):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON gives a list
-        if any(later <= earlier for earlier, later in pairwise((0, *self.milestones))):
-            raise UserError(
-                f"--milestones must be epochs from 1 up in growing order, not {self.milestones}."
-            )
+        object.__setattr__(self, "milestones", checked_milestones(self.milestones))
         object.__setattr__(self, "min_size", tuple(self.min_size))
         if not self.min_size or not 32 <= min(self.min_size) <= max(self.min_size) <= self.max_size:
             raise UserError(

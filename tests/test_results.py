@@ -53,7 +53,7 @@ def test_configuration_is_whole_and_says_what_the_record_says(record: dict[str, 
     assert plain(resolved(config)) == record["config"]
     said = (config.dataset, config.table_method, config.variant, config.seed)
     assert said == tuple(record[name] for name in ("dataset", "method", "variant", "seed"))
-    assert float(record["condition"]) == config.imbalance
+    assert record["condition"] == config.condition
     group = group_name(config)
     assert record["group"] in (group, f"{group}-readings")
 

@@ -5,10 +5,16 @@ A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import ClassVar, Literal
 
-from common.config import Limits, RunConfig, changed_settings, resolved_tau, with_limits
+from common.config import (
+    Limits,
+    RunConfig,
+    changed_settings,
+    checked_milestones,
+    resolved_tau,
+    with_limits,
+)
 from common.errors import UserError
 from common.schedule import step_schedule
 
@@ -70,11 +76,7 @@ class VideoConfig(RunConfig):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON gives a list
-        if any(later <= earlier for earlier, later in pairwise((0, *self.milestones))):
-            raise UserError(
-                f"--milestones must be epochs from 1 up in growing order, not {self.milestones}."
-            )
+        object.__setattr__(self, "milestones", checked_milestones(self.milestones))
         if self.crop > min(self.frame_height, self.frame_width):
             raise UserError(
                 f"--crop {self.crop} is larger than a frame of {self.frame_height} x "

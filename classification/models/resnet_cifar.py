@@ -5,6 +5,8 @@ difficulty and test images cannot be normalised differently. It gives float32 lo
 precision of its passes. Shapes: B batch, C classes, D features.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -170,11 +172,17 @@ class SecondStage(nn.Module):
         return logits if self.scales is None else self.scales * logits
 
 
-def initialise_resnet(module: nn.Module, generator: torch.Generator) -> None:
+def initialise_resnet(
+    module: nn.Module,
+    generator: torch.Generator,
+    mode: Literal["fan_in", "fan_out"] = "fan_in",
+) -> None:
     """Draw every weight anew: He et al. 2015 for convolutions, torch's default for classifiers."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.kaiming_normal_(
+                layer.weight, mode=mode, nonlinearity="relu", generator=generator
+            )
         elif isinstance(layer, nn.Linear):
             bound = layer.in_features**-0.5
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)

@@ -31,6 +31,7 @@ from classification.data import LabelledImages, LongTailedData, load_data
 from classification.recipes import MnistConfig
 from common.difficulty import count_per_class
 from common.errors import run_main
+from tests.classification import small_images
 from tests.classification.small_cifar import STAND_INS
 
 # Collected for doctests it has other arguments.
@@ -89,6 +90,8 @@ def _use_small_data() -> None:
     vars(classification.train)["load_data"] = _every_tenth
     for module, name, value in STAND_INS:
         setattr(module, name, value)
+    for module_name, name, value in small_images.STAND_INS:
+        setattr(sys.modules[module_name], name, value)
 
 
 def _redirect(path: str, descriptor: int) -> None:

@@ -53,7 +53,7 @@ def test_the_error_and_the_accuracy_of_classes_and_groups() -> None:
 def test_a_set_larger_than_a_batch_is_measured_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     data = small_data().difficulty
     whole = measure(Answers(data.labels, right=30), data, 3)
-    monkeypatch.setattr(evaluate_module, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr("classification.data.EVALUATION_BATCH", 7)
     assert torch.equal(measure(Answers(data.labels, right=30), data, 3), whole)
     assert whole.tolist() == [1.0, 1.0, 1.0]
 

@@ -1,0 +1,154 @@
+"""Images in files as the parts of a long-tailed data set: read in batches, cut on the device.
+
+Shapes: N images of a part, B batch, S pixels a side of a stored square, c of a crop.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classification.capture import Inputs
+from classification.image_augment import CropFlipColour
+from classification.image_cache import ImageCache, fill
+from classification.image_files import ImageFiles, ImageReader
+from classification.image_recipes import ImageConfig
+from common.distributed import barrier, is_first_rank, of_rank, world_size
+from common.metrics import shot_groups
+from data_prep import digit_images, image_folder, imagenet_lt
+from data_prep.image_list import ImageList, ImageSplit, require_images
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read; nothing here changes a number."""
+
+    cache: Path | None = None
+    """Folder of squares made before; None: every image is decoded each time."""
+    workers: int = 0
+    """That read ahead, for each process that trains."""
+
+
+@dataclass(frozen=True, eq=False)
+class SquareImages:
+    """Labelled images in files, one part of a split."""
+
+    reader: ImageReader
+    numbers: Tensor
+    """Of the images, in the reader, (N,) int64, on the CPU."""
+    labels: Tensor
+    """(N,) int64, on the device."""
+    augmentation: CropFlipColour
+    batch_size: int
+    """Images of this process in one pass of an evaluation."""
+    workers: int
+
+    def of_rank(self) -> "SquareImages":
+        """This rank's share."""
+        return replace(self, numbers=of_rank(self.numbers), labels=of_rank(self.labels))
+
+    def evaluation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The middle of every image (B, 3, c, c), normalised, and labels (B,), in order."""
+        numbers = self.numbers.split(self.batch_size) if len(self.numbers) else ()
+        read = self.reader.batches(numbers, self.workers)
+        for (squares, sizes), labels in zip(read, self.labels.split(self.batch_size), strict=False):
+            squares = squares.to(labels.device, non_blocking=True)
+            yield self.augmentation.centre(squares, sizes), labels
+
+
+class FromFiles:
+    """A training source: squares are read, cut and coloured anew for each step."""
+
+    def __init__(self, images: SquareImages) -> None:
+        """``images``: of the training part."""
+        self._images = images
+
+    def draw(self, number: int, generator: torch.Generator) -> Tensor:
+        """What augmentation does to each sample, (number, 27) float32."""
+        return self._images.augmentation.draw(number, generator)
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Inputs]:
+        """Squares (B, S, S, 3), sizes (B, 2) and labels (B,) of each batch."""
+        images = self._images
+        read = images.reader.batches([images.numbers[index] for index in indices], images.workers)
+        for (squares, sizes), index in zip(read, indices, strict=True):
+            labels = images.labels.index_select(0, index.to(images.labels.device))
+            yield {"squares": squares, "sizes": sizes, "labels": labels}
+
+    def take(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, c, c), as ``inputs["changes"]`` cuts and colours them; labels (B,)."""
+        images = self._images.augmentation.apply(
+            inputs["squares"], inputs["sizes"], inputs["changes"]
+        )
+        return images, inputs["labels"]
+
+
+def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
+    """The configured lists, after a look for every file.
+
+    Args:
+        config: resolved.
+        folder: of the images; None: its usual place.
+
+    Raises:
+        UserError: a list or an image is missing, or a list is not what it must be.
+    """
+    match config.dataset:
+        case "imagenet-lt":
+            split, remedy = imagenet_lt.load_imagenet_lt(folder), imagenet_lt.remedy()
+        case "digit-images":
+            split, remedy = digit_images.load_digit_images(folder), digit_images.REMEDY
+        case "image-folder":
+            split = image_folder.load_image_folder(folder)
+            remedy = f"put them back, or make the lists of {split.folder} anew"
+    if is_first_rank():
+        require_images(split, remedy)
+    barrier()
+    return split
+
+
+def load_parts(
+    config: ImageConfig, split: ImageSplit, device: torch.device, reading: Reading
+) -> dict[str, SquareImages]:
+    """The three parts by name; the cache, if there is one, is filled first.
+
+    Raises:
+        UserError: a file cannot be read, or the cache cannot be written or is another's.
+    """
+    augmentation = CropFlipColour(config.crop, config.flip, config.colour_jitter)
+
+    def part(name: str, images: ImageList) -> SquareImages:
+        files = ImageFiles(split.folder, images.paths, config.stored_side)
+        cache = None
+        if reading.cache is not None:
+            cache = ImageCache(reading.cache / name, files)
+            fill(cache, reading.workers or None)
+        return SquareImages(
+            ImageReader(files, cache),
+            torch.arange(len(images)),
+            images.labels.to(device),
+            augmentation,
+            max(1, config.batch_size // world_size()),
+            reading.workers,
+        )
+
+    return {name: part(name, images) for name, images in split.parts.items()}
+
+
+def describe(split: ImageSplit) -> dict[str, Any]:
+    """The record's ``split``."""
+    return {
+        "class_names": list(split.class_names),
+        "train": list(split.train_counts),
+        "difficulty": list(split.difficulty_counts),
+        "test": list(split.test_counts),
+        "imbalance": split.imbalance,
+        "shot": {
+            name: mask.nonzero().flatten().tolist()
+            for name, mask in shot_groups(torch.tensor(split.train_counts)).items()
+        },
+        "digest": split.digest,
+    }
