@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
+from classification.data import load_data
 from classification.engine import Training
-from classification.evaluate import evaluate
+from classification.evaluate import evaluate, make_model
+from classification.image_recipes import IMAGE_RECIPES, OltrConfig
+from classification.recipes import resolved
 from common.distributed import rank
 from common.run import load_tensors
 from common.signals import StopRequest
+from common.streams import Streams
+from tests.classification import small_images
 from tests.classification.synthetic import (
     cifar_training,
     first_stage_weights,
@@ -27,6 +33,10 @@ from tests.classification.synthetic import (
 )
 from tests.classification.trainer import assert_nothing_left_over, read_record, run_folder
 from tests.torchrun import ended_at_last, torchrun
+
+CPU, NOWHERE = torch.device("cpu"), Path("nowhere")
+# A float32 network's rounding grows from step to step; so few and small steps are compared.
+EPOCHS = 2
 
 MNIST: dict[str, dict[str, Any]] = {
     "ce": {"method": "ce"},
@@ -48,12 +58,30 @@ CIFAR: dict[str, dict[str, Any]] = {
     "crt": {"recipe": "cifar100-lt-crt", "method": "cdb-s"},
     "lws": {"recipe": "cifar100-lt-lws", "method": "cdb-w-ce"},
 }
-NAMES = [*MNIST, *CIFAR]
-# A float32 network's rounding grows from step to step; so few and small steps are compared.
-EPOCHS = 2
+IMAGES: dict[str, dict[str, Any]] = {
+    "images cdb-s": {"method": "cdb-s", "epochs": EPOCHS, "learning_rate": 0.01},
+    "images oltr": {"method": "oltr", "epochs": EPOCHS, "milestones": (1,), "learning_rate": 0.01},
+}
+NAMES = [*MNIST, *CIFAR, *IMAGES]
 
 
-def make(name: str) -> Training:
+def make_from_files(name: str, folder: Path) -> Training:
+    settings = small_images.settings(**IMAGES[name])
+    recipe = "image-folder-oltr" if settings["method"] == "oltr" else "image-folder"
+    config = resolved(replace(IMAGE_RECIPES[recipe], **settings))
+    data = load_data(config, CPU, folder)
+    first = None
+    if isinstance(config, OltrConfig):
+        # Random weights stand for a first stage's: the same on all ranks.
+        stage1 = config.stage1_config()
+        first = make_model(stage1, data.num_classes, Streams(0)).state_dict()
+    return Training(config, data, CPU, first)
+
+
+def make(name: str, folder: Path) -> Training:
+    """A run at its first step; ``folder`` holds images in files."""
+    if name in IMAGES:
+        return make_from_files(name, folder)
     if name in MNIST:
         return training(**({"epochs": EPOCHS, "batch_size": 16} | MNIST[name]))
     # 64 samples: a last batch of two.
@@ -64,6 +92,12 @@ def make(name: str) -> Training:
         "milestones": (1,),
     }
     return cifar_training(**(usual | {"warmup_epochs": 0.5} | CIFAR[name]))
+
+
+def use_small_networks(patch: pytest.MonkeyPatch) -> None:
+    use_small_resnet(patch)
+    for module, name, value in small_images.STAND_INS:
+        patch.setattr(f"{module}.{name}", value)
 
 
 def end_of(run: Training) -> dict[str, Any]:
@@ -96,7 +130,7 @@ class SignalOnSecondRank(StopAfter):
 
 def middle_of() -> dict[str, Any]:
     """The state after an epoch and two steps."""
-    run = make("cifar cdb-w-fl")
+    run = make("cifar cdb-w-fl", NOWHERE)
     assert run.run_epoch(StopRequest())
     run.end_epoch()
     assert not run.run_epoch(StopAfter(2))
@@ -104,13 +138,13 @@ def middle_of() -> dict[str, Any]:
 
 
 def stopped_by_one_rank() -> tuple[bool, int, int | None]:
-    run, stop = make("ce"), SignalOnSecondRank(2)
+    run, stop = make("ce", NOWHERE), SignalOnSecondRank(2)
     complete = run.run_epoch(stop)
     return complete, run._step, stop.signal
 
 
 def resumed_from(state: dict[str, Any]) -> dict[str, Any]:
-    run = make("cifar cdb-w-fl")
+    run = make("cifar cdb-w-fl", NOWHERE)
     run.load_state_dict(state)
     return end_of(to_the_end(run))
 
@@ -128,10 +162,11 @@ def run_rank(number: int, ranks: int, folder: str) -> None:
         world_size=ranks,
         timeout=timedelta(seconds=60),
     )
+    images = Path(folder) / "images"
     with pytest.MonkeyPatch.context() as patch:
-        use_small_resnet(patch)
+        use_small_networks(patch)
         found = {
-            "runs": {name: end_of(to_the_end(make(name))) for name in NAMES},
+            "runs": {name: end_of(to_the_end(make(name, images))) for name in NAMES},
             "middle": middle_of(),
             "resumed": resumed_from(torch.load(Path(folder) / "started.pt")),
             "stopped": stopped_by_one_rank(),
@@ -144,22 +179,28 @@ Results = list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_resnet() -> Any:
+def small_networks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        use_small_resnet(patch)
+        use_small_networks(patch)
         yield
 
 
 @pytest.fixture(scope="module")
-def alone(small_resnet: None) -> dict[str, Any]:
-    return {name: end_of(to_the_end(make(name))) for name in NAMES}
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_images.write_images(tmp_path_factory.mktemp("one") / "images")
+
+
+@pytest.fixture(scope="module")
+def alone(small_networks: None, images: Path) -> dict[str, Any]:
+    return {name: end_of(to_the_end(make(name, images))) for name in NAMES}
 
 
 @pytest.fixture(scope="module", params=[2, 3])
 def several(
-    request: pytest.FixtureRequest, small_resnet: None, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, small_networks: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Results:
     folder = tmp_path_factory.mktemp("ranks")
+    small_images.write_images(folder / "images")
     torch.save(middle_of(), folder / "started.pt")
     spawn(run_rank, args=(request.param, str(folder)), nprocs=request.param)
     return [torch.load(folder / f"{number}.pt") for number in range(request.param)]
@@ -202,7 +243,7 @@ def test_all_ranks_hold_the_same_bits(several: Results, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "left"), [("ce", 10), ("cifar ce", 2)])
 def test_ranks_share_a_last_batch_unevenly_even_with_nothing_for_some(name: str, left: int) -> None:
-    run = make(name)
+    run = make(name, NOWHERE)
     assert len(run.method.sampler.draw()) % run.config.batch_size == left
 
 
