@@ -68,7 +68,7 @@ class CifarConfig(SubsampledConfig):
     epochs: int = 200
     """Passes over as many samples as the training set has."""
     batch_size: int = 128
-    """Samples a step."""
+    """Samples a step, over all processes."""
     learning_rate: float = 0.1
     """Of SGD, after the warm-up."""
     weight_decay: float = 0.0001

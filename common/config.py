@@ -65,7 +65,7 @@ class RunConfig:
     epochs: int = 100
     """Passes over as many samples as the training set has."""
     batch_size: int = 100
-    """Samples a step."""
+    """Samples a step, over all processes."""
     learning_rate: float = 0.001
     """Of SGD; the highest one where it follows a schedule."""
     momentum: float = 0.9

@@ -11,13 +11,14 @@ from typing import Any, Final, NotRequired, TypedDict, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from common.errors import UserError, describe_os_error
+from common.errors import UserError
 from common.loading import read_batches
+from common.pictures import as_rgb, open_picture
 from data_prep.lvis_format import Annotations, Rle, find_images
 
 SHORT_SIDES: Final = (640, 672, 704, 736, 768, 800)
@@ -119,15 +120,11 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
     Raises:
         UserError: it is missing, damaged, or of another size.
     """
-    try:
-        image = _decoded(path, (height, width))
-    except OSError as error:
-        # Pillow's word for a damaged file is an OSError without a number.
-        raise (
-            describe_os_error(error, path) if error.errno else _unreadable(path, error)
-        ) from error
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+    with open_picture(path) as file:
+        on_its_side = (height, width) == file.size != file.size[::-1]
+        picture = as_rgb(ImageOps.exif_transpose(file) if on_its_side else file)
+        # A copy: Pillow's own memory cannot be written to.
+        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     if image.shape[1:] != (height, width):
         found = f"{image.shape[2]} x {image.shape[1]}"
         raise UserError(
@@ -135,24 +132,6 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
             "get the image or the annotation file again."
         )
     return image
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} cannot be read as an image ({reason}); get it again.")
-
-
-def _decoded(path: Path, expected: tuple[int, int]) -> Tensor:
-    """By Pillow: torchvision's own decoders are to be removed."""
-    with Image.open(path) as file:
-        on_its_side = expected == file.size != file.size[::-1]
-        picture = ImageOps.exif_transpose(file) if on_its_side else file
-        if picture.mode.startswith("I"):
-            # 16 bits: Pillow would cut them off at 255.
-            picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
-        # A copy: Pillow's own memory cannot be written to.
-        pixels = np.array(picture.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def resized_size(height: int, width: int, short_side: int, longest: int) -> tuple[int, int]:
