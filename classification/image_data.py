@@ -6,7 +6,7 @@ Shapes: N images of a part, B batch, S pixels a side of a stored square, c of a 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,9 +17,12 @@ from classification.image_cache import ImageCache, fill
 from classification.image_files import ImageFiles, ImageReader
 from classification.image_recipes import ImageConfig
 from common.distributed import barrier, is_first_rank, of_rank, world_size
+from common.errors import UserError
 from common.metrics import shot_groups
 from data_prep import digit_images, image_folder, imagenet_lt
 from data_prep.image_list import ImageList, ImageSplit, require_images
+
+_DIGEST_LETTERS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class FromFiles:
         self._images = images
 
     def draw(self, number: int, generator: torch.Generator) -> Tensor:
-        """What augmentation does to each sample, (number, 27) float32."""
+        """What augmentation does to each sample, (number, 26) float32."""
         return self._images.augmentation.draw(number, generator)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Inputs]:
@@ -108,6 +111,24 @@ def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
         require_images(split, remedy)
     barrier()
     return split
+
+
+def with_lists(config: ImageConfig, folder: Path | None) -> ImageConfig:
+    """The configuration with the digest of one's own lists: other lists are another run.
+
+    Raises:
+        UserError: a list is missing or damaged, or is not the one that the configuration names.
+    """
+    if config.dataset != "image-folder":
+        return config
+    found = image_folder.load_image_folder(folder)
+    digest = found.digest[:_DIGEST_LETTERS]
+    if config.lists not in (None, digest):
+        raise UserError(
+            f"--lists {config.lists}: the lists in {found.folder} are others ({digest}); bring the "
+            "old ones back, or leave the option out."
+        )
+    return replace(config, lists=digest)
 
 
 def load_parts(

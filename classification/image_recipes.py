@@ -32,6 +32,8 @@ class ImageConfig(ClassificationConfig):
     """The recipe that these settings depart from."""
     dataset: tyro.conf.Fixed[Literal["imagenet-lt", "image-folder", "digit-images"]] = "imagenet-lt"
     """Data set."""
+    lists: str | None = None
+    """image-folder: digest of the lists that the run belongs to; None: of those that are found."""
     method: ImageMethod = "ce"
     """Loss or sampler; Table 1's names."""
     loss_reduction: Reduction = "weight-sum"
@@ -136,8 +138,8 @@ class OltrConfig(ImageConfig):
         same = {
             name: getattr(self, name)
             for name in (
-                "seed", "batch_size", "learning_rate", "momentum", "weight_decay", "lr_decay",
-                "network", "stored_side", "crop", "flip", "colour_jitter", "precision",
+                "lists", "seed", "batch_size", "learning_rate", "momentum", "weight_decay",
+                "lr_decay", "network", "stored_side", "crop", "flip", "colour_jitter", "precision",
             )
         }  # fmt: skip
         first = replace(recipe, epochs=self.stage1_epochs, milestones=milestones, **same)

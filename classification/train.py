@@ -16,8 +16,8 @@ from classification.config import ClassificationConfig, SubsampledConfig
 from classification.data import describe_split, load_data
 from classification.engine import Training, Weights
 from classification.evaluate import evaluate, load_weights, make_model
-from classification.image_data import Reading
-from classification.image_recipes import ImageConfig
+from classification.image_data import Reading, with_lists
+from classification.image_recipes import ImageConfig, OltrConfig
 from classification.recipes import RECIPES, group_name, resolved, run_name
 from common.config import plain
 from common.distributed import barrier, is_first_rank, process_group
@@ -69,7 +69,10 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     stage1 = arguments.config.stage1_config()
     if stage1 is None:
         return None
-    first = replace(arguments, config=stage1)
+    group = arguments.group or group_name(arguments.config)
+    if isinstance(arguments.config, OltrConfig):
+        group += "-stage1"  # It is CE in another setting: not one of the experiment's runs.
+    first = replace(arguments, config=stage1, group=group)
     record, _ = _train(first, device)
     barrier()  # The first rank writes the weights after the others have ended.
     folder = _folder(first)
@@ -146,6 +149,13 @@ def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], 
         return record, False
 
 
+def _resolved(arguments: Arguments) -> Arguments:
+    config = resolved(arguments.config)
+    if isinstance(config, ImageConfig):
+        config = with_lists(config, arguments.data)
+    return replace(arguments, config=config)
+
+
 def _check_reading(arguments: Arguments) -> None:
     """Refuse settings of the reading of files where there are none."""
     if arguments.workers < 0:
@@ -171,7 +181,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     """
     set_threads(arguments.threads)
     _check_reading(arguments)
-    arguments = replace(arguments, config=resolved(arguments.config))
+    arguments = _resolved(arguments)
     device = choose_device(arguments.device)
     with process_group(device):
         record, already = _train(arguments, device)
@@ -193,10 +203,9 @@ def run_folder(words: list[str]) -> Path:
     """The folder of a command line's run, there or not yet.
 
     Raises:
-        UserError: when the settings contradict each other.
+        UserError: when the settings contradict each other, or lists cannot be read.
     """
-    arguments = parse_arguments(words)
-    return _folder(replace(arguments, config=resolved(arguments.config)))
+    return _folder(_resolved(parse_arguments(words)))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from classification.data import load_data
 from classification.engine import Training
-from classification.image_data import Reading
+from classification.image_data import Reading, with_lists
 from classification.image_recipes import (
     IMAGE_FOLDER,
     IMAGE_RECIPES,
@@ -107,12 +107,12 @@ def test_oltr_goes_on_from_the_last_epoch_of_its_first_stage(
     trainer: Trainer, images: Path
 ) -> None:
     path = trainer.reference(*small_run("oltr", "--data", str(images)))
-    (first,) = (p for p in path.parent.iterdir() if p.name.startswith("ce_"))
+    (first,) = (path.parents[1] / "image-folder-stage1").iterdir()
     record = read_record(first)
     assert record["method"] == "ce"
     assert record["config"]["epochs"] == 2
     assert record["config"]["milestones"] == [1]
-    config = config_of("oltr")
+    config = with_lists(config_of("oltr"), images)
     stage1 = config.stage1_config()
     assert stage1 is not None
     assert run_name(stage1) == first.name
@@ -205,7 +205,7 @@ def test_no_option_is_left_out_of_these_tests() -> None:
     of_methods = set(ImageConfig.used_by)
     elsewhere = {
         "dataset", "recipe", "method", "lr_decay", "samples_per_class", "stage1_epochs",
-        "loss_reduction", "network",
+        "loss_reduction", "network", "lists",
     }  # fmt: skip
     assert own - of_methods - elsewhere == set(CHANGES)
 
@@ -260,6 +260,22 @@ def assert_refused(trainer: Trainer, out: Path, words: tuple[str, ...], *run: st
     message = ended.err.splitlines()[-1]
     for word in words:
         assert word in message
+
+
+def test_other_lists_are_another_run(trainer: Trainer, images: Path, tmp_path: Path) -> None:
+    run = small_run("ce", "--data", str(images))
+    other = write_images(tmp_path / "other")
+    lines = (other / "train.txt").read_text().splitlines(keepends=True)
+    (other / "train.txt").write_text("".join(lines[::-1]))
+    moved = write_images(tmp_path / "moved")
+    folder = run_folder(tmp_path, *run)
+    assert run_folder(tmp_path, *small_run("ce", "--data", str(moved))) == folder
+    assert run_folder(tmp_path, *small_run("ce", "--data", str(other))) != folder
+    digest = read_record(trainer.reference(*run))["config"]["lists"]
+    assert f"lists-{digest}" in folder.name
+    words = (f"--lists {digest}", "are others")
+    again = small_run("ce", "--data", str(other), "--lists", digest)
+    assert_refused(trainer, tmp_path, words, *again)
 
 
 def copied(images: Path, folder: Path) -> Path:

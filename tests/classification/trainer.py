@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+import classification.train
 from classification.recipes import RECIPES, DecoupledConfig, group_name, run_name
 from classification.train import parse_arguments
 from common.run import load_tensors
@@ -118,8 +119,7 @@ def with_recipe(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 def run_folder(out: Path, *arguments: str) -> Path:
     """The folder of a run below ``out``, by its arguments."""
-    config = parse_arguments([*with_recipe(arguments)]).config
-    return out / group_name(config) / run_name(config)
+    return classification.train.run_folder([*with_recipe(arguments), "--out", str(out)])
 
 
 def first_stage_folder(out: Path, *arguments: str) -> Path:
