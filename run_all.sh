@@ -11,6 +11,8 @@ CHOSEN=()
 ALL=no
 SETUP=yes
 SMOKE=no
+STATUS=no
+PASSED=() # options for the experiments
 
 print_usage() {
   cat <<USAGE
@@ -20,12 +22,18 @@ Sets up if needed (.venv), runs the experiments, prints the table beside the pap
 figures and writes one HTML report. Without a name: $DEFAULT with seed 0, the main job.
 
   --list           every experiment: its paper table, the data it needs, its cost
+  --status         what has become of the runs, here and under Slurm: finished, running, queued,
+                   failed (and why), stopped, missing; of the experiments named, or of all
   --smoke          every experiment whose data is there (or those named), very short, with figures
                    and report, anew in runs/smoke
   -j N             run N at a time (default: the number of cores)
   --seeds "0 1"    the seeds (default: the experiment's own)
   --out FOLDER     where runs and report go (default: runs)
-  --slurm          submit each experiment as one Slurm job array (settings: SBATCH_*)
+  --gpus N         GPUs of each run, through torchrun if more than one
+  --dry-run        print the commands, run nothing; with --slurm those of sbatch too
+  --slurm          submit each experiment as one Slurm job array, and a job that makes tables and
+                   figures when all have ended; -j N limits each array; docs/slurm.md
+$(print_slurm_options)
   --no-setup       use the Python that is there: PYTHON=..., else the active conda environment's,
                    else .venv, else python3
   -h, --help       this text
@@ -52,24 +60,26 @@ names() { basename --suffix=.sh --multiple "${SCRIPTS[@]}"; }
 script_of() { printf '%s\n' "${SCRIPTS[@]}" | grep "/$1\.sh$"; }
 
 parse_command_line() {
-  local options=(--list --smoke -j --seeds --out --slurm --no-setup --help)
+  local own=(--list --smoke --status --no-setup --help)
   while [[ $# -gt 0 ]]; do
+    if take_shared "$@"; then
+      PASSED+=("${@:1:TAKEN}")
+      shift "$TAKEN"
+      continue
+    fi
     case $1 in
       --list) list_experiments; exit 0 ;;
       --smoke) SMOKE=yes ;;
-      -j) need_value "$1" "$@"; check_jobs "$2"; JOBS=$2; shift ;;
-      -j[0-9]*) check_jobs "${1#-j}"; JOBS=${1#-j} ;;
-      --seeds) need_value "$1" "$@"; check_seeds "$2"; SEEDS=$2; shift ;;
-      --out) need_value "$1" "$@"; OUT=$(absolute "$2"); shift ;;
-      --slurm) MODE=slurm ;;
+      --status) STATUS=yes ;;
       --no-setup) SETUP=no ;;
       -h | --help) print_usage; exit 0 ;;
       --) shift; set_extra "$@"; break ;;
-      -*) fail "unknown option '$1'$(nearest "$1" "${options[@]}"); see --help." ;;
+      -*) fail "unknown option '$1'$(nearest "$1" "${own[@]}" "${SHARED[@]}"); see --help." ;;
       *) choose "$1" ;;
     esac
     shift
   done
+  check_options
 }
 
 choose() {
@@ -90,6 +100,7 @@ choose_smoke() {
   fi
   EXTRA=(--epochs 2 "${EXTRA[@]}")
   OUT=$OUT/smoke
+  [[ $DRY == no && $STATUS == no ]] || return 0
   [[ ! -e $OUT || -e $OUT/logs/commands.txt ]] ||
     fail "the folder $OUT was not made by --smoke; move it away or choose another one with --out."
   rm -rf "$OUT" 2>/dev/null ||
@@ -147,13 +158,13 @@ check_out() {
     fail "--out: $OUT/logs cannot be written; change its permissions or choose another folder."
 }
 
+# experiment NAME OPTION...
 experiment() {
   local script
   script=$(script_of "$1")
   shift
-  local arguments=(--out "$OUT" "$@")
+  local arguments=("${PASSED[@]}" --out "$OUT" "$@")
   [[ -z $SEEDS ]] || arguments+=(--seeds "$SEEDS")
-  [[ -z $JOBS ]] || arguments+=(-j "$JOBS")
   (
     [[ $SMOKE == no ]] || eval "export $(header "$script" Smoke)"
     exec bash "$script" "${arguments[@]}" -- "${EXTRA[@]}"
@@ -182,25 +193,85 @@ print_all_commands() {
 # One launcher for all, so that the remaining time is that of the whole job.
 run_experiments() {
   local commands=$OUT/logs/commands.txt
-  echo "Experiments: ${CHOSEN[*]} ($(wc -l <"$commands") runs, ${JOBS:-$CORES} at a time)"
-  run_interruptible "$PYTHON" -m common.launch -j "${JOBS:-$CORES}" --logs "$OUT/logs" "$commands"
+  echo "Experiments: ${CHOSEN[*]} ($(wc -l <"$commands") runs, $(jobs_at_a_time) at a time)"
+  run_interruptible "$PYTHON" -m common.launch -j "$(jobs_at_a_time)" --logs "$OUT/logs" "$commands"
 }
 
+# The arrays of all experiments, and the report that waits for their end, however that is.
 submit_experiments() {
-  local name
+  local name said jobs
   for name in "${CHOSEN[@]}"; do
-    experiment "$name" --slurm
+    said=$(experiment "$name") || {
+      take_back # the experiment has said what is wrong
+      exit 2
+    }
+    echo "$said"
+    mapfile -t jobs < <(sed -n "s/^$name: job \([0-9]*\), .*/\1/p" <<<"$said")
+    [[ $DRY == no ]] || jobs=("JOB_$name")
+    JOBS_SUBMITTED+=("${jobs[@]}")
   done
-  echo "When the jobs have ended: $PYTHON -m analysis.report --runs $OUT --out $OUT/report"
+  submit_report
+}
+
+submit_report() {
+  local jobs=${JOBS_SUBMITTED[*]} words
+  EXPERIMENT=report
+  printf -v words '%q ' "$PYTHON" -m analysis.report --runs "$OUT" --out "$OUT/report"
+  words=${words% }
+  write_commands "$words"
+  if ! sbatch_commands --job-name=report --output="${OUT//%/%%}/slurm/report-%j.log" \
+    --dependency="afterany:${jobs// /:}"; then
+    echo "$REFUSAL; when the jobs have ended: $words" >&2
+  elif [[ $DRY == yes ]]; then
+    echo "  $words"
+  else
+    echo "report: job $JOB, after them; then see $OUT/report"
+  fi
+}
+
+# The Python that is there, without a set-up: enough to look and to print.
+prepare_to_look() {
+  if [[ $SETUP == yes && -z ${PYTHON:-} && -x .venv/bin/python ]]; then
+    PYTHON=.venv/bin/python
+  fi
+  prepare_python no
+}
+
+# What has become of the runs; their commands say where each is.
+print_status() {
+  local name lines
+  lines=$(for name in "${CHOSEN[@]}"; do
+    echo "# $name"
+    experiment "$name" --dry-run || exit
+  done)
+  "$PYTHON" -m common.status --out "$OUT" <<<"$lines"
 }
 
 parse_command_line "$@"
 [[ $SMOKE == no ]] || choose_smoke
-if [[ ${#CHOSEN[@]} -eq 0 ]]; then
+if [[ ${#CHOSEN[@]} -eq 0 && $STATUS == yes ]]; then
+  mapfile -t CHOSEN < <(names)
+elif [[ ${#CHOSEN[@]} -eq 0 ]]; then
   CHOSEN=("$DEFAULT")
   SEEDS=${SEEDS:-0}
 fi
 check_place
+if [[ $STATUS == yes ]]; then
+  prepare_to_look
+  check_packages
+  print_status
+  exit
+fi
+if [[ $DRY == yes ]]; then
+  prepare_to_look
+  if [[ $MODE == slurm ]]; then
+    submit_experiments
+  else
+    print_all_commands
+  fi
+  exit
+fi
+[[ $MODE != slurm ]] || check_sbatch
 check_out
 prepare_python "$SETUP"
 check_packages

@@ -3,7 +3,7 @@
 #
 #   SEEDS=${SEEDS:-"0 1 2"}       the default seeds, before parse_arguments
 #   parse_arguments "$@"
-#   run MODULE ARGUMENT...        once for each run of the experiment
+#   run MODULE ARGUMENT...        once for each run of the experiment, through torchrun if GPUS > 1
 #   finish                        runs them, prints them or hands them to Slurm
 #
 # Its comment lines '# Experiment:', '# Paper:', '# Data:' and '# Cost:' say what it is; '# Smoke:' are
@@ -18,12 +18,16 @@ SCRIPT=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 EXPERIMENT=$(basename "$0" .sh)
-MODE=launch
+MODE=launch # or slurm
+DRY=no
 JOBS=
+GPUS=${GPUS:-} # of each run; a script that needs one sets 1
 OUT=runs
 EXTRA=()
 DATA=
 COMMANDS=()
+SLURM_OPTIONS=() # of sbatch
+WARNING=${WARNING:-120} # seconds from Slurm's warning to the end of a task
 CORES=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc would count these, not the cores
 
 # header SCRIPT NAME prints what the script's line '# NAME:' says, if it has one.
@@ -38,13 +42,22 @@ $(sed -n 's/^# \(Experiment\|Paper\|Data\|Cost\): */  \1: /p' "$SCRIPT")
   -j N             run N at a time (default: the number of cores)
   --seeds "0 1"    the seeds (default: "$SEEDS")
   --out FOLDER     where the runs go (default: runs)
-  --dry-run        print the commands, run nothing
-  --slurm          submit the runs as one Slurm job array (partition, time and so on: SBATCH_*)
+  --gpus N         GPUs of each run, through torchrun if more than one
+  --dry-run        print the commands, run nothing; with --slurm those of sbatch too
+  --slurm          submit the runs as one Slurm job array; -j N limits it; docs/slurm.md
+$(print_slurm_options)
   -h, --help       this text
   -- OPTION...     further options for each training command, such as -- --epochs 2, or
                    -- --data FOLDER for data that is not in its usual place
 
 Finished runs are skipped; an interrupted one continues from its last checkpoint.
+USAGE
+}
+
+print_slurm_options() {
+  cat <<USAGE
+    --partition P  with --slurm: where; also --account A, --qos Q
+    --time T       with --slurm: the limit of each run, such as 2:00:00; also --mem M, --cpus N
 USAGE
 }
 
@@ -67,8 +80,14 @@ PYTHON
 # need_value OPTION "$@" refuses an option that came last, without its value.
 need_value() { [[ $# -ge 3 ]] || fail "$1 needs a value; see --help."; }
 
-check_jobs() {
-  [[ $1 =~ ^[1-9][0-9]*$ ]] || fail "-j takes a whole number from 1 up, not '$1'."
+# check_number OPTION VALUE
+check_number() {
+  [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 takes a whole number from 1 up, not '$2'."
+}
+
+# check_form OPTION VALUE PATTERN EXAMPLE
+check_form() {
+  [[ $2 =~ ^($3)$ ]] || fail "$1 takes what Slurm takes, such as $4, not '$2'."
 }
 
 check_seeds() {
@@ -118,30 +137,91 @@ choose_python() {
   fi
 }
 
+# Options that run_all.sh and the experiments have in common; VALUED: those with a value.
+VALUED=(-j --seeds --out --gpus --partition --account --qos --time --mem --cpus)
+SHARED=("${VALUED[@]}" --dry-run --slurm)
+
+is_valued() { [[ " ${VALUED[*]} " == *" $1 "* ]]; }
+
+# take_shared "$@" takes one of them and sets TAKEN, the number of its words; 1: it is none of them.
+take_shared() {
+  TAKEN=2
+  case $1 in
+    --dry-run) DRY=yes TAKEN=1 ;;
+    --slurm) MODE=slurm TAKEN=1 ;;
+    -j[0-9]*) check_number -j "${1#-j}"; JOBS=${1#-j} TAKEN=1 ;;
+    --*=*)
+      is_valued "${1%%=*}" || return 1
+      take_value "${1%%=*}" "${1#*=}"
+      TAKEN=1
+      ;;
+    *)
+      is_valued "$1" || return 1
+      need_value "$1" "$@"
+      take_value "$1" "$2"
+      ;;
+  esac
+}
+
+# take_value OPTION VALUE
+take_value() {
+  case $1 in
+    -j) check_number "$@"; JOBS=$2 ;;
+    --seeds) check_seeds "$2"; SEEDS=$2 ;;
+    --out) OUT=$(absolute "$2") ;;
+    --gpus) check_number "$@"; GPUS=$2 ;;
+    --cpus) check_number "$@"; SLURM_OPTIONS+=("--cpus-per-task=$2") ;;
+    --time) check_form "$@" '([0-9]+-)?[0-9]+(:[0-9]+){0,2}' 2:00:00; SLURM_OPTIONS+=("$1=$2") ;;
+    --mem) check_form "$@" '[0-9]+[KMGT]?' 16G; SLURM_OPTIONS+=("$1=$2") ;;
+    *) check_form "$@" '[A-Za-z0-9_.,@-]+' 'long or gpu,low'; SLURM_OPTIONS+=("$1=$2") ;;
+  esac
+}
+
+# After all options are read.
+check_options() {
+  check_seeds "${SEEDS:-0}"
+  check_number GPUS "${GPUS:-1}"
+  check_number WARNING "$WARNING"
+  [[ $MODE == slurm ]] && return
+  [[ ${#SLURM_OPTIONS[@]} -eq 0 ]] ||
+    fail "${SLURM_OPTIONS[0]/--cpus-per-task/--cpus} has no effect without --slurm; add it or leave" \
+      "the option out."
+}
+
 parse_arguments() {
   choose_python
-  check_seeds "$SEEDS"
   while [[ $# -gt 0 ]]; do
+    if take_shared "$@"; then
+      shift "$TAKEN"
+      continue
+    fi
     case $1 in
-      -j) need_value "$1" "$@"; check_jobs "$2"; JOBS=$2; shift ;;
-      -j[0-9]*) check_jobs "${1#-j}"; JOBS=${1#-j} ;;
-      --seeds) need_value "$1" "$@"; check_seeds "$2"; SEEDS=$2; shift ;;
-      --out) need_value "$1" "$@"; OUT=$(absolute "$2"); shift ;;
-      --dry-run) MODE=print ;;
-      --slurm) MODE=slurm ;;
       -h | --help) print_usage; exit 0 ;;
       --) shift; set_extra "$@"; break ;;
-      *) fail "unknown option '$1'$(nearest "$1" -j --seeds --out --dry-run --slurm --help);" \
-        "training options go after --." ;;
+      *) fail "unknown option '$1'$(nearest "$1" "${SHARED[@]}" --help); training options go" \
+        "after --." ;;
     esac
-    shift
   done
+  check_options
+  [[ $MODE != slurm ]] || CORES=$(cores_of_task) # those of this machine say nothing about it
+}
+
+# What --cpus asked for; without it Slurm gives a task one.
+cores_of_task() {
+  local option cores=1
+  for option in "${SLURM_OPTIONS[@]}"; do
+    [[ $option != --cpus-per-task=* ]] || cores=${option#*=}
+  done
+  echo "$cores"
 }
 
 # run MODULE ARGUMENT... adds one run: a line of shell-quoted words.
 run() {
-  local words
-  printf -v words '%q ' "$PYTHON" -m "$@" --out "$OUT" "${EXTRA[@]}"
+  local words program=("$@")
+  # '--': torchrun would take --start for its own --start-method.
+  [[ ${GPUS:-1} -eq 1 ]] ||
+    program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m -- "$@")
+  printf -v words '%q ' "$PYTHON" -m "${program[@]}" --out "$OUT" "${EXTRA[@]}"
   COMMANDS+=("${words% }")
 }
 
@@ -158,34 +238,106 @@ check_data() {
   [[ -z $1 ]] || "$PYTHON" -m "${words[@]}" ${DATA:+--folder "$DATA"} >/dev/null
 }
 
+# Runs on GPUS share these.
+jobs_at_a_time() {
+  local jobs=${JOBS:-${GPUS:+1}}
+  echo "${jobs:-$CORES}"
+}
+
 print_commands() { printf '%s\n' "${COMMANDS[@]}"; }
 
-# One job array; its task i runs line i of a saved file of commands.
-submit() {
+# The tasks that one array may have at most: by the cluster's settings, else by Slurm's default.
+largest_array() {
+  local size
+  size=$(scontrol show config 2>/dev/null | sed -n 's/^MaxArraySize *= *//p') || true
+  echo $((${size:-1001} - 1))
+}
+
+check_sbatch() {
   command -v sbatch >/dev/null ||
     fail "sbatch was not found; --slurm works where Slurm is installed (without it: -j N)."
-  local file
-  { mkdir -p "$OUT/slurm" && file=$(mktemp "$OUT/slurm/$EXPERIMENT-XXXXXX.txt"); } 2>/dev/null ||
+}
+
+# write_commands COMMAND... saves them for the tasks of an array; FILE.
+write_commands() {
+  FILE=$OUT/slurm/$EXPERIMENT-XXXXXX.txt
+  [[ $DRY == no ]] || return 0
+  { mkdir -p "$OUT/slurm" && FILE=$(mktemp "$FILE"); } 2>/dev/null ||
     fail "--out: $OUT/slurm cannot be written; change its permissions or choose another folder."
-  print_commands >"$file"
-  sbatch --job-name="$EXPERIMENT" --array="1-${#COMMANDS[@]}${JOBS:+%$JOBS}" --requeue \
-    --chdir="$PWD" --output="${file%.txt}-%a.log" --open-mode=append \
-    --wrap="exec bash -c \"\$(sed -n \"\${SLURM_ARRAY_TASK_ID}p\" $(printf '%q' "$file"))\""
+  printf '%s\n' "$@" >"$FILE"
+}
+
+# sbatch_commands OPTION... submits common/slurm_task.sh for the commands in FILE; JOB, its number.
+# --dry-run prints the command instead. 1: Slurm refuses it; REFUSAL says why.
+sbatch_commands() {
+  local said words=(
+    sbatch --parsable --requeue --chdir="$PWD" --open-mode=append "${SLURM_OPTIONS[@]}" "$@"
+    common/slurm_task.sh "$FILE"
+  )
+  if [[ $DRY == yes ]]; then
+    printf -v said '%q ' "${words[@]}"
+    echo "${said% }"
+    JOB=JOB_$EXPERIMENT
+    return
+  fi
+  if ! said=$("${words[@]}" 2>&1); then
+    rm -f "$FILE"
+    REFUSAL=$(tail -n 1 <<<"$said")
+    REFUSAL="Slurm refuses $EXPERIMENT (${REFUSAL#sbatch: error: })"
+    return 1
+  fi
+  JOB=$(grep -oE '^[0-9]+' <<<"$said" | tail -n 1) || fail "sbatch gave no job's number: $said"
+}
+
+# take_back cancels what has been submitted: all or nothing.
+take_back() { [[ ${#JOBS_SUBMITTED[@]} -eq 0 ]] || scancel "${JOBS_SUBMITTED[@]}"; }
+
+JOBS_SUBMITTED=()
+
+# submit_array COMMAND... submits them as one array whose task i runs line i.
+submit_array() {
+  local previous=${JOBS_SUBMITTED[*]: -1} options=(
+    --job-name="$EXPERIMENT" --array="1-$#${JOBS:+%$JOBS}"
+    --output="${OUT//%/%%}/slurm/$EXPERIMENT-%A_%a.log" --signal="B:USR1@$WARNING"
+    ${GPUS:+"--gres=gpu:$GPUS"}
+  )
+  # Of two arrays each would have its own limit.
+  [[ -z $JOBS || -z $previous ]] || options+=(--dependency="afterany:$previous")
+  write_commands "$@"
+  if ! sbatch_commands "${options[@]}"; then
+    take_back
+    fail "$REFUSAL; nothing was submitted."
+  fi
+  JOBS_SUBMITTED+=("$JOB")
+  if [[ $DRY == yes ]]; then
+    printf '  %s\n' "$@"
+  else
+    printf '%s\t%s\t%s\n' "$JOB" "$EXPERIMENT" "$FILE" >>"$OUT/slurm/jobs.txt"
+    echo "$EXPERIMENT: job $JOB, $# runs; logs in $OUT/slurm/$EXPERIMENT-${JOB}_*.log"
+  fi
+}
+
+# Job arrays of all runs: one, or as many as the cluster's largest array demands.
+submit() {
+  local first limit
+  [[ $DRY == yes ]] || check_sbatch
+  limit=$(largest_array)
+  for ((first = 0; first < ${#COMMANDS[@]}; first += limit)); do
+    submit_array "${COMMANDS[@]:first:limit}"
+  done
 }
 
 finish() {
-  case $MODE in
-    print) print_commands ;;
-    slurm)
-      check_packages
-      check_data "$(header "$SCRIPT" Check)"
-      submit
-      ;;
-    launch)
-      check_packages
-      check_data "$(header "$SCRIPT" Check)"
+  if [[ $DRY == no ]]; then
+    check_packages
+    check_data "$(header "$SCRIPT" Check)"
+  fi
+  case $MODE-$DRY in
+    slurm-*) submit ;;
+    launch-yes) print_commands ;;
+    launch-no)
       # exec: a signal for this script then reaches the launcher, which ends the runs.
-      exec "$PYTHON" -m common.launch -j "${JOBS:-$CORES}" --logs "$OUT/logs" \
+      exec "$PYTHON" -m common.launch -j "$(jobs_at_a_time)" --logs "$OUT/logs" \
         < <(print_commands)
       ;;
   esac

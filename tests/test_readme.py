@@ -48,7 +48,7 @@ def dry(tmp_path: Path) -> Dry:
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("python", "sbatch"):
-        (programs / name).write_text("#!/bin/sh\nexit 0\n")
+        (programs / name).write_text("#!/bin/sh\necho 1\n")
         (programs / name).chmod(0o755)
     changes = {"PYTHON": str(programs / "python"), "PATH": f"{programs}:{os.environ['PATH']}"}
 

@@ -1,5 +1,6 @@
 """The shell scripts, driven with stand-ins for Python, Slurm and the installer."""
 
+import contextlib
 import csv
 import os
 import shlex
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,10 +38,16 @@ from video.recipes import VideoConfig
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(ROOT.glob("*/experiments/*.sh"))
 RUNNABLE = [ROOT / name for name in ("setup.sh", "run_all.sh", "run_tests.sh", ".ci/run")]
+TASK = ROOT / "common/slurm_task.sh"
+CLUSTER = ROOT / "tests/slurm/cluster.sh"
 VIDEO = {name: ROOT / f"video/experiments/{name}.sh" for name in ("egtea_tables", "motion_digits")}
 DETECTION = {
     name: ROOT / f"detection/experiments/{name}.sh"
     for name in ("lvis_table5", "lvis_table6", "digit_scenes")
+}
+IMAGES = {
+    name: ROOT / f"classification/experiments/{name}.sh"
+    for name in ("imagenet_table1", "imagenet_table2", "imagenet_table3", "digit_images")
 }
 READINGS = ROOT / "classification/experiments/mnist_readings.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
@@ -56,6 +64,7 @@ CHANGES = (
     "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "GPUS", "CACHE", "NETWORK", "WORKERS",
     "RFS_THRESHOLD", "PYTHON",
     "CONDA_PREFIX", "TASK", "ONE_FRAME", "CDB_CIFAR100", "CDB_EGTEA", "CDB_MOTION_DIGITS",
+    "WARNING", "SIZE", "CDB_IMAGENET", "CDB_IMAGENET_LT", "CDB_DIGIT_IMAGES",
     "CDB_KINETICS", "CDB_LVIS", "CDB_COCO", "CDB_DIGIT_SCENES",
 )  # fmt: skip
 
@@ -78,8 +87,28 @@ if [[ -n ${{FAKE_FAIL:-}} && "$*" == *"$FAKE_FAIL"* ]]; then exit 3; fi
 if [[ -n ${{FAKE_SLEEP:-}} && $2 == classification.train ]]; then exec sleep "$FAKE_SLEEP"; fi
 """
 
+# Takes notes and gives numbers from 12 up; refuses the job called REFUSED.
 FAKE_SBATCH = """#!/usr/bin/env bash
-printf '%s\\n' "$@" >>"$CALLS"
+if [[ -n ${REFUSED:-} && " $* " == *" --job-name=$REFUSED "* ]]; then
+  echo "sbatch: error: a line before" >&2
+  echo "sbatch: error: Batch job submission failed: no such partition" >&2
+  exit 1
+fi
+printf '%s\\n' "$@" -- >>"$CALLS"
+echo "sbatch: a word of the site" >&2
+echo "$((11 + $(grep -c '^--$' "$CALLS")))"
+"""
+
+FAKE_SCANCEL = """#!/usr/bin/env bash
+echo "scancel $*" >>"$CALLS"
+"""
+
+# A cluster whose arrays may have SIZE tasks; as to requeueing, it takes notes.
+FAKE_SCONTROL = """#!/usr/bin/env bash
+case $* in
+  "show config") echo "MaxArraySize            = ${SIZE:-1001}" ;;
+  *) echo "scontrol $*" >>"$CALLS" ;;
+esac
 """
 
 # Stands in for the system's Python 3.11: makes an environment whose installers only take notes.
@@ -149,7 +178,9 @@ def test_script_is_executable(script: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", [*RUNNABLE, *EXPERIMENTS, ROOT / "common/experiment.sh"], ids=lambda path: path.name
+    "script",
+    [*RUNNABLE, *EXPERIMENTS, ROOT / "common/experiment.sh", TASK, CLUSTER],
+    ids=lambda path: path.name,
 )
 def test_script_is_valid_bash(script: Path) -> None:
     result = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
@@ -212,6 +243,10 @@ RUNS = {
     CIFAR["figures"]: 3 * 3,
     CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
     CIFAR["readings"]: 3 * 2 + 2,
+    IMAGES["imagenet_table1"]: 8 * 3,
+    IMAGES["imagenet_table2"]: 11 * 3,
+    IMAGES["imagenet_table3"]: 11 * 3,
+    IMAGES["digit_images"]: 8,
     VIDEO["egtea_tables"]: 6 * 3,
     VIDEO["motion_digits"]: 3 + 1,
     DETECTION["lvis_table5"]: (4 + 7) * 3,
@@ -607,50 +642,402 @@ def test_data_option_without_a_value_is_one_sentence() -> None:
     assert_one_sentence(call(CIFAR["figures"], "--", "--data"), "--data needs a value")
 
 
-# ---- Slurm
+# ---- Slurm; tests/slurm has a real one
 
 
-def test_slurm_submits_one_array_whose_task_runs_its_line(tmp_path: Path) -> None:
-    python = write_program(tmp_path / "python", FAKE_PYTHON)
-    write_program(tmp_path / "bin/sbatch", FAKE_SBATCH)
-    calls, out = tmp_path / "calls", tmp_path / "my runs"
-    settings = {
-        "PYTHON": str(python),
-        "CALLS": str(calls),
+TASKS: "list[subprocess.Popen[str]]" = []
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a machine with a stand-in for Slurm; no task outlives the test."""
+    programs = {"sbatch": FAKE_SBATCH, "scancel": FAKE_SCANCEL, "scontrol": FAKE_SCONTROL}
+    for name, text in programs.items():
+        write_program(tmp_path / "bin" / name, text)
+    yield {
+        "PYTHON": str(write_program(tmp_path / "python", FAKE_PYTHON)),
+        "CALLS": str(tmp_path / "calls"),
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
     }
-    result = call(TABLE1, "--slurm", "-j", "6", "--seeds", "0 1", "--out", str(out), **settings)
-    assert result.returncode == 0, result.stderr
-    arguments = calls.read_text().splitlines()
-    assert "--array=1-36%6" in arguments
-    assert f"--chdir={ROOT}" in arguments
-    assert arguments.count("--job-name=mnist_table1") == 1
+    while TASKS:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(TASKS.pop().pid, signal.SIGKILL)
 
-    calls.unlink()
-    wrap = next(a for a in arguments if a.startswith("--wrap=")).removeprefix("--wrap=")
-    task = os.environ | settings | {"SLURM_ARRAY_TASK_ID": "2"}
-    subprocess.run(["sh", "-c", wrap], cwd=ROOT, env=task, check=True, capture_output=True)
-    expected = dry_run(TABLE1, "--seeds", "0 1", "--out", str(out), **settings)[1]
-    assert calls.read_text().strip() == " ".join(expected[1:])
+
+def submitted(tmp_path: Path) -> list[list[str]]:
+    """The arguments of each sbatch."""
+    calls = (tmp_path / "calls").read_text()
+    return [part.splitlines() for part in calls.split("--\n") if "--parsable" in part]
+
+
+def run_task(
+    tmp_path: Path, slurm: dict[str, str], line: str, **environment: str
+) -> "tuple[subprocess.Popen[str], Path]":
+    """Start a task whose command is this line, and its log."""
+    file, log = tmp_path / "commands.txt", tmp_path / "task.log"
+    file.write_text(f"exit 1\n{line}\n")
+    settings = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "77"}
+    process = subprocess.Popen(
+        [TASK, file], cwd=ROOT, env=os.environ | slurm | settings | environment,
+        stdout=log.open("a"), stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    TASKS.append(process)
+    return process, log
+
+
+def wait_for_words(log: Path, words: str) -> None:
+    deadline = time.monotonic() + 30
+    while words not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# A run that stops at SIGTERM as ours do.
+STOPPING = """exec bash -c 'trap "echo {words}; exit {code}" TERM; echo ready
+while :; do sleep 0.05; done'
+"""
+
+
+def stopping(tmp_path: Path, words: str = "stopped after a checkpoint", code: int = 143) -> str:
+    program = write_program(tmp_path / "run.sh", STOPPING.format(words=words, code=code))
+    return f"bash {program}"
+
+
+def test_slurm_submits_one_array_whose_task_runs_its_line(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    out = tmp_path / "my runs"
+    result = call(TABLE1, "--slurm", "-j", "6", "--seeds", "0 1", "--out", str(out), **slurm)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (
+        f"mnist_table1: job 12, 36 runs; logs in {out}/slurm/mnist_table1-12_*.log\n"
+    )
+    (arguments,) = submitted(tmp_path)
+    assert {
+        "--job-name=mnist_table1", "--array=1-36%6", f"--chdir={ROOT}", "--requeue",
+        "--open-mode=append", "--signal=B:USR1@120",
+        f"--output={out}/slurm/mnist_table1-%A_%a.log",
+    } <= set(arguments)  # fmt: skip
+    assert not [word for word in arguments if word.startswith("--gres")]
+    assert (ROOT / arguments[-2]).samefile(TASK)
+    assert (out / "slurm/jobs.txt").read_text() == f"12\tmnist_table1\t{arguments[-1]}\n"
+
+    (tmp_path / "calls").unlink()
+    task = os.environ | slurm | {"SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "77"}
+    subprocess.run(arguments[-2:], cwd=ROOT, env=task, check=True, capture_output=True)
+    expected = dry_run(TABLE1, "--seeds", "0 1", "--out", str(out), **slurm)[1]
+    assert (tmp_path / "calls").read_text().strip() == " ".join(expected[1:])
+
+
+def test_options_for_slurm_reach_sbatch_and_gpus_start_torchrun(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    options = {
+        "--partition": "gpu,low", "--gpus": "4", "--time": "1-12:00", "--account": "lab",
+        "--qos": "high", "--mem": "64G", "--cpus": "16",
+    }  # fmt: skip
+    words = [word for pair in options.items() for word in pair]
+    script = VIDEO["egtea_tables"]
+    result, calls = experiment(
+        tmp_path, script, "--slurm", "--seeds", "0", *words, PATH=slurm["PATH"], WARNING="60"
+    )
+    assert result.returncode == 0, result.stderr
+    assert calls[0] == "-m data_prep.egtea check"
+    (arguments,) = submitted(tmp_path)
+    assert {
+        "--partition=gpu,low", "--gres=gpu:4", "--time=1-12:00", "--account=lab", "--qos=high",
+        "--mem=64G", "--cpus-per-task=16", "--signal=B:USR1@60", "--array=1-6",
+    } <= set(arguments)  # fmt: skip
+    for line in Path(arguments[-1]).read_text().splitlines():
+        run = shlex.split(line)
+        assert option(run, "--nproc-per-node") == "4"
+        # Of the task's processors, not of this machine's.
+        assert option(run, "--workers") == "4"
+
+
+def test_dry_run_of_slurm_prints_its_commands_and_the_tasks_without_slurm(tmp_path: Path) -> None:
+    out = tmp_path / "my runs"
+    words = ("--out", str(out), "--seeds", "0", "mnist_table2", "mnist_table3")
+    asked = ("--slurm", "--dry-run", "--no-setup", "--partition=gpu", "-j4", *words)
+    result = call(ROOT / "run_all.sh", *asked, PATH="/usr/bin:/bin", PYTHON="/no/python")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    jobs = [shlex.split(line) for line in lines if not line.startswith(" ")]
+    assert [job[0] for job in jobs] == ["sbatch"] * 3
+    assert all("--partition=gpu" in job for job in jobs)
+    assert [[w for w in job if w.startswith("--array")] for job in jobs] == [
+        ["--array=1-22%4"], ["--array=1-22%4"], [],
+    ]  # fmt: skip
+    assert "--dependency=afterany:JOB_mnist_table2:JOB_mnist_table3" in jobs[2]
+    runs = [line.removeprefix("  ") for line in lines if line.startswith("  ")]
+    local = [
+        " ".join(map(shlex.quote, words))
+        for script in (TABLE2, TABLE3)
+        for words in dry_run(script, "--seeds", "0", "--out", str(out), PYTHON="/no/python")
+    ]
+    assert [shlex.split(run) for run in runs[:-1]] == [shlex.split(run) for run in local]
+    assert shlex.split(runs[-1])[1:] == [
+        "-m", "analysis.report", "--runs", str(out), "--out", f"{out}/report",
+    ]  # fmt: skip
+    assert not out.exists()
+
+
+def test_arrays_larger_than_the_clusters_are_split_and_keep_their_limit(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    result = call(
+        TABLE2, "--slurm", "--seeds", "0", "-j", "3", "--out", str(tmp_path / "out"),
+        **slurm, SIZE="11",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    jobs = submitted(tmp_path)
+    arrays = [next(word for word in job if word.startswith("--array=")) for job in jobs]
+    assert arrays == ["--array=1-10%3", "--array=1-10%3", "--array=1-2%3"]
+    after = [[word for word in job if word.startswith("--dependency")] for job in jobs]
+    assert after == [[], ["--dependency=afterany:12"], ["--dependency=afterany:13"]]
+    lines = [line for job in jobs for line in Path(job[-1]).read_text().splitlines()]
+    assert len(set(lines)) == len(lines) == 22
+
+
+def test_run_all_submits_every_experiment_and_a_report_after_them(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    result, calls = run_all(
+        tmp_path,
+        "--slurm",
+        "--partition",
+        "gpu",
+        "mnist_table2",
+        "mnist_table3",
+        PATH=slurm["PATH"],
+    )
+    assert result.returncode == 0, result.stderr
+    assert [line.split(",")[0] for line in result.stdout.splitlines()] == [
+        "mnist_table2: job 12", "mnist_table3: job 13", "report: job 14",
+    ]  # fmt: skip
+    report = submitted(tmp_path)[2]
+    assert {"--dependency=afterany:12:13", "--partition=gpu"} <= set(report)
+    assert f"--output={tmp_path}/out/slurm/report-%j.log" in report
+    words = shlex.split(Path(report[-1]).read_text())
+    assert (
+        words[1:] == f"-m analysis.report --runs {tmp_path}/out --out {tmp_path}/out/report".split()
+    )
+    assert not [line for line in calls if line.startswith("-m analysis")]
+
+
+def test_when_slurm_refuses_one_experiment_none_stays(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    result, calls = run_all(
+        tmp_path,
+        "--slurm",
+        "mnist_table2",
+        "mnist_table3",
+        PATH=slurm["PATH"],
+        REFUSED="mnist_table3",
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: Slurm refuses mnist_table3 (Batch job submission failed: no such partition); "
+        "nothing was submitted.\n"
+    )
+    assert calls[-1] == "scancel 12"
+
+
+def test_a_refused_report_leaves_the_runs_and_tells_the_command(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    result, _ = run_all(tmp_path, "--slurm", "mnist_table2", PATH=slurm["PATH"], REFUSED="report")
+    assert result.returncode == 0
+    assert "Slurm refuses report (" in result.stderr
+    assert f"-m analysis.report --runs {tmp_path}/out" in result.stderr
+    assert len(submitted(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("script", [TABLE1, ROOT / "run_all.sh"], ids=["experiment", "run_all"])
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--partition", "gpu"), "--partition=gpu has no effect without --slurm"),
+        (("--cpus", "4"), "--cpus=4 has no effect without --slurm"),
+        (("--slurm", "--time", "2h"), "--time takes what Slurm takes, such as 2:00:00, not '2h'"),
+        (("--slurm", "--mem", "-1"), "--mem takes"),
+        (("--slurm", "--account", "a b"), "--account takes"),
+        (("--slurm", "--cpus", "0"), "--cpus takes a whole number from 1 up, not '0'"),
+        (("--gpus", "two"), "--gpus takes a whole number from 1 up, not 'two'"),
+        (("--slurm", "--qos"), "--qos needs a value"),
+        (("--slurm", "--parition", "gpu"), "did you mean --partition?"),
+    ],
+)
+def test_wrong_option_for_slurm_is_one_sentence(
+    script: Path, arguments: tuple[str, ...], part: str
+) -> None:
+    assert_one_sentence(call(script, *arguments), part)
+
+
+def test_warned_run_stops_at_a_checkpoint_and_its_task_is_requeued(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    process, log = run_task(tmp_path, slurm, stopping(tmp_path))
+    wait_for_words(log, "\nready\n")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 143
+    assert (tmp_path / "calls").read_text() == "scontrol requeue 77\n"
+    said = log.read_text()
+    assert "stopped after a checkpoint\nstopped after Slurm's warning; requeued\n" in said
+
+
+def test_run_that_slurm_ends_is_waited_for_and_not_requeued(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    process, log = run_task(tmp_path, slurm, stopping(tmp_path))
+    wait_for_words(log, "\nready\n")
+    process.send_signal(signal.SIGTERM)  # Slurm sends it to all processes.
+    time.sleep(0.2)
+    assert process.poll() is None
+    os.kill(run_of(process.pid), signal.SIGTERM)
+    assert process.wait(30) == 143
+    assert log.read_text().endswith("stopped after a checkpoint\nstopped by Slurm\n")
+    assert not (tmp_path / "calls").exists()
+
+
+def run_of(task: int) -> int:
+    """The process of a task's run, which is :data:`STOPPING`."""
+    children = Path(f"/proc/{task}/task/{task}/children").read_text().split()
+    (run,) = [pid for pid in children if b"echo ready" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(run)
+
+
+def test_a_run_that_slurm_ends_after_its_warning_is_not_requeued(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    slow = "bash -c 'trap \"sleep 1; exit 143\" TERM; echo ready; while :; do sleep 0.05; done'"
+    process, log = run_task(tmp_path, slurm, slow)
+    wait_for_words(log, "\nready\n")
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    assert log.read_text().endswith("\nstopped by Slurm\n")
+    assert not (tmp_path / "calls").exists()
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_run_that_ends_by_itself_is_never_requeued(
+    tmp_path: Path, slurm: dict[str, str], code: int
+) -> None:
+    process, log = run_task(tmp_path, slurm, f"bash -c 'exit {code}'")
+    assert process.wait(30) == code
+    assert log.read_text().endswith(f"\nended with exit code {code}\n")
+    assert not (tmp_path / "calls").exists()
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_warned_run_that_finishes_or_meets_a_users_mistake_is_not_requeued(
+    tmp_path: Path, slurm: dict[str, str], code: int
+) -> None:
+    process, log = run_task(tmp_path, slurm, stopping(tmp_path, "done", code))
+    wait_for_words(log, "\nready\n")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == code
+    assert log.read_text().endswith(f"done\nended with exit code {code}\n")
+    assert not (tmp_path / "calls").exists()
+
+
+def test_torchruns_exit_code_after_a_warning_is_a_stop(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    process, log = run_task(tmp_path, slurm, stopping(tmp_path, code=1))
+    wait_for_words(log, "\nready\n")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 1
+    assert (tmp_path / "calls").read_text() == "scontrol requeue 77\n"
+
+
+@pytest.mark.parametrize(("restarts", "again"), [("9", True), ("10", False)])
+def test_run_that_never_reaches_a_checkpoint_is_given_up(
+    tmp_path: Path, slurm: dict[str, str], restarts: str, again: bool
+) -> None:
+    process, log = run_task(
+        tmp_path, slurm, stopping(tmp_path, "too early"), SLURM_RESTART_COUNT=restarts
+    )
+    wait_for_words(log, "\nready\n")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 143
+    assert (tmp_path / "calls").exists() == again
+    assert ("ended with exit code 143" in log.read_text()) != again
+
+
+def test_run_with_a_checkpoint_is_requeued_however_often(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    process, log = run_task(tmp_path, slurm, stopping(tmp_path), SLURM_RESTART_COUNT="1000")
+    wait_for_words(log, "\nready\n")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 143
+    assert (tmp_path / "calls").read_text() == "scontrol requeue 77\n"
 
 
 def test_slurm_without_sbatch_is_one_sentence(tmp_path: Path) -> None:
     python = write_program(tmp_path / "python", FAKE_PYTHON)
-    if shutil.which("sbatch"):
-        pytest.skip("this machine has Slurm")
-    result = call(TABLE1, "--slurm", "--out", str(tmp_path), PYTHON=str(python))
+    for name in ("bash", "dirname", "realpath", "basename", "nproc", "env", "sed", "head"):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    settings = {"PYTHON": str(python), "PATH": str(tmp_path / "bin"), "CALLS": str(tmp_path / "c")}
+    result = call(TABLE1, "--slurm", "--out", str(tmp_path), **settings)
     assert_one_sentence(result, "sbatch", "-j N")
 
 
-def test_folder_that_slurm_cannot_write_is_one_sentence(tmp_path: Path) -> None:
-    write_program(tmp_path / "bin/sbatch", FAKE_SBATCH)
-    python = write_program(tmp_path / "python", FAKE_PYTHON)
+def test_folder_that_slurm_cannot_write_is_one_sentence(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
     (tmp_path / "out").write_text("a file in the way")
-    result = call(
-        TABLE1, "--slurm", "--out", str(tmp_path / "out"), PYTHON=str(python),
-        PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-    )  # fmt: skip
+    result = call(TABLE1, "--slurm", "--out", str(tmp_path / "out"), **slurm)
     assert_one_sentence(result, "--out", str(tmp_path / "out"))
+
+
+# ---- status
+
+
+def test_status_asks_for_the_runs_of_every_experiment_named(tmp_path: Path) -> None:
+    python = write_program(
+        tmp_path / "python", '#!/bin/sh\n[ "$1" = -c ] && exit\necho "$@"\nexec cat\n'
+    )
+    out = tmp_path / "my runs"
+    words = ("--out", str(out), "--seeds", "0")
+    result = call(
+        ROOT / "run_all.sh", "--status", "--no-setup", *words, "mnist_table2", "mnist_table3",
+        "--", "--epochs", "2", PYTHON=str(python),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"-m common.status --out {out}"
+    commands = [
+        dry_run(script, *words, "--", "--epochs", "2", PYTHON=str(python))
+        for script in (TABLE2, TABLE3)
+    ]
+    assert lines[1] == "# mnist_table2"
+    assert lines[24] == "# mnist_table3"
+    assert [shlex.split(line) for line in lines[2:24]] == commands[0]
+    assert [shlex.split(line) for line in lines[25:]] == commands[1]
+    assert not out.exists()
+
+
+def test_status_of_everything_needs_no_names(tmp_path: Path) -> None:
+    python = write_program(tmp_path / "python", '#!/bin/sh\n[ "$1" = -c ] && exit\nexec cat\n')
+    result = call(ROOT / "run_all.sh", "--status", "--no-setup", PYTHON=str(python))
+    assert result.returncode == 0, result.stderr
+    named = [line[2:] for line in result.stdout.splitlines() if line.startswith("# ")]
+    assert named == [script.stem for script in EXPERIMENTS]
+
+
+def test_status_of_a_smoke_job_deletes_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / "out/smoke/logs/commands.txt"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    for mode in (("--status",), ("--dry-run",), ("--dry-run", "--slurm")):
+        result, _ = run_all(tmp_path, "--smoke", *mode, "mnist_table2")
+        assert result.returncode == 0, result.stderr
+        assert kept.exists()
 
 
 # ---- run_all.sh
@@ -669,8 +1056,20 @@ def test_list_names_every_experiment_with_table_data_and_cost() -> None:
 def test_help_names_every_option() -> None:
     result = call(ROOT / "run_all.sh", "--help")
     assert result.returncode == 0
-    for name in ("--list", "--smoke", "-j", "--seeds", "--slurm", "--out", "--no-setup", "--help"):
-        assert f"  {name}" in result.stdout or f", {name}" in result.stdout
+    named = {"--list", "--smoke", "--status", "-j", "--seeds", "--slurm", "--out", "--no-setup"}
+    slurm = {
+        "--gpus",
+        "--dry-run",
+        "--partition",
+        "--account",
+        "--qos",
+        "--time",
+        "--mem",
+        "--cpus",
+    }
+    for name in named | slurm | {"--help"}:
+        forms = (f"  {name}", f", {name}", f"also {name}")
+        assert any(form in result.stdout for form in forms), name
 
 
 @pytest.mark.parametrize(

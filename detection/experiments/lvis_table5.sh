@@ -13,19 +13,14 @@ GPUS=${GPUS:-1}      # of each run; the paper's had 4
 NETWORK=${NETWORK:-} # for example "--weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"
 source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
 parse_arguments "$@"
-JOBS=${JOBS:-1} # at a time: they share the GPUs
 
-program=(detection.train)
-if [[ $GPUS -gt 1 ]]; then
-  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m -- detection.train)
-fi
 read -ra network <<<"$NETWORK"
 for seed in $SEEDS; do
   for method in $METHODS; do
-    run "${program[@]}" lvis --task box --method "$method" --seed "$seed" "${network[@]}"
+    run detection.train lvis --task box --method "$method" --seed "$seed" "${network[@]}"
   done
   for stages in $STAGE2; do
-    run "${program[@]}" lvis-clc --task box --method "${stages%/*}" --stage1 "${stages##*/}" \
+    run detection.train lvis-clc --task box --method "${stages%/*}" --stage1 "${stages##*/}" \
       --seed "$seed" "${network[@]}"
   done
 done

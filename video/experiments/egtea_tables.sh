@@ -12,17 +12,12 @@ CACHE=${CACHE:-}      # folder for decoded frames, about 140 GB; none: videos ar
 NETWORK=${NETWORK:-}  # for example "--model small-resnext --start random"
 source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
 parse_arguments "$@"
-JOBS=${JOBS:-1} # at a time: they share the GPUs
 WORKERS=${WORKERS:-$((CORES / GPUS))} # of each process, to read clips ahead
 
-program=(video.train)
-if [[ $GPUS -gt 1 ]]; then
-  program=(torch.distributed.run --standalone --nproc-per-node "$GPUS" -m -- video.train)
-fi
 read -ra network <<<"$NETWORK"
 for method in $METHODS; do
   for seed in $SEEDS; do
-    run "${program[@]}" egtea-verbs --method "$method" --seed "$seed" --workers "$WORKERS" \
+    run video.train egtea-verbs --method "$method" --seed "$seed" --workers "$WORKERS" \
       "${network[@]}" ${CACHE:+--cache "$(absolute "$CACHE")"}
   done
 done
