@@ -196,9 +196,10 @@ def imbalance_of(condition: str) -> tuple[float, str]:
 def stage_of(method: str) -> str:
     """The second stage of a method, empty for one stage: each stage has its own epochs.
 
-    ``crt`` of ``crt+cdb-s``, ``clc`` of ``bags-clc``; ``simcal`` and ``calib`` are themselves one.
+    ``crt`` of ``crt+cdb-s``, ``clc`` of ``bags-clc``; ``simcal``, ``calib`` and ``oltr`` are
+    themselves one.
     """
-    if method in ("simcal", "calib"):
+    if method in ("simcal", "calib", "oltr"):
         return method
     if method.endswith("-clc"):
         return "clc"

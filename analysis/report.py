@@ -47,7 +47,7 @@ from analysis.shots import SHORT_GROUPS, shots_grid
 from analysis.tables import (
     READING_NAMES,
     SHOT_DATASETS,
-    all_demo_makers,
+    apart_makers,
     console,
     counted_groups,
     datasets_run,
@@ -132,7 +132,7 @@ def local_tables(material: Material) -> list[Grid]:
 
     run = comparison_grids(material, tables)
     run += metric_grids(material, set(material.local_frame["group"]))
-    run += demo_grids(("this machine", material.local_frame))
+    run += apart_grids(("this machine", material.local_frame))
     return run or comparison_grids(material, lambda dataset: tables_of(dataset)[:1])
 
 
@@ -188,14 +188,14 @@ def metric_grids(material: Material, groups: Container[str]) -> list[Grid]:
     ]
 
 
-def demo_grids(*owners: tuple[str, pd.DataFrame]) -> list[Grid]:
-    """The tables of what we render and its answers to the claims' questions.
+def apart_grids(*owners: tuple[str, pd.DataFrame]) -> list[Grid]:
+    """The tables of what we render, with its answers to the claims' questions, and of own images.
 
     Args:
         *owners: as of :func:`short_grids`.
     """
     return _with_owner(
-        (owner, make) for owner, frame in owners for make in all_demo_makers(frame).values()
+        (owner, make) for owner, frame in owners for make in apart_makers(frame).values()
     )
 
 
@@ -288,7 +288,7 @@ def context(material: Material) -> dict[str, Any]:
         "tables": comparison_grids(material, tables_of) + metric_grids(material, datasets),
         "shots": shot_grids(material),
         "short": short_grids(("published", frames[0]), ("this machine", frames[1])),
-        "demo": demo_grids(("published", frames[0]), ("this machine", frames[1])),
+        "demo": apart_grids(("published", frames[0]), ("this machine", frames[1])),
         "readings": _readings(material),
         "claims": claims,
         "claims_from": "the published records" if from_published else "this machine's runs",

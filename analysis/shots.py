@@ -98,6 +98,29 @@ def cost_of(runs: pd.DataFrame) -> tuple[str, ...]:
     return epochs, number(float(runs["seconds"].mean()), 0), hardware
 
 
+def apart_grid(name: str, title: str, apart: str, runs: pd.DataFrame, dataset: str) -> Grid:
+    """Every cell of runs that are not the paper's experiment, with its cost.
+
+    Args:
+        name: the block's name.
+        title: one line.
+        apart: a sentence that says what the runs are, and that they are not the paper's.
+        runs: of one group (:func:`analysis.records.group_runs`).
+        dataset: of the paper, whose tables' order the methods have.
+    """
+    cells = _in_papers_order(cells_of(runs), dataset)
+    counted = runs_note(runs, runs["dataset"].iloc[0] if len(runs) else dataset)
+    header = ("Method", "Imbalance", "Seeds", *_COLUMNS.values())
+    return Grid(
+        name,
+        title,
+        (*header, "Epochs", "Seconds a run", "Hardware"),
+        tuple((*_row(runs, cell), *cost_of(runs_of(runs, cell))) for cell in cells),
+        " ".join([apart, *([_NOTE] if cells else []), counted]),
+        words=(0, len(header) + 2),
+    )
+
+
 def short_grid(
     name: str, dataset: str, group: str, frame: pd.DataFrame, *, second_stage: bool = False
 ) -> Grid:
@@ -115,15 +138,6 @@ def short_grid(
     """
     runs = group_runs(frame, dataset, group)
     runs = runs[(runs["method"].map(stage_of) != "") == second_stage]
-    cells = _in_papers_order(cells_of(runs), dataset)
     kind = "decoupled learning" if second_stage else "all methods"
-    note = f"{_NOTE} {runs_note(runs, dataset)}" if cells else runs_note(runs, dataset)
-    header = ("Method", "Imbalance", "Seeds", *_COLUMNS.values())
-    return Grid(
-        name,
-        f"{schedule_name(group, dataset)}: {kind}",
-        (*header, "Epochs", "Seconds a run", "Hardware"),
-        tuple((*_row(runs, cell), *cost_of(runs_of(runs, cell))) for cell in cells),
-        f"Short schedule, not the paper's setting. {note}",
-        words=(0, len(header) + 2),
-    )
+    title = f"{schedule_name(group, dataset)}: {kind}"
+    return apart_grid(name, title, "Short schedule, not the paper's setting.", runs, dataset)

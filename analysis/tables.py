@@ -22,6 +22,8 @@ from analysis.claims import DEMOS, claims_grid, demo_claims_makers, short_claims
 from analysis.comparison import SHORT_NAMES, comparison_grid, tables_of
 from analysis.detection import LVIS, lvis_makers, scenes_makers
 from analysis.grid import Grid
+from analysis.images import apart_makers as image_makers
+from analysis.images import folder_groups
 from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
@@ -75,9 +77,13 @@ def short_makers(short: str, frame: pd.DataFrame) -> dict[str, Callable[[], Grid
     return makers
 
 
-def all_demo_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
-    """The tables of everything that we render, and its answers to the claims' questions."""
-    return scenes_makers(frame) | demo_makers(frame) | demo_claims_makers(frame)
+def apart_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
+    """The tables of data that is not the paper's: what we render, and one's own images.
+
+    With what is rendered come its answers to the claims' questions.
+    """
+    tables = scenes_makers(frame) | demo_makers(frame) | image_makers(frame)
+    return tables | demo_claims_makers(frame)
 
 
 def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
@@ -96,7 +102,7 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     for short in SHORT_GROUPS:
         makers |= short_makers(short, frame)
     makers |= lvis_makers(frame) | verb_makers(frame)
-    makers |= all_demo_makers(frame)
+    makers |= apart_makers(frame)
     makers["claims"] = partial(claims_grid, frame)
     return makers
 
@@ -104,11 +110,13 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
 def datasets_run(*frames: pd.DataFrame) -> list[str]:
     """Datasets with at least one run beside the paper's; all of them when there is none.
 
-    Runs on rendered data stand beside nothing, but who has them asks for no other table.
+    Runs on rendered data or on a folder of one's own stand beside nothing, but who has them asks
+    for no other table.
     """
     groups = {group for frame in frames for group in frame["group"]}
     run = [dataset for dataset in SHORT_NAMES.values() if dataset in groups]
-    return run if run or groups & set(DEMOS) else list(SHORT_NAMES.values())
+    apart = groups & set(DEMOS) or any(len(folder_groups(frame)) for frame in frames)
+    return run if run or apart else list(SHORT_NAMES.values())
 
 
 def counted_groups() -> list[tuple[str, str]]:

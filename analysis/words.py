@@ -22,7 +22,9 @@ _METRICS: Final = {
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
 }
-_STAGES: Final = {"crt": "cRT", "lws": "LWS", "clc": "-clc", "simcal": "SimCal", "calib": "Calib"}
+_STAGES: Final = {
+    "crt": "cRT", "lws": "LWS", "clc": "-clc", "simcal": "SimCal", "calib": "Calib", "oltr": "OLTR",
+}  # fmt: skip
 _DATASETS: Final = {
     "mnist-lt": "MNIST-LT",
     "cifar100-lt": "CIFAR100-LT",
@@ -31,10 +33,16 @@ _DATASETS: Final = {
     "motion-digits": "motion digits",
     "lvis-v0.5": "LVIS v0.5",
     "digit-scenes": "digit scenes",
+    "digit-images": "digit images",
+    "image-folder": "own images",
 }
-_DEMOS: Final = ("motion-digits", "digit-scenes")
+_DEMOS: Final = ("motion-digits", "digit-scenes", "digit-images")
 _COMPARED: Final = {"bbox": "box", "segm": "mask"}
-_CONDITIONS: Final = {"bbox": "boxes", "bbox+segm": "boxes and masks"}
+_CONDITIONS: Final = {
+    "bbox": "boxes",
+    "bbox+segm": "boxes and masks",
+    "lists": "lists of one's own",
+}
 # What a detector's weights began as, and the data set of a first stage.
 _STARTS: Final = {"coco": "COCO", "imagenet": "ImageNet", "random": "random weights"}
 _FIRST_STAGES: Final = {"lvis": "LVIS", "digit-scenes": "digit scenes"}

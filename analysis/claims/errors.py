@@ -99,20 +99,27 @@ def against_all(
     return Judgement(verdict, (*dict.fromkeys(shown), *missing(absent)), condition)
 
 
-def lowest_of_table(
-    method: Run, dataset: str, condition: str, tied: str, cells: Cells
+def lowest_of(
+    method: Run, others: Sequence[Run], condition: str, tied: str, cells: Cells
 ) -> Judgement:
-    """Error of ``method`` is the lowest of Table 1, with or without one method it ties (M1, C1).
+    """Error of ``method`` is the lowest, with or without one method that it ties.
 
     Holds when it is surely below every other method, and close to or below the tied one.
     """
-    others = runs_of_table(error_table(1, dataset), condition, method)
     found = {other: cells.difference(method, other, condition) for other in others}
     verdicts = {
         other: (is_close_or_below if other[0] == tied else is_below)(difference)
         for other, difference in found.items()
     }
     return against_all(found, verdicts, condition, tied=tied)
+
+
+def lowest_of_table(
+    method: Run, dataset: str, condition: str, tied: str, cells: Cells
+) -> Judgement:
+    """Error of ``method`` is the lowest of Table 1 (M1, C1, I1); see :func:`lowest_of`."""
+    others = runs_of_table(error_table(1, dataset), condition, method)
+    return lowest_of(method, others, condition, tied, cells)
 
 
 def highest_of(

@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 
-from analysis import detection, verbs
+from analysis import detection, images, verbs
 from analysis.claims import cifar100, egtea, imagenet, lvis, mnist
 from analysis.claims.cells import Cells
 from analysis.claims.errors import Test
@@ -22,17 +22,22 @@ TESTS: Final[dict[str, tuple[Test, ...]]] = (
     mnist.TESTS | cifar100.TESTS | imagenet.TESTS | lvis.TESTS | egtea.TESTS
 )
 
+_LOWER_RULE: Final = (
+    "'Lower' holds when the whole interval lies below 0, does not hold when it lies above 0, else "
+    "is undecided"
+)
 _PAIRING: Final = (
     "Differences of test errors are in points and paired by seed and data split, with their 95 % "
     "t-interval; "
-    f"n is the number of such pairs, and fewer than {MIN_SEEDS} decide nothing. 'Lower' holds "
-    "when the whole interval lies below 0, does not hold when it lies above 0, else is undecided"
+    f"n is the number of such pairs, and fewer than {MIN_SEEDS} decide nothing. {_LOWER_RULE}"
+)
+_NOT_MONOTONE: Final = (
+    f"'not monotone' (C11): the rank correlation's interval, over classes, lies below {MONOTONE}, "
+    "and a few-shot class lies above the many-shot median."
 )
 _OUR_NUMBERS: Final = (
-    f"'Nearly all the time' (C8, C9) is at least {100 * NEARLY_ALL:.0f} % of the epochs; 'not "
-    f"monotone' (C11): the rank correlation's interval, over classes, lies below {MONOTONE}, and a "
-    "few-shot class lies above the many-shot median. Intervals are not corrected for the number of "
-    "comparisons."
+    f"'Nearly all the time' (C8, C9) is at least {100 * NEARLY_ALL:.0f} % of the epochs; "
+    f"{_NOT_MONOTONE} Intervals are not corrected for the number of comparisons."
 )
 
 
@@ -71,6 +76,10 @@ DEMOS: Final = {
         Demo(
             detection.DEMO, "LVIS", lvis.DEMO_TESTS, lvis.QUESTIONS, ("last",),
             f"{_BEST_RULE}; 'higher' likewise; 'no loss' likewise with −{CLOSE:.1f} in place of 0.",
+        ),
+        Demo(
+            images.DEMO, "ImageNet-LT", imagenet.DEMO_TESTS, imagenet.QUESTIONS, EPOCHS,
+            f"{_LOWER_RULE}; {_NOT_MONOTONE}",
         ),
     )
 }  # fmt: skip

@@ -14,6 +14,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
+from analysis import images
 from analysis.comparison import tables_of
 from analysis.figures import (
     confusion,
@@ -99,7 +100,7 @@ def _groups(dataset: str) -> list[str]:
 
 
 _FROM_RUNS = {"fig1": fig1, "fig4": fig4, "fig5": fig5, "confusion": confusion}
-_DATASETS = {"fig1": ("cifar100-lt", "imagenet-lt"), "fig4": ("cifar100-lt",),
+_DATASETS = {"fig1": ("cifar100-lt", images.IMAGENET, images.DEMO), "fig4": ("cifar100-lt",),
              "fig5": ("cifar100-lt",), "confusion": (EGTEA, DEMO)}  # fmt: skip
 
 

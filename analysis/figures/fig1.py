@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.claims.cells import CE
+from analysis.claims.imagenet import DEMO_IMBALANCE, IMBALANCE
 from analysis.class_accuracy import (
     ClassAccuracy,
     class_accuracy,
@@ -16,10 +17,11 @@ from analysis.class_accuracy import (
 )
 from analysis.figures.experiment import SHOT_COLOURS, Experiment
 from analysis.figures.style import BLACK, panels
+from analysis.images import DEMO, IMAGENET
 from analysis.words import number
 from common.metrics import shot_groups
 
-CONDITIONS: Final = {"cifar100-lt": "100", "imagenet-lt": "256"}
+CONDITIONS: Final = {"cifar100-lt": "100", IMAGENET: IMBALANCE, DEMO: DEMO_IMBALANCE}
 
 
 def lacks(experiment: Experiment) -> str:
@@ -33,7 +35,7 @@ def _bars(axes: Axes, heights: np.ndarray, counts: np.ndarray, *, means: bool) -
         where = np.flatnonzero(mask.numpy())
         if not len(where):
             continue
-        label = f"{name}-shot, {len(where)} classes"
+        label = f"{name}-shot, {len(where)} class{'es' * (len(where) != 1)}"
         axes.bar(where + 1, heights[where], width=1.0, color=SHOT_COLOURS[name], label=label)
         if means:
             mean = float(heights[where].mean())
