@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from classification.config import ClassificationConfig
-from classification.image_data import Reading, SquareImages, describe, load_parts, load_split
+from classification.image_data import Reading, SquareImages, load_parts, load_split
 from classification.image_recipes import ImageConfig
 from classification.recipes import CifarConfig, InputScaling, MnistConfig
 from common.difficulty import check_labels
@@ -19,6 +19,7 @@ from common.distributed import of_rank
 from common.errors import UserError
 from common.metrics import shot_groups
 from data_prep.cifar100 import CifarSplit, load_cifar100, split_cifar100_lt
+from data_prep.image_list import ImageSplit
 from data_prep.mnist import MnistSplit, load_digits, split_mnist_lt
 
 NO_CACHE = Reading()
@@ -188,15 +189,16 @@ def _load_image_files(
 ) -> LongTailedData:
     """ImageNet-LT of Sec. 4.1.1, or the lists of one's own folder."""
     split = load_split(config, folder)
+    parts = load_parts(config, split, device, reading)
     return LongTailedData(
-        **load_parts(config, split, device, reading),
-        train_counts=torch.tensor(split.train_counts),
-        test_counts=torch.tensor(split.test_counts),
-        description=describe(split),
+        train=parts["train"],
+        difficulty=parts["difficulty"],
+        test=parts["test"],
+        **_counts_and_description(split),
     )
 
 
-def _counts_and_description(split: MnistSplit | CifarSplit) -> dict[str, Any]:
+def _counts_and_description(split: MnistSplit | CifarSplit | ImageSplit) -> dict[str, Any]:
     """What :class:`LongTailedData` keeps of a split besides the images."""
     counts = torch.tensor(split.train_counts)
     return {

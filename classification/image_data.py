@@ -6,7 +6,7 @@ Shapes: N images of a part, B batch, S pixels a side of a stored square, c of a 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from classification.image_files import ImageFiles, ImageReader
 from classification.image_recipes import ImageConfig
 from common.distributed import barrier, is_first_rank, of_rank, world_size
 from common.errors import UserError
-from common.metrics import shot_groups
 from data_prep import digit_images, image_folder, imagenet_lt
 from data_prep.image_list import ImageList, ImageSplit, require_images
 
@@ -157,19 +156,3 @@ def load_parts(
         )
 
     return {name: part(name, images) for name, images in split.parts.items()}
-
-
-def describe(split: ImageSplit) -> dict[str, Any]:
-    """The record's ``split``."""
-    return {
-        "class_names": list(split.class_names),
-        "train": list(split.train_counts),
-        "difficulty": list(split.difficulty_counts),
-        "test": list(split.test_counts),
-        "imbalance": split.imbalance,
-        "shot": {
-            name: mask.nonzero().flatten().tolist()
-            for name, mask in shot_groups(torch.tensor(split.train_counts)).items()
-        },
-        "digest": split.digest,
-    }
