@@ -53,7 +53,8 @@ def run_and_undo(work: Callable[[], object], state: Callable[[], Any]) -> None:
 def record_cuda_graph(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """Record ``work`` on the current CUDA device; nothing is executed yet."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Of this thread alone: another may be pinning the images that it reads ahead.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = work()
 
     def repeat() -> Tensor:

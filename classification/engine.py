@@ -20,12 +20,14 @@ from classification.config import ClassificationConfig
 from classification.data import ImageSet, LabelledImages, LongTailedData
 from classification.evaluate import make_model, measure
 from classification.image_data import FromFiles, SquareImages
+from classification.image_recipes import ImageConfig
 from classification.methods import make_method
-from classification.models import OltrModel, SecondStage
+from classification.models import STRIDE, OltrModel, SecondStage
 from classification.oltr import fill_memory, parameter_groups
 from classification.recipes import CifarConfig
 from common.batch_norm import synchronize_batch_norm
 from common.distributed import all_reduce_sum, is_distributed, world_size
+from common.errors import UserError
 from common.history import History, check_finite
 from common.signals import StopRequest
 from common.streams import Streams
@@ -40,6 +42,18 @@ def _training_source(config: ClassificationConfig, data: LongTailedData) -> Trai
     if isinstance(config, CifarConfig) and config.augmentation == "crop-flip":
         return InMemory(CropsAndFlips(images), labels)
     return InMemory(PlainImages(images), labels)
+
+
+def _check_last_batch(config: ClassificationConfig, samples: int) -> None:
+    """Refuse a last batch of one image whose last maps have one value: no batch statistics."""
+    if not isinstance(config, ImageConfig) or config.crop > STRIDE:
+        return
+    if samples % config.batch_size == 1:
+        raise UserError(
+            f"--batch-size {config.batch_size} leaves one of the {samples} training images for "
+            f"the last batch, too few for batch statistics at --crop {config.crop}; choose "
+            "another batch size."
+        )
 
 
 def _network(
@@ -92,6 +106,7 @@ class Training:
             device: where the network lives.
             first_stage: weights of the first stage, for a second one.
         """
+        _check_last_batch(config, data.train.labels.numel())
         self.config = config
         self.device = device
         self.streams = Streams(config.seed)
@@ -101,24 +116,13 @@ class Training:
         self.model = synchronize_batch_norm(network)
         self._trained: nn.Module = self.model
         if is_distributed():
-            self._trained = DistributedDataParallel(self.model, broadcast_buffers=False)
+            self._trained = DistributedDataParallel(self.model)
         # A tensor: a recorded CUDA graph reads it anew in every step. CUDA's fused SGD takes a
         # float32 one, the CPU's rounds only where the weights do.
         dtype = torch.float32 if device.type == "cuda" else torch.float64
         self._rate = torch.tensor(config.learning_rate, dtype=dtype, device=device)
         self.method = make_method(config, data, self.streams, self._rate)
-        groups = _parameter_groups(self.model)
-        # For each group its share of the rate, and the tensor that holds the product.
-        self._rates = [(factor, self._rate * factor) for factor, _ in groups]
-        self.optimizer = torch.optim.SGD(
-            [
-                {"params": parameters, "lr": rate}
-                for (_, parameters), (_, rate) in zip(groups, self._rates, strict=True)
-            ],
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = self._make_optimizer()
         self._source = _training_source(config, data)
         self.data = data
         self._difficulty: ImageSet = data.difficulty.of_rank()
@@ -135,6 +139,20 @@ class Training:
         self._changes: Tensor | None = None
         self._losses = torch.empty(0)
         self._step = 0
+
+    def _make_optimizer(self) -> torch.optim.SGD:
+        groups = _parameter_groups(self.model)
+        # For each group its share of the rate, and the tensor that holds the product.
+        self._rates = [(factor, self._rate * factor) for factor, _ in groups]
+        return torch.optim.SGD(
+            [
+                {"params": parameters, "lr": rate}
+                for (_, parameters), (_, rate) in zip(groups, self._rates, strict=True)
+            ],
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
 
     def _changed_by_a_step(self) -> dict[str, Any]:
         """The live tensors that a step changes."""

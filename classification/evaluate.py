@@ -14,6 +14,7 @@ from torch import nn
 
 from classification.config import ClassificationConfig
 from classification.data import ImageSet, LongTailedData, load_data
+from classification.image_data import with_lists
 from classification.image_recipes import ImageConfig, OltrConfig
 from classification.models import (
     STRIDE,
@@ -146,6 +147,8 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     folder = arguments.run
     config = read_config(folder)
+    if isinstance(config, ImageConfig):
+        config = with_lists(config, arguments.data)
     data = load_data(config, torch.device("cpu"), arguments.data)
     model = make_model(config, data.num_classes, Streams(config.seed))
     weights = load_weights(folder, model)

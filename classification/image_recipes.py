@@ -75,11 +75,24 @@ class ImageConfig(ClassificationConfig):
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
         object.__setattr__(self, "milestones", checked_milestones(self.milestones))
+        self._check_no_effect()
         if (self.method == "oltr") != self.recipe.endswith("-oltr"):
             name = self.recipe.removesuffix("-oltr")
             raise UserError(
                 f"--method {self.method} is not for {self.recipe}; OLTR's recipe is {name}-oltr."
             )
+
+    def _check_no_effect(self) -> None:
+        """Refuse what would be named in the run and change nothing."""
+        reason = ""
+        if self.lists is not None and self.dataset != "image-folder":
+            reason = f"--lists {self.lists} has no effect on {self.dataset}, whose lists are fixed"
+        elif self.lr_decay != ImageConfig.lr_decay and not self.milestones:
+            reason = f"--lr-decay {self.lr_decay} has no effect without --milestones"
+        elif self.method == "oltr" and self.loss_reduction != ImageConfig.loss_reduction:
+            reason = f"--loss-reduction {self.loss_reduction} has no effect on --method oltr"
+        if reason:
+            raise UserError(f"{reason}; leave it out.")
 
     @property
     def recipe_name(self) -> str:

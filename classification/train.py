@@ -144,7 +144,8 @@ def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], 
         fit(training, folder, clock, arguments.checkpoint_seconds)
         weights, metrics = _results(training)
         record = _record(arguments, training, metrics)
-        record["provenance"] = provenance(clock.seconds(), clock.starts, device)
+        packages = ("pillow", "torchvision") if isinstance(config, ImageConfig) else ()
+        record["provenance"] = provenance(clock.seconds(), clock.starts, device, packages)
         folder.finish(weights, record)
         return record, False
 

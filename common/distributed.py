@@ -40,6 +40,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def is_of_another_process(error: BaseException) -> bool:
+    """Whether an error only says that another rank has ended before its time."""
+    return isinstance(error, RuntimeError) and "closed by peer" in str(error)
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun started with this one; alone it does nothing.
@@ -60,7 +65,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "closed by peer" not in str(error):
+        if not is_of_another_process(error):
             raise
         raise UserError(
             "another process of this run has ended; what it said is the cause."

@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 
 import torch
 
-from common.distributed import barrier, is_first_rank, world_size
+from common.distributed import barrier, is_first_rank, is_of_another_process, world_size
 from common.errors import UserError, describe_os_error
 from common.files import remove, remove_partial_files, write_atomically
 from common.record import check_record, read_record
@@ -167,9 +167,10 @@ class RunFolder:
         traceback: TracebackType | None,
     ) -> None:
         """Release the folder; of an error, though not of a request to stop, a note is left."""
+        # Of whichever rank had it: rank 0 may only see that another is gone, or be ended.
+        if isinstance(error, Exception) and not is_of_another_process(error):
+            self._note_failure(error)
         if self._lock is not None:
-            if isinstance(error, Exception):
-                self._note_failure(error)
             self._lock.close()
 
     def _note_failure(self, error: Exception) -> None:

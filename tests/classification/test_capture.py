@@ -1,8 +1,9 @@
 """Captured steps on the CPU: a tape of torch's operations stands for a CUDA graph."""
 
+import contextlib
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from classification.capture import CapturedStep, Inputs, run_and_undo, tensors_of
+from classification.capture import (
+    CapturedStep,
+    Inputs,
+    record_cuda_graph,
+    run_and_undo,
+    tensors_of,
+)
 from classification.config import METHODS
 from classification.engine import Training
 from common.schedule import step_schedule
@@ -442,3 +449,18 @@ def test_an_epoch_has_two_recordings_and_they_train() -> None:
     sizes = {dict(shapes)["index"] for shapes in run.step._recorded}
     assert sizes == {(BATCH,), (LAST,)}
     assert not same_weights(run, training())
+
+
+def test_a_recording_minds_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that pins the images it reads ahead would else end the recording."""
+    modes: list[str] = []
+
+    @contextlib.contextmanager
+    def graph(graph: object, capture_error_mode: str = "global") -> Iterator[None]:
+        modes.append(capture_error_mode)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    record_cuda_graph(lambda: torch.zeros(1))
+    assert modes == ["thread_local"]

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from classification import evaluate
 from classification.data import load_data
 from classification.engine import Training
 from classification.image_data import Reading, with_lists
@@ -243,6 +244,7 @@ def test_the_recipe_is_the_papers() -> None:
         ({"stored_side": 1}, "--stored-side must be at least 2"),
         ({"flip": 1.5}, "--flip must be at most 1"),
         ({"colour_jitter": -0.1}, "--colour-jitter must be at least 0"),
+        ({"lr_decay": 0.5}, "--lr-decay 0.5 has no effect without --milestones; leave it out"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -250,7 +252,34 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], words:
         replace(IMAGE_FOLDER, **changes)
 
 
+def test_settings_without_effect_are_refused() -> None:
+    with pytest.raises(UserError, match="--lists ab has no effect on imagenet-lt"):
+        replace(IMAGENET_LT, lists="ab")
+    oltr = IMAGE_RECIPES["image-folder-oltr"]
+    with pytest.raises(UserError, match="--loss-reduction sum has no effect on --method oltr"):
+        replace(oltr, loss_reduction="sum")
+
+
 # What a user can get wrong.
+
+
+def test_one_image_alone_in_a_batch_is_refused_where_it_has_no_statistics(images: Path) -> None:
+    with pytest.raises(UserError, match="--batch-size 9 leaves one of the 37 training images"):
+        make_training(images, "ce", batch_size=9)
+    assert make_training(images, "ce", batch_size=9, crop=33).config.batch_size == 9
+
+
+def test_an_evaluation_refuses_lists_that_the_run_was_not_trained_on(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    own = write_images(tmp_path / "own")
+    run = trainer.reference(*small_run("ce", "--data", str(own), "--seed", "5"))
+    lines = (own / "test.txt").read_text().splitlines(keepends=True)
+    (own / "test.txt").write_text("".join(lines[1:]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["evaluate", str(run), "--data", str(own)])
+        with pytest.raises(UserError, match=r"--lists \w+: the lists in .*own are others"):
+            evaluate.main()
 
 
 def assert_refused(trainer: Trainer, out: Path, words: tuple[str, ...], *run: str) -> None:

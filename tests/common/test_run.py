@@ -307,6 +307,19 @@ def test_a_failure_is_passed_on_where_it_cannot_be_noted(
     assert not folder.failure_path.exists()
 
 
+def test_that_another_process_has_ended_is_no_reason_of_ones_own(tmp_path: Path) -> None:
+    error = RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:1")
+    assert not failure_of(error, tmp_path).exists()
+
+
+def test_a_failure_is_noted_by_the_rank_that_had_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.run.is_first_rank", lambda: False)
+    path = failure_of(UserError("b.jpg cannot be read."), tmp_path)
+    assert json.loads(path.read_text())["error"] == "b.jpg cannot be read."
+
+
 def test_a_folder_that_belongs_to_another_run_keeps_its_failure(tmp_path: Path) -> None:
     path = failure_of(ValueError("x"), tmp_path)
     with pytest.raises(UserError):
