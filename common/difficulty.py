@@ -73,8 +73,10 @@ class ClassAccuracy:
             predictions: predicted class, shape (B,).
             labels: true class, shape (B,), 0..C-1.
         """
-        correct = count_per_class(labels, self.num_classes, weights=predictions == labels)
-        self._counts += torch.stack([correct, count_per_class(labels, self.num_classes)])
+        # In place: a batch costs its B samples, however many classes there are.
+        right = (predictions == labels).to(torch.float64)
+        self._counts[0].index_add_(0, labels, right)
+        self._counts[1].index_add_(0, labels, torch.ones_like(right))
 
     def compute(self) -> Tensor:
         """Accuracy per class over the samples of all ranks.

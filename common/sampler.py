@@ -215,9 +215,13 @@ class ClassAwareSampler(EpochSampler):
         return shuffled.flatten()[: self.num_samples]
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """What is left of each class's list."""
-        return {"left": [left.clone() for left in self._left]}
+        """What is left of each class's list: all of them in one tensor, and their C lengths.
+
+        Two tensors, not C: each in a file costs 30 µs, 3 s for 100,000 classes.
+        """
+        lengths = torch.tensor([left.numel() for left in self._left])
+        return {"left": [torch.cat(self._left)], "lengths": [lengths]}
 
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
         """Go on from :meth:`state_dict`."""
-        self._left = [left.clone() for left in state["left"]]
+        self._left = list(torch.split(state["left"][0].clone(), state["lengths"][0].tolist()))

@@ -154,7 +154,8 @@ def parse_image_list(content: bytes, file: Path, num_classes: int | None = None)
         file: its name, for messages.
         num_classes: labels must be less than it; None: any label will do.
     """
-    fields = [line.rsplit(None, 1) for line in _lines(content, file)]
+    # Tuples: the garbage collector passes over lists again and again, the more there are.
+    fields = [tuple(line.rsplit(None, 1)) for line in _lines(content, file)]
     if any(len(field) != 2 for field in fields):
         line = next(line for line, field in enumerate(fields) if len(field) != 2)
         raise UserError(
@@ -209,7 +210,10 @@ def _label(word: str, words: list[str], file: Path, num_classes: int | None) -> 
 
 def _check_paths(paths: tuple[str, ...], file: Path) -> None:
     """Refuse a path that is there twice or is not one below the folder."""
-    bad = next((path for path in paths if not is_path_below(path)), None)
+    # One look at all of them; only where it is not enough, one at each.
+    together = " ".join(["", *paths])
+    doubtful = " /" in together or ".." in together or not together.isprintable()
+    bad = next((path for path in paths if not is_path_below(path)), None) if doubtful else None
     if bad is not None:
         raise UserError(
             f"{_place(file, paths.index(bad))}: {bad!r} is not a path below the folder of the "

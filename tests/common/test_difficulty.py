@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.difficulty import (
     ClassAccuracy,
@@ -79,6 +80,24 @@ def test_accuracy_over_batches_equals_eq_1_counted_by_hand(
         atol=0,
         equal_nan=True,
     )
+
+
+def test_a_batch_allocates_nothing_for_the_classes_it_does_not_hold() -> None:
+    accuracy = ClassAccuracy(1_000_000)
+    sizes: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            result = function(*arguments, **(options or {}))
+            if "index_add" not in str(function) and "select" not in str(function):
+                sizes.append(result.numel())
+            return result
+
+    with Sizes():
+        accuracy.add(torch.tensor([0, 5, 5]), torch.tensor([0, 5, 6]))
+    assert sizes
+    assert max(sizes) <= 3
+    assert accuracy.compute()[[0, 5, 6]].tolist() == [1.0, 1.0, 0.0]
 
 
 def test_class_without_sample_is_not_measured_rather_than_zero() -> None:

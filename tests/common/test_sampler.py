@@ -283,6 +283,20 @@ def test_resumed_sampler_continues_bit_for_bit(
     assert all(torch.equal(resumed.draw(), indices) for indices in expected)
 
 
+@pytest.mark.parametrize("classes", [2, 50])
+def test_class_aware_state_is_two_tensors_however_many_classes_there_are(classes: int) -> None:
+    sampler = ClassAwareSampler(shuffled_labels([3] * (classes - 1) + [40]), classes, seeded())
+    assert [t.tolist() for t in sampler.state_dict()["left"]] == [[]]
+    sampler.draw()
+    state = sampler.state_dict()
+    assert [(name, len(tensors)) for name, tensors in state.items()] == [
+        ("left", 1),
+        ("lengths", 1),
+    ]
+    assert state["lengths"][0].shape == (classes,)
+    assert state["left"][0].numel() == int(state["lengths"][0].sum()) > 0
+
+
 def test_restored_class_probabilities_are_the_same_to_the_last_bit() -> None:
     labels = shuffled_labels([40, 9, 4])
     for seed in range(50):
