@@ -3,7 +3,7 @@
 # Paper: Sec. 4.1 on rendered images: not the paper's experiment
 # Data: rendered before the first run (2 MB); its squares are kept in OUT/image-cache (13 MB)
 # Check: data_prep.digit_images render
-# Cost: 8 runs a seed; estimate: 4 min of processor time each, OLTR 8, by the 5.7 s an epoch of CE on a busy AMD EPYC core
+# Cost: 8 runs a seed of 70 to 84 s, OLTR with its first stage 160 s: 12 min on one AMD EPYC core
 # Smoke: SEEDS=0 METHODS="cdb-w-ce oltr" STAGE1_EPOCHS=2
 SEEDS=${SEEDS:-0}
 METHODS=${METHODS:-"ce focal eql class-aware cdb-s cdb-w-fl cdb-w-ce oltr"}
