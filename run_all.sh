@@ -161,12 +161,13 @@ check_out() {
 # experiment NAME OPTION...
 experiment() {
   local script
-  script=$(script_of "$1")
+  script=$PWD/$(script_of "$1")
   shift
   local arguments=("${PASSED[@]}" --out "$OUT" "$@")
   [[ -z $SEEDS ]] || arguments+=(--seeds "$SEEDS")
   (
     [[ $SMOKE == no ]] || eval "export $(header "$script" Smoke)"
+    cd "$CALLED_FROM" # a relative CACHE is meant from there
     exec bash "$script" "${arguments[@]}" -- "${EXTRA[@]}"
   )
 }

@@ -6,6 +6,9 @@ height for each image) and a tail. Shards are written whole and renamed. One tha
 whose files have changed since, counts as absent; of one that is damaged the images hurt are decoded
 again, and the next filling makes it anew. Several processes may fill and read one folder at once.
 
+Shards stay open, as many as the limit of descriptors allows (it is raised where it may be): to open
+one and read its table takes much longer than to read an image.
+
 Images are read into their place in the batch by ``preadv`` rather than copied out of a memory map:
 as fast when the file is in memory (8 us an image either way), one request instead of many when it
 is not, and a file cut off meanwhile, or a failing disk, is an error that can be met; under a map
@@ -20,14 +23,18 @@ import hashlib
 import io
 import os
 import random
+import resource
 import struct
 import sys
 import zlib
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from classification.image_files import ImageFiles
@@ -54,11 +61,16 @@ _TABLE: Final = np.dtype([("crc", "<u4"), ("width", "<u4"), ("height", "<u4")])
 _TAIL: Final = struct.Struct("<8s32sI")
 _MARK: Final = b"cdbimage"
 _CRC_BYTES: Final = 4
-_MOST_OPEN: Final = 256
+# Of the descriptors a process may have, a cache takes at most one in so many: three caches, of the
+# parts of a split, leave a quarter.
+_SHARE: Final = 4
 
 
 class _Shard:
     """A shard that is whole, opened; closed when nobody needs it any more."""
+
+    source: bytes
+    """Digest of its files as they were."""
 
     def __init__(self, path: Path, images: int, image_bytes: int, head: bytes) -> None:
         """Open it.
@@ -113,12 +125,12 @@ class ImageCache:
             images_per_shard: at least 1.
 
         Raises:
-            UserError: it keeps squares of another size or other files, holds something else, or
-                cannot be written.
+            UserError: it keeps squares of another size, of other files or by another Pillow
+                (whose pixels may differ), holds something else, or cannot be written.
         """
         self.folder, self.files, self._per_shard = folder, files, images_per_shard
         self._image_bytes = 3 * files.side**2
-        self._open = lru_cache(_MOST_OPEN)(self._opened)
+        self._open = lru_cache(_most_open(self.shards))(self._opened)
         self._damaged: set[int] = set()
         settings = {
             "version": _VERSION,
@@ -126,6 +138,7 @@ class ImageCache:
             "images": len(files),
             "images_per_shard": images_per_shard,
             "names": hashlib.sha256("\n".join(files.names).encode()).hexdigest(),
+            "pillow": PIL.__version__,
         }
         claim_folder(folder, _SETTINGS, settings, _WORDS)
 
@@ -154,8 +167,11 @@ class ImageCache:
 
         Its squares are checked when they are read.
         """
-        found = self._opened(shard)
-        return found is not None and found.source == self._source(shard)
+        try:
+            found = self._opened(shard)
+        except (OSError, ValueError):
+            return False
+        return found.source == self._source(shard)
 
     def read_into(self, number: int, square: NDArray[np.uint8]) -> tuple[int, int] | None:
         """Read an image into its place, and check it against its CRC-32.
@@ -168,8 +184,10 @@ class ImageCache:
             Width and height of the file's image, or None: not kept, or damaged.
         """
         shard, place = divmod(number, self._per_shard)
-        found = self._open(shard)
-        if found is None:
+        try:
+            found = self._open(shard)
+        except (OSError, ValueError):
+            # Not remembered: what was in the way may pass, as too many open files do.
             return None
         size = found.read_into(place, square)
         if size is None:
@@ -202,21 +220,16 @@ class ImageCache:
             table[place] = zlib.crc32(squares[place].data), width, height
         end = table.tobytes() + _TAIL.pack(_MARK, source, 0)[:-_CRC_BYTES]
         check = struct.pack("<I", zlib.crc32(end))
-        content = b"".join([self._head(len(numbers)), squares.data, end, check])
-        write_atomically(self.shard_path(shard), content)
+        write_atomically(self.shard_path(shard), self._head(len(numbers)), squares.data, end, check)
 
     def forget(self) -> None:
         """Look anew which shards there are."""
         self._open.cache_clear()
         self._damaged.clear()
 
-    def _opened(self, shard: int) -> _Shard | None:
+    def _opened(self, shard: int) -> _Shard:
         images = len(self.numbers(shard))
-        try:
-            path = self.shard_path(shard)
-            return _Shard(path, images, self._image_bytes, self._head(images))
-        except (OSError, ValueError):
-            return None
+        return _Shard(self.shard_path(shard), images, self._image_bytes, self._head(images))
 
     def _head(self, images: int) -> bytes:
         """The head of a .npy file."""
@@ -245,14 +258,33 @@ class ImageCache:
         return digest.digest()
 
 
-def fill(cache: ImageCache, workers: int | None = None) -> int:
-    """Decode the images that are not in the cache yet, with a progress bar.
+_Item: TypeAlias = tuple[ImageCache, int]
+"""A shard, by its cache and its number."""
 
-    May be interrupted at any moment, even killed; the same call goes on. Under torchrun every rank
-    calls it and makes its share of the shards.
+
+def _most_open(shards: int) -> int:
+    """How many of a cache's shards stay open: all, if the limit of descriptors can be raised so."""
+    wanted = _SHARE * shards
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return shards
+    if soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            soft = allowed
+    return min(shards, max(1, soft // _SHARE))
+
+
+def fill(caches: Sequence[ImageCache], workers: int | None = None) -> int:
+    """Decode the images that are not in the caches yet, with a progress bar.
+
+    The room is checked once, for all of them, before anything is decoded. May be interrupted at any
+    moment, even killed; the same call goes on. Under torchrun every rank calls it and makes its
+    share of the shards.
 
     Args:
-        cache: where to.
+        caches: where to; at least one, all on one disk.
         workers: threads, >= 1; None: one for each core. (Pillow decodes outside of Python's lock:
             processes measured no faster.)
 
@@ -263,28 +295,43 @@ def fill(cache: ImageCache, workers: int | None = None) -> int:
         UserError: an image cannot be read, or the disk has not enough room; shards that were
             finished before stay.
     """
-    remove_old_partial_files(cache.folder)
-    own = range(rank(), cache.shards, world_size())
-
-    def keep(shard: int) -> None:
-        # Another process, which fills the folder at the same time, may have made it.
-        if not cache.holds(shard):
-            cache.keep(shard)
-
+    for cache in caches:
+        remove_old_partial_files(cache.folder)
+    own = [(cache, n) for cache in caches for n in range(rank(), cache.shards, world_size())]
     with filling_threads(workers) as pool:
-        held = pool.map(cache.holds, own)
-        missing = [shard for shard, there in zip(own, held, strict=True) if not there]
-        images = sum(len(cache.numbers(shard)) for shard in missing)
-        needed, total = sum(map(cache.bytes_for, missing)), sum(len(cache.numbers(s)) for s in own)
-        check_room(cache.folder, _WORDS, "images", needed, images, total)
-        words = f"decoding images, {len(cache.numbers(0))} at a time" if missing else ""
-        map_counted(pool, keep, _from_somewhere(missing), words)
+        held = pool.map(_is_held, own)
+        missing = [item for item, there in zip(own, held, strict=True) if not there]
+        images = _count(missing)
+        needed = sum(cache.bytes_for(shard) for cache, shard in missing)
+        folder = Path(os.path.commonpath([cache.folder for cache in caches]))
+        check_room(folder, _WORDS, "images", needed, images, _count(own))
+        most = max(len(cache.numbers(0)) for cache in caches)
+        words = f"decoding images, {most} at a time" if missing else ""
+        map_counted(pool, _keep, _from_somewhere(missing), words)
     barrier()
-    cache.forget()
+    for cache in caches:
+        cache.forget()
     return images
 
 
-def _from_somewhere(shards: list[int]) -> list[int]:
+def _is_held(item: _Item) -> bool:
+    cache, shard = item
+    return cache.holds(shard)
+
+
+def _keep(item: _Item) -> None:
+    # Another process, which fills the folder at the same time, may have made it.
+    if not _is_held(item):
+        cache, shard = item
+        cache.keep(shard)
+
+
+def _count(items: Sequence[_Item]) -> int:
+    """Their images."""
+    return sum(len(cache.numbers(shard)) for cache, shard in items)
+
+
+def _from_somewhere(items: list[_Item]) -> list[_Item]:
     """The same, from another start in every process: two that fill one folder share the work."""
-    start = random.Random(os.getpid()).randrange(len(shards)) if shards else 0
-    return shards[start:] + shards[:start]
+    start = random.Random(os.getpid()).randrange(len(items)) if items else 0
+    return items[start:] + items[:start]

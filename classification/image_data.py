@@ -139,15 +139,18 @@ def load_parts(
         UserError: a file cannot be read, or the cache cannot be written or is another's.
     """
     augmentation = CropFlipColour(config.crop, config.flip, config.colour_jitter)
+    files = {
+        name: ImageFiles(split.folder, images.paths, config.stored_side)
+        for name, images in split.parts.items()
+    }
+    caches: dict[str, ImageCache] = {}
+    if reading.cache is not None:
+        caches = {name: ImageCache(reading.cache / name, part) for name, part in files.items()}
+        fill(list(caches.values()), reading.workers or None)
 
     def part(name: str, images: ImageList) -> SquareImages:
-        files = ImageFiles(split.folder, images.paths, config.stored_side)
-        cache = None
-        if reading.cache is not None:
-            cache = ImageCache(reading.cache / name, files)
-            fill(cache, reading.workers or None)
         return SquareImages(
-            ImageReader(files, cache),
+            ImageReader(files[name], caches.get(name)),
             torch.arange(len(images)),
             images.labels.to(device),
             augmentation,

@@ -14,6 +14,7 @@ Shapes: N images, B batch, S pixels a side of a square.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -109,7 +110,9 @@ class ImageFiles(Dataset["Square | UserError"]):
             return error
 
 
-def _together(squares: list[Square]) -> Batch:
+def _together(squares: list[Square], side: int) -> Batch:
+    if not squares:
+        return torch.empty(0, side, side, 3, dtype=torch.uint8), torch.empty(0, 2)
     sizes = torch.tensor([size for _, size in squares], dtype=torch.float32)
     return torch.stack([pixels for pixels, _ in squares]), sizes
 
@@ -121,7 +124,7 @@ class ImageReader:
 
         files = ImageFiles(folder, names, side=256)
         cache = ImageCache(Path("cache"), files)
-        fill(cache)
+        fill([cache])
         for squares, sizes in ImageReader(files, cache).batches(order.split(512), workers=8):
             images = augmentation.apply(squares.to(device, non_blocking=True), ...)
     """
@@ -134,7 +137,7 @@ class ImageReader:
         """The images of each batch in turn, in page-locked memory if there is a CUDA device.
 
         Args:
-            indices: numbers of images, (B,) int64 each.
+            indices: numbers of images, (B,) int64 each; B may be 0 (a rank without a share).
             workers: that read ahead: processes that decode, or with a cache threads of this
                 process; 0: this one reads when asked.
 
@@ -143,7 +146,8 @@ class ImageReader:
         """
         if self.cache is None:
             numbers = [index.tolist() for index in indices]
-            return read_batches(self.files, numbers, workers, _together)
+            together = partial(_together, side=self.files.side)
+            return read_batches(self.files, numbers, workers, together)
         if workers == 0:
             return map(self.read, indices)
         return self._read_ahead(indices, workers)

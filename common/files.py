@@ -14,8 +14,8 @@ from common.errors import describe_os_error
 _PARTIAL: Final = ".partial"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, all or nothing.
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
+    """Write the pieces of ``content``, one after the other, to ``path``, all or nothing.
 
     Raises:
         UserError: when there is no room or no permission; ``path`` is then as before.
@@ -24,7 +24,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -8,8 +8,8 @@
 # bears one, not two); after preemption Slurm requeues the task itself, after scancel nobody does.
 set -euo pipefail
 
-# A run that was stopped before its first checkpoint so often would do so for ever: the time limit
-# is too short for it.
+# A run that was stopped before a checkpoint so often in a row would do so for ever: the time limit is
+# too short for it.
 readonly MOST_EARLY_STOPS=10
 
 WARNED=no
@@ -31,12 +31,19 @@ wait_for_run() {
   wait "$PID"
 }
 
-checkpoints_at_stops() { grep -c '^stopped after a checkpoint' "$LOG" 2>/dev/null || true; }
+# Starts of the run since it last stopped after a checkpoint, this one included; all of them are in
+# one log. Nothing if that cannot be read.
+starts_without_checkpoint() {
+  awk '/^\$ / { starts++ } /^stopped after a checkpoint/ { starts = 0 } END { print starts + 0 }' \
+    "$LOG" 2>/dev/null || true
+}
 
-# requeue CODE STOPS puts a run that was warned back into the queue; STOPS: those in the log before.
+# requeue CODE puts a run that was warned back into the queue.
 requeue() {
-  if [[ $(checkpoints_at_stops) == "$2" && ${SLURM_RESTART_COUNT:-0} -ge $MOST_EARLY_STOPS ]]; then
-    echo "not requeued: stopped again before a checkpoint, after $SLURM_RESTART_COUNT restarts"
+  local starts
+  starts=$(starts_without_checkpoint)
+  if [[ ${starts:-0} -gt $MOST_EARLY_STOPS ]]; then
+    echo "not requeued: stopped before a checkpoint, $starts times in a row"
     echo "ended with exit code $1"
     exit "$1"
   fi
@@ -49,7 +56,6 @@ trap 'ENDED=yes' TERM
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONUNBUFFERED=1
 
 line=$(sed -n "${SLURM_ARRAY_TASK_ID:-1}p" "$1")
-stops=$(checkpoints_at_stops)
 echo "\$ $line"
 bash -c "exec $line" </dev/null &
 PID=$!
@@ -64,7 +70,7 @@ if [[ $code -eq 0 || $code -eq 2 ]]; then
 elif [[ $ENDED == yes ]]; then
   echo "stopped by Slurm"
 elif [[ $WARNED == yes ]]; then
-  requeue "$code" "$stops"
+  requeue "$code"
 else
   echo "ended with exit code $code"
 fi

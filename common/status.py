@@ -32,16 +32,23 @@ STATES: Final = (
     "finished", "running", "queued", "failed", "stopped", "interrupted", "missing",
 )  # fmt: skip
 """finished: its record is there. running: a process holds its folder, or Slurm starts it. queued:
-in Slurm's queue. failed: its last start ended by an error. stopped: it has a checkpoint and nobody
-goes on with it. interrupted: killed before its first checkpoint. missing: never started."""
+in Slurm's queue. failed: its last start ended by an error. stopped: it, or its first stage, has a
+checkpoint and nobody goes on with it. interrupted: killed before that. missing: never started."""
 
 QUEUE_SECONDS: Final = 30.0  # the longest that Slurm's queue is waited for
 
 _ERROR: Final = re.compile(r"(?:error: |slurmstepd: error: |[\w.]*(?:Error|Exception)\b).*")
+# What run_main ends a process with, unless it only says that another has ended.
+_LAST_WORDS: Final = re.compile(r"^error: (?!another process of this run has ended)", re.MULTILINE)
+# torchrun's own end, or a process's that lost another: neither tells a reason.
+_NO_REASON: Final = re.compile(
+    r"[\w.]*ChildFailedError|error: another process of this run has ended"
+)
 _FRAME: Final = re.compile(r"[╭╮╰╯│─]+")
 _SLURM_FAILED: Final = re.compile(r"^ended with exit code (?!0$)\d+$", re.MULTILINE)
 _ATTEMPT: Final = re.compile(r"^\$ ", re.MULTILINE)
-_NO_FAILURE: Final = ("stopped after a checkpoint", "finished already")
+_STOPPED: Final = "stopped after a checkpoint"
+_NO_FAILURE: Final = (_STOPPED, "finished already")
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ def last_error(text: str) -> str:
     """The last line that tells an error, without ``error:``; failing that the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
-    found = errors[-1] if errors else (lines or ["no word in its log"])[-1]
+    reasons = [line for line in errors if not _NO_REASON.match(line)]
+    found = (reasons or errors or lines or ["no word in its log"])[-1]
     return found.removeprefix("error: ")
 
 
@@ -118,9 +126,9 @@ def _read(path: Path) -> str:
         return ""
 
 
-def last_attempt(log: Path) -> str:
+def last_attempt(log: Path | None) -> str:
     """What a log holds of the run's last start, without the line of its command."""
-    attempts = _ATTEMPT.split(_read(log))
+    attempts = _ATTEMPT.split("" if log is None else _read(log))
     return attempts[-1].partition("\n")[2] if len(attempts) > 1 else ""
 
 
@@ -213,9 +221,12 @@ class Look:
             return "queued", epochs(log)
         if (reason := failure(folder, log)) is not None:
             return "failed", reason
-        if (folder / "checkpoint.pt").exists():
+        if not folder.exists():
+            return "missing", ""
+        # The checkpoint of a first stage lies in that stage's folder.
+        if (folder / "checkpoint.pt").exists() or _STOPPED in last_attempt(log):
             return "stopped", epochs(log)
-        return ("interrupted" if folder.exists() else "missing"), ""
+        return "interrupted", ""
 
 
 def _age(path: Path) -> float:
@@ -241,16 +252,18 @@ def failure(folder: Path, log: Path | None) -> str | None:
     Args:
         folder: the run's; its ``failure.json`` is there until the run's next start.
         log: the one written last, if any; it tells of what failed before there was a folder, and
-            by the exit code that ``common/slurm_task.sh`` notes, of what could leave no note.
+            of what could leave no note (torchrun may kill the first rank before it does) by an
+            ``error:`` line or the exit code that ``common/slurm_task.sh`` notes.
     """
     if (folder / "failure.json").exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return str(json.loads(_read(folder / "failure.json"))["error"])
-    text = "" if log is None else last_attempt(log)
+    text = last_attempt(log)
     if log is None or not text.strip() or any(words in text for words in _NO_FAILURE):
         return None
-    if _SLURM_FAILED.search(text) and _age(log) >= _age(folder / "checkpoint.pt"):
-        # Its own end is no reason.
+    failed = _SLURM_FAILED.search(text) or _LAST_WORDS.search(text)
+    if failed and _age(log) >= _age(folder / "checkpoint.pt"):
+        # The task's own end is no reason.
         return last_error(_SLURM_FAILED.sub("", text))
     if not folder.exists() and _ERROR.search(text):
         return last_error(text)

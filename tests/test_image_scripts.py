@@ -130,6 +130,19 @@ def test_cache_of_digit_images_lies_where_the_runs_go_or_is_named(tmp_path: Path
         assert option(shlex.split(result.stdout), "--cache") == place
 
 
+@pytest.mark.parametrize("mode", [(), ("--slurm",)], ids=["launch", "slurm"])
+def test_relative_cache_is_meant_from_where_run_all_was_called(
+    tmp_path: Path, mode: tuple[str, ...]
+) -> None:
+    words = ("--dry-run", "--no-setup", *mode, "--seeds", "0", "--out", "here", "imagenet_table1")
+    result = call(ROOT / "run_all.sh", *words, cwd=tmp_path, CACHE="squares")
+    assert result.returncode == 0, result.stderr
+    runs = [shlex.split(line) for line in result.stdout.splitlines() if "--cache" in line]
+    assert len(runs) == len(TABLE_1)
+    assert {option(words, "--cache") for words in runs} == {str(tmp_path / "squares")}
+    assert {option(words, "--out") for words in runs} == {str(tmp_path / "here")}
+
+
 def test_taus_of_digit_images_are_swept_for_the_methods_that_have_one() -> None:
     commands = dry_run(DIGITS, METHODS="ce cdb-s", TAUS="1.0 sigmoid")
     with_tau = [option(words, "--tau") for words in commands if "--tau" in words]

@@ -953,25 +953,53 @@ def test_torchruns_exit_code_after_a_warning_is_a_stop(
     assert (tmp_path / "calls").read_text() == "scontrol requeue 77\n"
 
 
-@pytest.mark.parametrize(("restarts", "again"), [("9", True), ("10", False)])
-def test_run_that_never_reaches_a_checkpoint_is_given_up(
-    tmp_path: Path, slurm: dict[str, str], restarts: str, again: bool
+EARLY = "$ x\nready\nstopped after Slurm's warning; requeued\n"
+AT_CHECKPOINT = "$ x\nstopped after a checkpoint\nstopped after Slurm's warning; requeued\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "again"),
+    [
+        (EARLY * 9, True),
+        (EARLY * 10, False),
+        (AT_CHECKPOINT + EARLY * 9, True),
+        (AT_CHECKPOINT + EARLY * 10, False),
+        (AT_CHECKPOINT * 20, True),
+        (EARLY * 9 + AT_CHECKPOINT + EARLY * 9, True),
+    ],
+    ids=["9", "10", "9 after a good one", "10 after a good one", "20 good ones", "9 twice"],
+)
+def test_run_that_stops_early_ten_times_in_a_row_is_given_up(
+    tmp_path: Path, slurm: dict[str, str], before: str, again: bool
 ) -> None:
+    (tmp_path / "task.log").write_text(before)
+    restarts = str(before.count("$ x\n"))
     process, log = run_task(
         tmp_path, slurm, stopping(tmp_path, "too early"), SLURM_RESTART_COUNT=restarts
     )
-    wait_for_words(log, "\nready\n")
+    wait_for_words(log, "run.sh\nready\n")
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 143
     assert (tmp_path / "calls").exists() == again
     assert ("ended with exit code 143" in log.read_text()) != again
+    assert ("stopped before a checkpoint, 11 times in a row" in log.read_text()) != again
 
 
-def test_run_with_a_checkpoint_is_requeued_however_often(
+def test_run_that_stops_at_a_checkpoint_is_requeued_however_often_it_did_not(
     tmp_path: Path, slurm: dict[str, str]
 ) -> None:
+    (tmp_path / "task.log").write_text(EARLY * 1000)
     process, log = run_task(tmp_path, slurm, stopping(tmp_path), SLURM_RESTART_COUNT="1000")
-    wait_for_words(log, "\nready\n")
+    wait_for_words(log, "run.sh\nready\n")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 143
+    assert (tmp_path / "calls").read_text() == "scontrol requeue 77\n"
+
+
+def test_run_whose_log_was_removed_is_requeued(tmp_path: Path, slurm: dict[str, str]) -> None:
+    process, log = run_task(tmp_path, slurm, stopping(tmp_path, "too early"))
+    wait_for_words(log, "run.sh\nready\n")
+    log.unlink()
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 143
     assert (tmp_path / "calls").read_text() == "scontrol requeue 77\n"

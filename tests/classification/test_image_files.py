@@ -157,3 +157,14 @@ def test_an_unreadable_file_ends_the_batches_with_its_name(tmp_path: Path, worke
     next(batches)
     with pytest.raises(UserError, match=r"image2\.JPEG cannot be read"):
         next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_of_no_images_is_empty(files: ImageFiles, workers: int) -> None:
+    """A rank's share of the last batch may be."""
+    none, one = torch.empty(0, dtype=torch.int64), torch.tensor([3])
+    batches = list(ImageReader(files).batches([one, none, one], workers))
+    assert [len(squares) for squares, _ in batches] == [1, 0, 1]
+    squares, sizes = batches[1]
+    assert (squares.shape, squares.dtype) == ((0, SIDE, SIDE, 3), torch.uint8)
+    assert (sizes.shape, sizes.dtype) == ((0, 2), torch.float32)

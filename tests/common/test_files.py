@@ -45,6 +45,12 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(
     assert events == [(b"new", b"old"), (b"folder", b"new")]
 
 
+def test_pieces_are_written_one_after_the_other(tmp_path: Path) -> None:
+    numbers = memoryview(bytes(range(6))).cast("B", (2, 3))
+    write_atomically(tmp_path / "file", b"head", numbers, b"", b"end")
+    assert (tmp_path / "file").read_bytes() == b"head\0\1\2\3\4\5end"
+
+
 def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     old = os.umask(0o022)
     try:

@@ -220,6 +220,67 @@ def test_a_command_that_names_no_run_has_failed_with_the_sentence(out: Path) -> 
     assert (found.state, found.words) == ("failed", "Unrecognized options: --epocs")
 
 
+def test_a_run_stopped_in_its_first_stage_is_stopped_with_its_epoch(out: Path) -> None:
+    folder(out, "lock", "config.json")
+    stopped = "epoch 3/30\nstopped after a checkpoint; the same command goes on\n"
+    log = local_log(out, f"$ x\n{stopped}")
+    assert state(out) == ("stopped", "epoch 3/30")
+    log.write_text(f"$ x\n{stopped}$ x\nepoch 4/30\n")  # Killed at its next start.
+    assert state(out) == ("interrupted", "")
+
+
+def test_a_stopped_run_whose_folder_was_removed_is_missing(out: Path) -> None:
+    local_log(out, "$ x\nepoch 3/30\nstopped after a checkpoint; the same command goes on\n")
+    assert state(out) == ("missing", "")
+
+
+# What torchrun says when a process has ended by an error: shortened in the middle.
+TORCHRUN = """\
+epoch 0/2
+error: data/x.jpg is damaged; fetch it again.
+error: another process of this run has ended; what it said is the cause.
+E0101 00:00:00.000000 7 torch/distributed/elastic/multiprocessing/api.py:987] failed (exitcode: 2)
+Traceback (most recent call last):
+    raise ChildFailedError(
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+classification.train FAILED
+Root Cause (first observed failure):
+  exitcode  : 2 (pid: 8)
+  error_file: <N/A>
+============================================================
+"""
+
+
+def test_the_log_tells_why_when_torchrun_killed_the_first_rank_before_its_note(out: Path) -> None:
+    path = folder(out, "lock", "config.json")
+    log = local_log(out, f"$ x\n{TORCHRUN}")
+    assert state(out) == ("failed", "data/x.jpg is damaged; fetch it again.")
+    submit(out, f"$ x\n{TORCHRUN}ended with exit code 1\n")
+    assert state(out) == ("failed", "data/x.jpg is damaged; fetch it again.")
+    log.write_text("$ x\nerror: old\n$ x\nepoch 0/2\n")
+    (out / "slurm/e-7_1.log").unlink()
+    assert state(out) == ("interrupted", "")  # Its next start was killed.
+    log.write_text("$ x\nerror: new\n")
+    os.utime(log, (1, 1))
+    (path / "checkpoint.pt").touch()
+    assert state(out)[0] == "stopped"  # Somebody has gone on with it.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "torch.distributed.elastic.multiprocessing.api.SignalException: Process 7 got signal: 15",
+        "error: another process of this run has ended; what it said is the cause.",
+        "slurmstepd: error: *** JOB 7 ON n CANCELLED AT 2026-01-01T00:00:00 ***",
+    ],
+)
+def test_words_about_being_ended_are_no_failure(out: Path, words: str) -> None:
+    folder(out, "lock", "config.json")
+    local_log(out, f"$ x\nepoch 0/2\n{words}\n")
+    assert state(out) == ("interrupted", "")
+
+
 # Words of a log.
 
 
@@ -235,6 +296,8 @@ def test_the_last_error_is_found_among_other_lines() -> None:
     assert last_error("error: a; mend it.\n") == "a; mend it."
     assert last_error("one\ntwo\n\n") == "two"
     assert last_error("") == "no word in its log"
+    assert last_error("error: a\nx.ChildFailedError: \n") == "a"
+    assert last_error("words\nx.ChildFailedError: \n") == "x.ChildFailedError:"
 
 
 def test_a_framed_complaint_is_told_without_its_frame() -> None:
