@@ -63,7 +63,9 @@ def draw(experiment: Experiment) -> Figure:
     _bars(frequency, counts, counts, means=False)
     frequency.set(ylabel="training samples $N_c$", title="a  Long-tailed distribution")
     _bars(correct, accuracy, counts, means=True)
-    correct.set(ylabel="test accuracy $A_c$ (fraction)", ylim=(0, 1), title="b  Class accuracy, CE")
+    # Room above the bars for the sentence.
+    correct.set(ylabel="test accuracy $A_c$ (fraction)", title="b  Class accuracy, CE")
+    correct.set(ylim=(0, 1.2), yticks=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     correct.text(
         0.985, 0.97, _sentence(found), transform=correct.transAxes, ha="right", va="top",
         fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
