@@ -1,6 +1,8 @@
 """The few torch.distributed calls the core needs; without a process group they do nothing."""
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,6 +15,8 @@ from torch import Tensor
 from common.errors import UserError
 
 Value = TypeVar("Value")
+
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 def is_distributed() -> bool:
@@ -45,6 +49,15 @@ def is_of_another_process(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "closed by peer" in str(error)
 
 
+def _end_with_parent() -> None:
+    """Get SIGTERM when torchrun dies: it cannot end its processes when it is killed itself.
+
+    Else they would train on beside the run's next start, or wait for each other at the meeting
+    point, which was torchrun's.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun started with this one; alone it does nothing.
@@ -58,6 +71,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
+    _end_with_parent()
     # Both: numbers of the model are reduced where they are, a stop request on the CPU. The first
     # rank may wait long, for another process's lock or for frames that others decode.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -299,3 +300,22 @@ def test_a_command_under_torchrun_stops_at_sigterm_and_one_process_goes_on(tmp_p
     assert record["provenance"]["hardware"]["processes"] == 2
     assert record["history"]["epoch"] == [1, 2, 3, 4, 5]
     assert_nothing_left_over(path)
+
+
+def test_the_processes_end_at_a_checkpoint_when_torchrun_is_killed(tmp_path: Path) -> None:
+    run = ("mnist-lt", "--method", "cdb-s", "--epochs", "50")
+    path = run_folder(tmp_path, *run)
+    begun = (*run, "--out", str(tmp_path), "--checkpoint-seconds", "0")
+    with ended_at_last(torchrun("classification.train", 2, *begun)) as process:
+        end = time.monotonic() + 120
+        while not (path / "checkpoint.pt").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        ranks = psutil.Process(process.pid).children()
+        assert len(ranks) == 2
+        process.kill()
+        _, alive = psutil.wait_procs(ranks, timeout=60)
+        assert not alive
+    assert 0 < load_tensors(path / "checkpoint.pt")["state"]["training"]["epoch"] < 50
+    assert not (path / "failure.json").exists()

@@ -61,10 +61,8 @@ def make_launcher(folder: Path, data: dict[str, Path]) -> Iterator[Launcher]:
         yield Launcher(servers, data, logs["commands"])
 
 
-def _references(launcher: Launcher, folder: Path, subjects: tuple[Subject, ...]) -> list[Reference]:
-    return [
-        undisturbed(launcher, subject, folder / "references" / subject.name) for subject in subjects
-    ]
+def _references(launcher: Launcher, place: Path, subjects: tuple[Subject, ...]) -> list[Reference]:
+    return [undisturbed(launcher, subject, place / subject.name) for subject in subjects]
 
 
 @dataclass
@@ -101,11 +99,14 @@ def soak(folder: Path, kills: int, seed: int) -> Found:
     with make_launcher(folder, data) as launcher:
         # Most of the time of those started from their own command is start-up.
         for subjects, tried in ((FORKED, kills - kills // 5), (AS_STARTED, kills // 5)):
-            references = _references(launcher, folder, subjects) if tried else []
             place = folder / f"killed-{len(found.courses)}"
+            references = _references(launcher, place / "references", subjects) if tried else []
             for course in kill_all(launcher, references, place, draw, tried):
                 found.add("killed", course)
-        named = {each.subject.name: each for each in _references(launcher, folder, BENCHED)}
+        named = {
+            each.subject.name: each
+            for each in _references(launcher, folder / "references", BENCHED)
+        }
         for fault, course in try_all(Bench(launcher, named, data, folder, draw, mounts)):
             found.add(fault, course)
     for name, path in data.items():
