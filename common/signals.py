@@ -10,14 +10,18 @@ from common.distributed import all_reduce_sum, is_distributed
 
 
 class StopRequest:
-    """Within ``with StopRequest() as stop:`` the first signal only sets :attr:`signal`."""
+    """Within ``with StopRequest() as stop:`` the first signal is only remembered."""
 
     def __init__(self) -> None:
         """No request yet."""
         self.signal: int | None = None
+        """As of the last :meth:`requested`: the same on every rank."""
+        # Apart from it: a signal that comes while the ranks agree counts the next time.
+        self.came: int | None = None
 
     def requested(self) -> bool:
         """Whether a signal has come, to any rank: under torchrun all ranks ask together."""
+        self.signal = self.came
         if is_distributed():
             # The sum: as many ranks as had a signal, times its number.
             came = torch.tensor([int(self.signal is not None), self.signal or 0])
@@ -26,7 +30,7 @@ class StopRequest:
         return self.signal is not None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self.came = number
         if number == signal.SIGINT:
             # A second Ctrl-C ends the process at once. Not a second SIGTERM: torchrun sends two.
             signal.signal(number, signal.SIG_DFL)

@@ -131,7 +131,7 @@ class SignalOnSecondRank(StopAfter):
     def requested(self) -> bool:
         self.left -= 1
         if self.left < 0 and rank() == 1:
-            self.signal = signal.SIGTERM
+            self.came = signal.SIGTERM
         return StopRequest.requested(self)
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from common.signals import StopRequest
 
@@ -53,3 +54,23 @@ def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
 def test_a_second_sigterm_such_as_torchruns_changes_nothing() -> None:
     ended = twice("SIGTERM")
     assert (ended.returncode, ended.stdout) == (0, "first\nsecond\n")
+
+
+def test_a_signal_that_comes_while_the_ranks_agree_counts_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(values: Tensor) -> Tensor:
+        if not agreed:
+            os.kill(os.getpid(), signal.SIGTERM)
+        agreed.append(values.tolist())
+        return values
+
+    agreed: list[list[int]] = []
+    monkeypatch.setattr("common.signals.is_distributed", lambda: True)
+    monkeypatch.setattr("common.signals.all_reduce_sum", interrupted)
+    with StopRequest() as stop:
+        assert not stop.requested()
+        assert stop.signal is None  # Though this rank has had it: the others have not agreed.
+        assert stop.requested()
+        assert stop.signal == signal.SIGTERM
+    assert agreed == [[0, 0], [1, signal.SIGTERM]]

@@ -79,7 +79,7 @@ class SignalOnSecondRank(StopRequest):
     def requested(self) -> bool:
         self.asked += 1
         if self.asked == 3 and rank() == 1:
-            self.signal = signal.SIGTERM
+            self.came = signal.SIGTERM
         return super().requested()
 
 
