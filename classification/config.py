@@ -3,6 +3,7 @@
 The settings of one data set are a subclass in ``recipes.py``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args
@@ -20,7 +21,7 @@ Precision = Literal["bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
-class ClassificationConfig(RunConfig):
+class ClassificationConfig(RunConfig, ABC):
     """One training run. Two runs of equal configurations give the same numbers."""
 
     method: Method | Literal["oltr"] = "ce"
@@ -66,9 +67,9 @@ class ClassificationConfig(RunConfig):
     """The range of each number."""
 
     @property
+    @abstractmethod
     def condition(self) -> str:
         """The record's ``condition``: the imbalance, as the paper's tables name it."""
-        raise NotImplementedError
 
     def stage1_config(self) -> "ClassificationConfig | None":
         """The resolved configuration of the first stage, if this run is a second one."""
