@@ -30,6 +30,8 @@ from tests.classification.synthetic import (
     to_the_end,
     use_small_resnet,
 )
+from tests.states import assert_same_state
+from tests.stopping import StopAfter
 
 CPU = torch.device("cpu")
 BATCH, STEPS, LAST = 24, 3, 16  # Samples a step, steps an epoch, samples of the last.
@@ -154,23 +156,6 @@ def captured(run: Training) -> Training:
     return run
 
 
-def assert_alike(ours: Any, theirs: Any, where: str = "state") -> None:
-    """Nested containers with equal values, tensors to the bit."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, Tensor):
-        assert torch.equal(ours, theirs), where
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key, value in ours.items():
-            assert_alike(value, theirs[key], f"{where}/{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), where
-        for number, value in enumerate(ours):
-            assert_alike(value, theirs[number], f"{where}/{number}")
-    else:
-        assert ours == theirs, where
-
-
 # Whole runs.
 
 
@@ -180,7 +165,7 @@ def test_a_run_of_captured_steps_equals_the_eager_run_to_the_bit(recipe: str, me
     eager, run = training(recipe, method=method), captured(training(recipe, method=method))
     to_the_end(eager)
     to_the_end(run)
-    assert_alike(run.state_dict(), eager.state_dict())
+    assert_same_state(run.state_dict(), eager.state_dict())
     assert len(set(eager.history.rows["learning_rate"])) > 1
     if eager.method.balancer is not None:
         assert len({tuple(weights) for weights in eager.history.rows["class_weights"]}) > 2
@@ -194,17 +179,7 @@ def test_a_resumed_run_of_captured_steps_equals_the_eager_run(method: str) -> No
     resumed.load_state_dict(copy.deepcopy(run.state_dict()))
     to_the_end(captured(resumed))
     to_the_end(eager)
-    assert_alike(resumed.state_dict(), eager.state_dict())
-
-
-class StopAfter(StopRequest):
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def requested(self) -> bool:
-        self.steps -= 1
-        return self.steps < 0
+    assert_same_state(resumed.state_dict(), eager.state_dict())
 
 
 @pytest.mark.parametrize(("recipe", "method"), RUNS)
@@ -359,7 +334,7 @@ def test_a_step_is_undone_to_the_bit_and_new_momentum_is_zero() -> None:
     run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
     after = run._changed_by_a_step()
     for part in ("model", "method"):
-        assert_alike(after[part], before[part])
+        assert_same_state(after[part], before[part])
     assert not before["optimizer"]["state"]
     momenta = tensors_of(after["optimizer"]["state"])
     assert sum(int(momentum.count_nonzero()) for momentum in momenta) == 0
@@ -373,7 +348,7 @@ def test_momentum_that_was_there_is_put_back() -> None:
     assert run._order is not None
     batch = next(run._batches(run._order))
     run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
-    assert_alike(run._changed_by_a_step(), before)
+    assert_same_state(run._changed_by_a_step(), before)
 
 
 def test_the_work_has_gradients_and_what_is_undone_has_not() -> None:

@@ -20,7 +20,6 @@ from classification.engine import Training
 from classification.evaluate import evaluate, make_model
 from classification.image_recipes import IMAGE_RECIPES, OltrConfig
 from classification.recipes import resolved
-from common.distributed import rank
 from common.run import load_tensors
 from common.signals import StopRequest
 from common.streams import Streams
@@ -33,6 +32,7 @@ from tests.classification.synthetic import (
     use_small_resnet,
 )
 from tests.classification.trainer import assert_nothing_left_over, read_record, run_folder
+from tests.stopping import SignalOnSecondRank, StopAfter
 from tests.torchrun import ended_at_last, torchrun
 
 CPU, NOWHERE = torch.device("cpu"), Path("nowhere")
@@ -113,28 +113,6 @@ def end_of(run: Training) -> dict[str, Any]:
     return {"weights": run.model.state_dict(), "rows": run.history.rows, "metrics": metrics}
 
 
-class StopAfter(StopRequest):
-    """Lets so many steps pass."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
-class SignalOnSecondRank(StopAfter):
-    """As if SIGTERM came to rank 1 alone, before its third step."""
-
-    def requested(self) -> bool:
-        self.left -= 1
-        if self.left < 0 and rank() == 1:
-            self.came = signal.SIGTERM
-        return StopRequest.requested(self)
-
-
 def middle_of() -> dict[str, Any]:
     """The state after an epoch and two steps."""
     run = make("cifar cdb-w-fl", NOWHERE)
@@ -145,7 +123,7 @@ def middle_of() -> dict[str, Any]:
 
 
 def stopped_by_one_rank() -> tuple[bool, int, int | None]:
-    run, stop = make("ce", NOWHERE), SignalOnSecondRank(2)
+    run, stop = make("ce", NOWHERE), SignalOnSecondRank()
     complete = run.run_epoch(stop)
     return complete, run._step, stop.signal
 

@@ -1,7 +1,6 @@
 """The training loop on CIFAR-like data: state, schedule, batches, what it refuses."""
 
 import copy
-import io
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +25,8 @@ from tests.classification.synthetic import (
     to_the_end,
     use_small_resnet,
 )
+from tests.states import assert_same_state, written_and_read
+from tests.stopping import StopAfter
 
 # (recipe, method)
 RUNS = [("cifar100-lt", method) for method in METHODS] + [
@@ -50,18 +51,6 @@ def training(recipe: str = "cifar100-lt", **changes: object) -> Training:
     return cifar_training(None, recipe, **(usual | changes))
 
 
-class StopAfter(StopRequest):
-    """Requested after some steps: the training loop asks before each."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def requested(self) -> bool:
-        self.steps -= 1
-        return self.steps < 0
-
-
 def watched(run: Training, watch: Callable[[Inputs, Tensor], object]) -> Training:
     """Let ``watch`` see each step's inputs and loss."""
     step = run.step
@@ -76,27 +65,6 @@ def watched(run: Training, watch: Callable[[Inputs, Tensor], object]) -> Trainin
 
 
 # State.
-
-
-def written_and_read(state: dict[str, Any]) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    read: dict[str, Any] = torch.load(buffer, weights_only=True)
-    return read
-
-
-def assert_same_state(ours: Any, theirs: Any, where: str = "state") -> None:
-    """Nested containers with equal values, tensors to the bit."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, Tensor):
-        assert torch.equal(ours, theirs), where
-    elif isinstance(ours, dict | list | tuple):
-        assert len(ours) == len(theirs), where
-        for key in ours if isinstance(ours, dict) else range(len(ours)):
-            assert_same_state(ours[key], theirs[key], f"{where}/{key}")
-    else:
-        assert ours == theirs, where
 
 
 @pytest.mark.parametrize(("recipe", "method"), RUNS)

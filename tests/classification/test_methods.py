@@ -1,5 +1,4 @@
 import copy
-import io
 from dataclasses import fields, replace
 from typing import Any, get_args
 
@@ -25,6 +24,8 @@ from tests.classification.synthetic import (
     trained,
     training,
 )
+from tests.states import written_and_read
+from tests.stopping import StopAfter
 
 MNIST_METHODS = get_args(MnistMethod)
 RATE = torch.tensor(0.1)
@@ -234,18 +235,6 @@ def test_a_copy_made_from_the_state_at_any_step_continues_alike(method: str) -> 
         assert resumed.history.best["epoch"] == undisturbed.history.best["epoch"]
 
 
-class StopAfter(StopRequest):
-    """Requested after some steps: the training loop asks before each."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def requested(self) -> bool:
-        self.steps -= 1
-        return self.steps < 0
-
-
 def advance(run: Training, steps: int) -> None:
     """Train ``steps`` steps, with the end of each whole epoch."""
     for _ in range(steps // 6):
@@ -253,14 +242,6 @@ def advance(run: Training, steps: int) -> None:
         run.end_epoch()
     assert not run.run_epoch(StopAfter(steps % 6))
     assert (run.epoch, run.state_dict()["step"]) == divmod(steps, 6)
-
-
-def written_and_read(state: dict[str, Any]) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    read: dict[str, Any] = torch.load(buffer, weights_only=True)
-    return read
 
 
 def finish(run: Training) -> None:

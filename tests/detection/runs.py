@@ -131,17 +131,3 @@ def to_the_end(run: Training) -> Training:
     """Train all epochs."""
     assert list(epochs_of(run))
     return run
-
-
-class StopAfter(StopRequest):
-    """Requested after some steps: the training loop asks before each."""
-
-    def __init__(self, steps: int) -> None:
-        """``steps`` that are still taken."""
-        super().__init__()
-        self.steps = steps
-
-    def requested(self) -> bool:
-        """Whether they are taken."""
-        self.steps -= 1
-        return self.steps < 0

@@ -1,6 +1,5 @@
 """The training loop: what drives it, what it keeps and what it leaves alone."""
 
-import io
 import math
 import random
 from collections.abc import Callable
@@ -34,12 +33,13 @@ from tests.detection.runs import (
     STEPS,
     TRAIN,
     C,
-    StopAfter,
     config_of,
     make_training,
     to_the_end,
     training_of,
 )
+from tests.states import assert_same_state, written_and_read
+from tests.stopping import StopAfter
 
 STAGES = [(method, False) for method in FIRST] + [(method, True) for method in SECOND]
 Weights = dict[str, Tensor]
@@ -312,27 +312,6 @@ def test_the_difficulty_images_decide_and_the_val_images_do_not(shapes: Path) ->
 def timeless(state: dict[str, Any]) -> dict[str, Any]:
     """A state without what the clock says."""
     return {name: value for name, value in state.items() if name != "difficulty_seconds"}
-
-
-def written_and_read(state: dict[str, Any]) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    read: dict[str, Any] = torch.load(buffer, weights_only=True)
-    return read
-
-
-def assert_same_state(ours: Any, theirs: Any, where: str = "state") -> None:
-    """Nested containers with equal values, tensors to the bit."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, Tensor):
-        assert torch.equal(ours, theirs), where
-    elif isinstance(ours, dict | list | tuple):
-        assert len(ours) == len(theirs), where
-        for key in ours if isinstance(ours, dict) else range(len(ours)):
-            assert_same_state(ours[key], theirs[key], f"{where}/{key}")
-    else:
-        assert ours == theirs, where
 
 
 @pytest.mark.parametrize(

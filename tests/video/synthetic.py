@@ -156,20 +156,6 @@ def to_the_end(run: Training) -> Training:
     return run
 
 
-class StopAfter(StopRequest):
-    """Requested after some steps: the training loop asks before each."""
-
-    def __init__(self, steps: int) -> None:
-        """``steps`` that are still taken."""
-        super().__init__()
-        self.steps = steps
-
-    def requested(self) -> bool:
-        """Whether they are taken."""
-        self.steps -= 1
-        return self.steps < 0
-
-
 def options(method: str = "ce", *more: str, **changes: Any) -> tuple[str, ...]:
     """The command line of the tiny run of a method."""
     words = ["motion-digits", "--method", method]

@@ -14,15 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from common.distributed import rank
 from common.errors import UserError
 from common.run import load_tensors
 from common.signals import StopRequest
 from tests.classification.trainer import assert_nothing_left_over, only_run, read_record
+from tests.stopping import SignalOnSecondRank, StopAfter
 from tests.torchrun import ended_at_last, torchrun
 from tests.video.synthetic import (
     EPOCHS,
-    StopAfter,
     make_training,
     options,
     to_the_end,
@@ -67,20 +66,6 @@ def refused(folder: Path) -> str:
     with pytest.raises(UserError) as refusal:
         make_training(folder, batch_size=5)
     return str(refusal.value)
-
-
-class SignalOnSecondRank(StopRequest):
-    """As if SIGTERM came to rank 1 alone, before its third step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = 0
-
-    def requested(self) -> bool:
-        self.asked += 1
-        if self.asked == 3 and rank() == 1:
-            self.came = signal.SIGTERM
-        return super().requested()
 
 
 def stopped_by_one_rank(folder: Path) -> tuple[bool, int, int | None]:

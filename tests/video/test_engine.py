@@ -1,6 +1,5 @@
 """The training loop beside a slow literal one; what it keeps and what it leaves alone."""
 
-import io
 import math
 import random
 from collections.abc import Callable
@@ -17,13 +16,14 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.signals import StopRequest
 from common.streams import Streams
+from tests.states import assert_same_state, written_and_read
+from tests.stopping import StopAfter
 from tests.video.synthetic import (
     BATCH,
     COUNTS,
     EPOCHS,
     STEPS,
     PlainNetwork,
-    StopAfter,
     config_of,
     epochs_of,
     make_training,
@@ -254,27 +254,6 @@ def test_the_difficulty_clips_decide_and_the_test_clips_do_not(
 
 
 # State.
-
-
-def written_and_read(state: dict[str, Any]) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    read: dict[str, Any] = torch.load(buffer, weights_only=True)
-    return read
-
-
-def assert_same_state(ours: Any, theirs: Any, where: str = "state") -> None:
-    """Nested containers with equal values, tensors to the bit."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, Tensor):
-        assert torch.equal(ours, theirs), where
-    elif isinstance(ours, dict | list | tuple):
-        assert len(ours) == len(theirs), where
-        for key in ours if isinstance(ours, dict) else range(len(ours)):
-            assert_same_state(ours[key], theirs[key], f"{where}/{key}")
-    else:
-        assert ours == theirs, where
 
 
 @pytest.mark.parametrize("method", ["ce", "cdb-s", "cdb-w-ce"])
