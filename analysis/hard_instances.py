@@ -14,6 +14,7 @@ import torch
 
 from analysis.records import Record, as_array
 from common.metrics import shot_groups
+from common.record import courses
 
 HARD_WEIGHT: Final = 0.8
 
@@ -27,12 +28,11 @@ def hard_by_class(record: Record) -> np.ndarray | None:
     history = record["history"]
     if "hard_instances" in history:
         return as_array(history["hard_instances"])
-    if record["method"] != "cdb-w-ce" or "tau" not in history:
+    if record["method"] != "cdb-w-ce":
         return None
-    difficulty = as_array(history["difficulty"])
-    tau = as_array([[t] for t in history["tau"]])
+    course = courses(record)
     # w_c = d_c^tau (Eq. 4)
-    hard = difficulty**tau > HARD_WEIGHT
+    hard = np.array(course["difficulty"]) ** np.array(course["tau"])[:, None] > HARD_WEIGHT
     counts: np.ndarray = hard * np.asarray(record["split"]["train"], dtype=float)
     return counts
 

@@ -1,14 +1,17 @@
 """What each reading of an open point gives, from the group of a data set's readings."""
 
+import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Final
 
 import pandas as pd
 
 from analysis.grid import Grid
-from analysis.records import imbalance_of
+from analysis.records import Record, imbalance_of
 from analysis.summary import summarize
 from analysis.words import MISSING, method_name, schedule_name
+from common.record import courses
 
 # Config fields that have their own column, or that vary from seed to seed.
 _NO_READING: Final = frozenset(
@@ -30,6 +33,12 @@ def _varying_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
         for name in names
         if name not in _NO_READING and len({str(config.get(name)) for config in configs}) > 1
     ]
+
+
+def _mean_tau(record: Record) -> float:
+    """Over the epochs of the training; NaN for a run without tau."""
+    taus = courses(record).get("tau")
+    return fmean(taus) if taus else math.nan
 
 
 def _cells(runs: pd.DataFrame, condition: str, columns: Sequence[str]) -> list[str]:
@@ -59,6 +68,8 @@ def readings_grid(
     """
     group = readings_group(group or dataset)
     runs = published[published["group"] == group]
+    if mean_tau:
+        runs = runs.assign(mean_tau=[_mean_tau(record) for record in runs["record"]])
     fields = _varying_fields(list(runs["config"]))
     conditions = sorted(set(runs["condition"]), key=imbalance_of)
     columns = ({"mean_tau": "mean τ"} if mean_tau else {}) | _ERRORS

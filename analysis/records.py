@@ -6,8 +6,8 @@ accuracy. ``last`` is the last epoch, ``best`` the epoch with the best balanced 
 difficulty set; ``split`` is the digest of the data split. ``many_last`` to ``few_best`` are the
 accuracies of the shot groups in percent of the test set, ``top1_last`` to ``tail_recall_best`` the
 measures of Tables 7 and 8 and ``bbox_AP_last`` to ``segm_APf_best`` those of Tables 5 and 6 in
-percent, ``mean_tau`` is over all epochs, and ``record`` is the whole record, for what is no single
-number. A missing value is NaN: a detector has AP in place of an error, and no best epoch.
+percent, and ``record`` is the whole record, for what is no single number. A missing value is NaN: a
+detector has AP in place of an error, and no best epoch.
 """
 
 import json
@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -49,7 +48,7 @@ COLUMNS: Final = (
     "group", "run", "dataset", "method", "variant", "condition", "seed", "epochs",
     "error_last", "error_best", "epoch_best",
     "difficulty_error_last", "difficulty_error_best", *_SHOT_COLUMNS, *_VERB_COLUMNS,
-    *_AP_COLUMNS, "mean_tau", "seconds", "hardware", "split", "config", "record",
+    *_AP_COLUMNS, "seconds", "hardware", "split", "config", "record",
 )  # fmt: skip
 CELL: Final = ["method", "variant", "condition"]
 
@@ -142,11 +141,6 @@ def _ap_percent(record: Record) -> dict[str, float]:
     return values
 
 
-def _mean_tau(record: Record) -> float:
-    known = [tau for tau in record["history"].get("tau", []) if tau is not None]
-    return fmean(known) if known else math.nan
-
-
 def _device(hardware: dict[str, Any]) -> str:
     """The accelerator's name, else the processor's with the threads it was given."""
     device = str(hardware.get("device", "cpu"))
@@ -169,7 +163,6 @@ def _row(record: Record) -> dict[str, Any]:
         "epoch_best": best.get("epoch", math.nan),
         "difficulty_error_last": _difficulty_error(last),
         "difficulty_error_best": _difficulty_error(best),
-        "mean_tau": _mean_tau(record),
         "seconds": record["provenance"]["seconds"],
         "hardware": _device(record["provenance"]["hardware"]),
         "split": record["split"]["digest"],

@@ -18,6 +18,7 @@ from common.config import RunConfig, plain
 from common.distributed import is_first_rank, local_rank
 from common.errors import UserError
 from common.progress import EpochProgress
+from common.record import COURSES
 from common.run import RunFolder, has_bfloat16
 from common.signals import StopRequest
 from common.tensorboard import EpochLog
@@ -246,7 +247,10 @@ def record_of(
     metrics: dict[str, Any],
     history: dict[str, Any],
 ) -> dict[str, Any]:
-    """A result record but for its provenance; see ``common/record.py``."""
+    """A result record but for its provenance; see ``common/record.py``.
+
+    ``history`` is kept without what :func:`common.record.courses` computes from the rest.
+    """
     return {
         "schema": 1,
         "run": run,
@@ -260,5 +264,5 @@ def record_of(
         "config": plain(config),
         "split": split,
         "metrics": metrics,
-        "history": history,
+        "history": {name: rows for name, rows in history.items() if name not in COURSES},
     }

@@ -3,17 +3,22 @@
 A record says what was run (``config``, ``split``), what came out (``metrics``, ``history``) and
 where (``provenance``). Everything but ``provenance`` is a function of the configuration: two runs
 of one configuration on one machine write the same bytes there. A missing value is absent, never 0.
+``history`` keeps what was measured; what follows from it by the paper's equations, difficulty, tau
+and weights, :func:`courses` computes.
 
 A run of the task ``detection`` is measured by AP in place of error and accuracy, and after its last
 epoch only: not every method measures its difficulty set, which alone could choose a best epoch.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import torch
 
+from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
 
 _NUMBER_LIST = {"type": "array", "items": {"type": ["number", "null"]}}
@@ -111,10 +116,6 @@ SCHEMA: dict[str, Any] = {
                 "loss": _NUMBER_LIST,
                 "learning_rate": _NUMBER_LIST,
                 "class_accuracy": _CLASS_HISTORY,
-                "difficulty": _CLASS_HISTORY,
-                "bias": _NUMBER_LIST,
-                "tau": _NUMBER_LIST,
-                "class_weights": _CLASS_HISTORY,
                 "hard_instances": _CLASS_HISTORY,
             },
         },
@@ -234,6 +235,49 @@ def read_record(path: Path) -> dict[str, Any]:
         ) from error
     check_record(record, path)
     return record
+
+
+_BALANCER_SETTINGS = {
+    "tau_max": "tau_max",
+    "eps": "eps",
+    "tau_power": "power",
+    "normalize_weights": "normalize",
+}
+"""Settings of a run, and the balancer's arguments that they are."""
+COURSES = ("difficulty", "bias", "tau", "class_weights")
+"""What :func:`courses` gives; a record made before it may hold them too, they are not read."""
+
+
+def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
+    """What a CDB run trained with in each epoch (Eqs. 3-10), from what it measured.
+
+    The balancer is taken through the run's measurements again, so that the numbers are those of the
+    training to the bit. Shapes: E epochs, C classes.
+
+    Args:
+        record: of a finished run.
+
+    Returns:
+        ``difficulty`` and ``class_weights`` (E, C), ``bias`` and ``tau`` (E,), an epoch's numbers
+        being those before its measurement; nothing for a run without a balancer.
+    """
+    settings, measured = record["config"], record["history"]["class_accuracy"]
+    if settings.get("tau") is None:
+        return {}
+    options = {
+        argument: settings[name]
+        for name, argument in _BALANCER_SETTINGS.items()
+        if name in settings
+    }
+    balancer = ClassDifficultyBalancer(len(measured[0]), settings["tau"], **options)
+    rows: dict[str, list[Any]] = {name: [] for name in COURSES}
+    for row in measured:
+        for name, values in rows.items():
+            values.append(getattr(balancer, name).tolist())
+        if any(value is not None for value in row):
+            performance = [math.nan if value is None else value for value in row]
+            balancer.update(torch.tensor(performance, dtype=torch.float64))
+    return rows
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -32,8 +32,9 @@ _START_ANEW = "delete it and start the same command again: the run then starts a
 
 
 def to_json(value: Any) -> bytes:
-    """``value`` as JSON bytes with sorted keys, lists of numbers on one line; NaN is refused."""
-    return (json.dumps(value, sort_keys=True, allow_nan=False) + "\n").encode()
+    """``value`` as JSON bytes on one line, without blanks, with sorted keys; NaN is refused."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return f"{text}\n".encode()
 
 
 def save_tensors(path: Path, state: dict[str, Any]) -> None:

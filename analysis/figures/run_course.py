@@ -17,6 +17,7 @@ from analysis.figures.style import CYCLE, GREY, panels
 from analysis.records import AP_METRICS, Record, as_array
 from analysis.words import condition_name, dataset_name, metric_name, number, run_name
 from common.metrics import shot_groups
+from common.record import courses
 
 # Up to this many classes each has a line; above, a median and quartiles per group of classes.
 MAX_LINES: Final = 10
@@ -164,7 +165,8 @@ def _set_y_scale(axes: Axes, values: list[Any], field: str) -> None:
 
 
 def draw(record: Record) -> Figure:
-    """Every course the record holds, each over the epochs."""
+    """Every course that the record holds or tells, each over the epochs."""
+    record = record | {"history": record["history"] | courses(record)}
     chosen, best = available_panels(record), record["metrics"].get("best")
     columns = min(len(chosen), 3)
     rows = math.ceil(len(chosen) / columns)

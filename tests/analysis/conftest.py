@@ -23,24 +23,23 @@ def _run_name(record: Record) -> str:
     return "_".join(part for part in parts if part)
 
 
-def _history(epochs: int, error: float, method: str) -> dict[str, Any]:
+def _tau(method: str, variant: str) -> str | None:
+    """As a run is recorded: the law or number of a CDB method, None of any other."""
+    if "cdb" not in method:
+        return None
+    return variant.removeprefix("tau=") if variant.startswith("tau=") else "sigmoid"
+
+
+def _history(epochs: int, error: float) -> dict[str, Any]:
     steps = range(1, epochs + 1)
-    tail = [min(1.0, (1 - 2 * error / 100) * (1 - math.exp(-e / 8))) for e in steps]
+    last = max(0.0, 1 - 2 * error / 100)
+    tail = [last * (1 - math.exp(-e / 8)) for e in steps]
     accuracy = [[1.0 - 0.01 / e, t] for e, t in zip(steps, tail, strict=True)]
     history: dict[str, Any] = {
         "epoch": list(steps),
         "loss": [0.6 * math.exp(-e / 20) + 0.02 for e in steps],
         "class_accuracy": accuracy,
     }
-    if method.startswith("cdb"):
-        before = [[0.0, 0.0], *accuracy[:-1]]
-        history["difficulty"] = [[1 - a for a in row] for row in before]
-        history["bias"] = [max(max(row) / (min(row) + 0.01) - 1, 0.0) for row in before]
-        history["tau"] = [5 * (2 / (1 + math.exp(-b)) - 1) for b in history["bias"]]
-        history["class_weights"] = [
-            [d**t for d in row]
-            for row, t in zip(history["difficulty"], history["tau"], strict=True)
-        ]
     return history
 
 
@@ -77,7 +76,7 @@ def make_record() -> Callable[..., Record]:
                 evaluations[name]["difficulty_set_accuracy"] = difficulty_set_accuracy
         imbalance = int(condition) if condition.isdigit() else None
         settings = {"method": method, "imbalance": imbalance, "epochs": epochs}
-        settings |= {"seed": seed, "split_seed": seed}
+        settings |= {"seed": seed, "split_seed": seed, "tau": _tau(method, variant)}
         record: Record = {
             "schema": 1,
             "run": "",
@@ -98,7 +97,7 @@ def make_record() -> Callable[..., Record]:
                 "digest": f"digest-{seed}",
             },
             "metrics": evaluations,
-            "history": _history(epochs, error, method),
+            "history": _history(epochs, error),
             "provenance": {
                 "seconds": 60.0,
                 "finished": "2025-01-02T03:04:05+00:00",
@@ -182,13 +181,6 @@ def _cifar_history(method: str, counts: list[int], accuracy: np.ndarray) -> dict
     if method in ("focal", "cdb-w-fl"):
         # More samples stay hard where the class is predicted badly.
         history["hard_instances"] = (np.asarray(counts) * (1 - accuracy) ** 2).round().tolist()
-    if method.startswith("cdb"):
-        difficulty = np.vstack([np.ones(len(counts)), 1 - accuracy[:-1]])
-        bias = [0.0] + [float(d.max() / (d.min() + 0.01) - 1) for d in difficulty[1:]]
-        tau = [5 * (2 / (1 + math.exp(-b)) - 1) for b in bias]
-        weights = difficulty ** np.array(tau)[:, None]
-        history |= {"difficulty": difficulty.tolist(), "bias": bias, "tau": tau}
-        history["class_weights"] = (weights / weights.mean(axis=1, keepdims=True)).tolist()
     return history
 
 
@@ -345,7 +337,7 @@ def average_precisions(**values: float | None) -> dict[str, Any]:
     return averages | {"category_ap": [32.0, 28.0, 24.0, 16.0, 5.0, None]} | values
 
 
-def _detection_history(method: str, epochs: int, measured: bool) -> dict[str, Any]:
+def _detection_history(epochs: int, measured: bool) -> dict[str, Any]:
     """AP of six categories in [0, 1]; the last has no difficulty image."""
     rows: list[list[float | None]] = [
         [0.05 * e * share for share in (1.0, 0.9, 0.8, 0.6, 0.2)] + [None]
@@ -358,11 +350,6 @@ def _detection_history(method: str, epochs: int, measured: bool) -> dict[str, An
         "learning_rate": [0.02] * epochs,
         "class_accuracy": rows if measured else [nothing] * epochs,
     }
-    if method.startswith("cdb"):
-        ones = [1.0] * 6
-        before = [[1.0 - x if x is not None else 1.0 for x in row] for row in rows[:-1]]
-        history |= {"difficulty": [ones, *before], "class_weights": [ones, *before]}
-        history |= {"bias": [0.0] * epochs, "tau": [1.0] * epochs}
     return history
 
 
@@ -400,7 +387,7 @@ def make_detection(make_record) -> Callable[..., Record]:
         record = make_record(
             method, f"pretrained={start}", condition, seed, group=group, dataset=dataset,
             epochs=epochs, config=settings, split=scenes_split(dataset), metrics={"last": last},
-            history=_detection_history(method, epochs, measured=method.startswith("cdb")),
+            history=_detection_history(epochs, measured=method.startswith("cdb")),
             task="detection", **fields,
         )  # fmt: skip
         del record["config"]["imbalance"], record["config"]["split_seed"]

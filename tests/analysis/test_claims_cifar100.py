@@ -300,13 +300,14 @@ def weighted(make_cifar):
     def make(until, seeds=3, epochs=10):
         records = []
         for seed in range(seeds):
-            record = make_cifar("cdb-w-ce", "tau=sigmoid", "200", seed, epochs=epochs)
+            fixed = {"tau": "2.0"}
+            record = make_cifar("cdb-w-ce", "tau=sigmoid", "200", seed, epochs=epochs, config=fixed)
             many = set(record["split"]["shot"]["many"])
-            record["history"]["difficulty"] = [
-                [0.1 if c in many and e > until else 1.0 for c in range(100)]
+            # What is measured after an epoch is the next one's difficulty.
+            record["history"]["class_accuracy"] = [
+                [0.9 if c in many and e >= until else 0.0 for c in range(100)]
                 for e in range(1, epochs + 1)
             ]
-            record["history"]["tau"] = [2.0] * epochs
             records.append(record)
         return records
 

@@ -9,6 +9,7 @@ from analysis.figures.__main__ import Options, main
 from analysis.figures.style import as_data_url, save, styled
 from analysis.records import to_frame
 from common.errors import UserError
+from common.record import courses
 
 
 def darkest_share(path: Path) -> float:
@@ -79,7 +80,7 @@ def test_course_of_a_balanced_method_has_everything(make_record):
     figure = styled(lambda: run_course.draw(record))
     assert len(figure.axes) == 6
     tau = figure.axes[3].lines[0]
-    assert list(tau.get_ydata()) == record["history"]["tau"]
+    assert list(tau.get_ydata()) == courses(record)["tau"]
     # One line per class and the mark of the best epoch.
     assert len(figure.axes[1].lines) == 3
 

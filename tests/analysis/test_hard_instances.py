@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from analysis.hard_instances import hard_by_class, hard_by_shot
+from common.record import courses
 
 
 def reference(record):
     """Eq. 4, sample by sample: how many samples of each class are in a hard class."""
-    history, rows = record["history"], []
-    for difficulty, tau in zip(history["difficulty"], history["tau"], strict=True):
+    course, rows = courses(record), []
+    for difficulty, tau in zip(course["difficulty"], course["tau"], strict=True):
         row = []
         for d, count in zip(difficulty, record["split"]["train"], strict=True):
             row.append(sum(1 for _ in range(count) if d**tau > 0.8))
@@ -16,10 +17,9 @@ def reference(record):
 
 
 def test_all_samples_of_a_class_are_hard_when_its_weight_is_above_the_bound(make_record):
-    record = make_record("cdb-w-ce", "tau=sigmoid", epochs=3)
-    record["history"]["difficulty"] = [[1.0, 1.0], [0.5, 0.95], [0.8, 0.81]]
-    record["history"]["tau"] = [0.0, 2.0, 1.0]
-    # 0.95^2 = 0.9025; 0.8 itself is not above 0.8
+    record = make_record("cdb-w-ce", "tau=sigmoid", epochs=3, config={"tau": "2"})
+    # Difficulty 0.5 and 0.95, then 0.8 and 1.0: 0.95^2 = 0.9025, 0.8^2 = 0.64.
+    record["history"]["class_accuracy"] = [[0.5, 0.05], [0.2, 0.0], [0.9, 0.9]]
     assert hard_by_class(record).tolist() == [[4950, 50], [0, 50], [0, 50]]
 
 
@@ -29,9 +29,10 @@ def test_class_weights_agree_with_the_literal_count(make_cifar):
 
 
 def test_normalised_weights_are_not_what_is_counted(make_record):
-    record = make_record("cdb-w-ce", "tau=sigmoid", epochs=1)
-    record["history"] |= {"difficulty": [[0.5, 0.6]], "tau": [1.0], "class_weights": [[0.9, 1.1]]}
-    assert hard_by_class(record).tolist() == [[0, 0]]
+    record = make_record("cdb-w-ce", "tau=sigmoid", epochs=2, config={"tau": "1"})
+    record["history"]["class_accuracy"] = [[0.5, 0.4], [0.5, 0.4]]
+    # Weights 0.5 and 0.6; scaled to sum to 2, 0.91 and 1.09.
+    assert hard_by_class(record)[1].tolist() == [0, 0]
 
 
 def test_focals_own_count_is_taken_as_recorded(make_record):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.record import courses
 from common.run import load_tensors
 from tests.classification import small_cifar
 from tests.classification.small_cifar import small_run
@@ -255,11 +256,11 @@ def test_the_tensorboard_log_has_each_epoch_once_after_a_restart(
     assert read_record(run)["provenance"]["starts"] == 2
     log = EventAccumulator(str(run / "tensorboard"))
     log.Reload()
-    history = read_record(run)["history"]
+    history, course = read_record(run)["history"], courses(read_record(run))
     for tag, expected in (
         ("train/loss", history["loss"]),
-        ("cdb/tau", history["tau"]),
-        ("class_weights/9", [weights[1] for weights in history["class_weights"]]),
+        ("cdb/tau", course["tau"]),
+        ("class_weights/9", [weights[1] for weights in course["class_weights"]]),
     ):
         points = log.Scalars(tag)
         assert [point.step for point in points] == history["epoch"]

@@ -1,12 +1,16 @@
 """What a result record of each task has to hold, and what it may not."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
+import torch
 
+from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
-from common.record import check_record
+from common.history import History
+from common.record import COURSES, check_record, courses
 
 Record = dict[str, Any]
 
@@ -154,3 +158,39 @@ def test_masks_are_measured_if_and_only_if_the_condition_says_so() -> None:
 
 def test_what_is_no_record_at_all_is_refused() -> None:
     _refused([], "is not a result record")  # type: ignore[arg-type]
+
+
+# What follows from what was measured.
+
+CDB = {"tau_max": 4.0, "eps": 0.02, "tau_power": 3.0, "normalize_weights": False}
+
+
+@pytest.mark.parametrize("settings", [{}, CDB])
+@pytest.mark.parametrize("tau", ["sigmoid", "polynomial", "sigmoid-accv", "1.5"])
+def test_courses_are_to_the_bit_what_the_balancer_trained_with(tau: str, settings: Record) -> None:
+    names = {"tau_power": "power", "normalize_weights": "normalize"}
+    options = {names.get(name, name): value for name, value in settings.items()}
+    balancer = ClassDifficultyBalancer(3, tau, **options)
+    history = History(("a", "b", "c"), torch.tensor([9, 5, 1]))
+    generator = torch.Generator().manual_seed(0)
+    for epoch in range(1, 7):
+        accuracy = torch.rand(3, dtype=torch.float64, generator=generator)
+        if epoch == 3:
+            accuracy[1] = math.nan
+        history.add(epoch, 0.5, 0.1, accuracy, balancer)
+        balancer.update(accuracy)
+    rows = {name: history.rows.pop(name) for name in COURSES}
+    record = {"config": {"tau": tau, **settings}, "history": history.rows}
+    assert courses(record) == rows
+    assert len({tuple(weights) for weights in rows["class_weights"]}) == 6
+
+
+def test_an_epoch_without_any_measurement_leaves_the_difficulty_as_it_was() -> None:
+    rows = [[0.5, 0.25], [None, None], [0.75, None]]
+    record = {"config": {"tau": "1"}, "history": {"class_accuracy": rows}}
+    assert courses(record)["difficulty"] == [[1.0, 1.0], [0.5, 0.75], [0.5, 0.75]]
+
+
+def test_a_run_without_a_balancer_has_no_courses() -> None:
+    record = {"config": {"tau": None}, "history": {"class_accuracy": [[0.5, 0.25]]}}
+    assert courses(record) == {}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common.record import read_record
+from common.record import courses, read_record
 from common.run import load_tensors
 from detection.sets import load_sets
 from tests.detection.runs import (
@@ -147,11 +147,11 @@ def test_the_record_tells_the_split(trainer: DetectionTrainer, shapes: Path) -> 
 def test_the_history_shows_what_drove_the_difficulty(trainer: DetectionTrainer) -> None:
     for difficulty in ("ap", "proposals"):
         run = options("cdb-w-ce", difficulty=difficulty)
-        history = read_record(trainer.reference(*run) / "record.json")["history"]
-        measured = history["class_accuracy"][0]
+        record = read_record(trainer.reference(*run) / "record.json")
+        measured = record["history"]["class_accuracy"][0]
         assert measured[-1] is None
         expected = [1.0 if a is None else 1 - a for a in measured]
-        assert history["difficulty"] == [[1.0] * C, pytest.approx(expected)]
+        assert courses(record)["difficulty"] == [[1.0] * C, pytest.approx(expected)]
 
 
 def test_the_engine_without_a_command_gives_the_same_run(
@@ -159,7 +159,8 @@ def test_the_engine_without_a_command_gives_the_same_run(
 ) -> None:
     run = trainer.reference(*RUN)
     training = to_the_end(make_training(shapes, "cdb-w-ce"))
-    assert read_record(run / "record.json")["history"] == training.history.rows
+    record = read_record(run / "record.json")
+    assert record["history"] | courses(record) == training.history.rows
     weights = load_tensors(run / "weights.pt")["last"]
     for name, weight in training.model.state_dict().items():
         assert torch.equal(weights[name], weight)
@@ -181,13 +182,14 @@ def test_a_second_stage_begins_with_the_last_weights_of_the_first(
 
 def test_tensorboard_has_every_epoch(trainer: DetectionTrainer) -> None:
     run = trainer.reference(*RUN)
-    history = read_record(run / "record.json")["history"]
+    record = read_record(run / "record.json")
+    history, course = record["history"], courses(record)
     log = EventAccumulator(str(run / "tensorboard"))
     log.Reload()
     for tag, expected in (
         ("train/loss", history["loss"]),
-        ("cdb/tau", history["tau"]),
-        ("class_weights/kite", [weights[2] for weights in history["class_weights"]]),
+        ("cdb/tau", course["tau"]),
+        ("class_weights/kite", [weights[2] for weights in course["class_weights"]]),
     ):
         points = log.Scalars(tag)
         assert [point.step for point in points] == history["epoch"]
