@@ -132,7 +132,7 @@ def variant_name(variant: str) -> str:
         return f"after {method_name(value)}"
     if name == "pretrained" and equals:
         return f"from {_start_name(value)}"
-    return variant.replace("tau=", "τ ")
+    return variant.replace("tau=", "τ ").replace(" unit=image", ", by image")
 
 
 def _start_name(start: str) -> str:

@@ -56,7 +56,7 @@ class ClassificationConfig(RunConfig, ABC):
             "imbalance": 1, "split_seed": 0, "eql_gamma": 0, "eql_threshold": 0,
             "l2rw_batch_size": 1, "mwn_batch_size": 1, "ldam_margin": 0, "drw_epoch": 0,
             "hard_weight": 0, "warmup_epochs": 0, "stage1_epochs": 1, "stored_side": 2, "crop": 8,
-            "flip": 0, "colour_jitter": 0,
+            "flip": 0, "colour_jitter": 0, "difficulty_per_class": 1,
         },
         above={"mwn_learning_rate": 0, "ldam_scale": 0, "lr_decay": 0},
         at_most={
@@ -65,6 +65,11 @@ class ClassificationConfig(RunConfig, ABC):
         },
     )  # fmt: skip
     """The range of each number."""
+
+    @property
+    def without_decay(self) -> tuple[str, ...]:
+        """Ends of the names of parameters that have no weight decay."""
+        return ()
 
     @property
     @abstractmethod

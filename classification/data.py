@@ -166,10 +166,12 @@ def _load_mnist_lt(config: MnistConfig, device: torch.device, file: Path | None)
 def _load_cifar100_lt(
     config: CifarConfig, device: torch.device, folder: Path | None
 ) -> LongTailedData:
-    """CIFAR100-LT of Sec. 4.1.1: 50 images a class for difficulty, the whole test set."""
+    """CIFAR100-LT of Sec. 4.1.1: images of each class for its difficulty, the whole test set."""
     images = load_cifar100(folder)
     assert config.split_seed is not None  # resolved
-    split = split_cifar100_lt(images, config.imbalance, config.split_seed)
+    split = split_cifar100_lt(
+        images, config.imbalance, config.split_seed, config.difficulty_per_class
+    )
 
     def part(index: Tensor) -> LabelledImages:
         return LabelledImages(

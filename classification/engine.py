@@ -75,11 +75,20 @@ def _as_features(images: LabelledImages, model: SecondStage) -> LabelledImages:
     return LabelledImages(torch.cat(features), images.labels)
 
 
-def _parameter_groups(model: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
-    """What is trained, by the factor of the learning rate that it is trained with."""
+Group = tuple[list[nn.Parameter], float, float]
+"""Parameters, and the factors of learning rate and weight decay that they are trained with."""
+
+
+def _parameter_groups(model: nn.Module, without_decay: tuple[str, ...]) -> list[Group]:
+    """What is trained; ``without_decay``: ends of the names of what has no weight decay."""
     if isinstance(model, OltrModel):
-        return [(group["factor"], group["params"]) for group in parameter_groups(model)]
-    return [(1.0, [p for p in model.parameters() if p.requires_grad])]
+        return [(group["params"], group["factor"], 1.0) for group in parameter_groups(model)]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    free = {name for name in trained if name.endswith(without_decay)} if without_decay else set()
+    groups: list[Group] = [([p for name, p in trained.items() if name not in free], 1.0, 1.0)]
+    if free:
+        groups.append(([p for name, p in trained.items() if name in free], 1.0, 0.0))
+    return [group for group in groups if group[0]]
 
 
 def _sharing_tensors(model: nn.Module) -> nn.Module:
@@ -141,16 +150,16 @@ class Training:
         self._step = 0
 
     def _make_optimizer(self) -> torch.optim.SGD:
-        groups = _parameter_groups(self.model)
+        groups = _parameter_groups(self.model, self.config.without_decay)
         # For each group its share of the rate, and the tensor that holds the product.
-        self._rates = [(factor, self._rate * factor) for factor, _ in groups]
+        self._rates = [(factor, self._rate * factor) for _, factor, _ in groups]
+        decay = self.config.weight_decay
         return torch.optim.SGD(
             [
-                {"params": parameters, "lr": rate}
-                for (_, parameters), (_, rate) in zip(groups, self._rates, strict=True)
+                {"params": parameters, "lr": rate, "weight_decay": decay * share}
+                for (parameters, _, share), (_, rate) in zip(groups, self._rates, strict=True)
             ],
             momentum=self.config.momentum,
-            weight_decay=self.config.weight_decay,
             fused=True,
         )
 

@@ -4,8 +4,9 @@ A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is 
 recipe's class.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 
@@ -13,7 +14,7 @@ from classification.config import ClassificationConfig, Method, Precision, Subsa
 from classification.config import resolved as resolved
 from classification.image_recipes import IMAGE_RECIPES
 from classification.models import Initialisation, LenetArchitecture
-from common.config import changed_settings, checked_milestones
+from common.config import changed_settings, checked_milestones, handed_on
 from common.errors import UserError
 from common.losses import Reduction
 from common.schedule import step_schedule
@@ -23,6 +24,7 @@ InputScaling = Literal["standardise", "unit", "raw"]
 Augmentation = Literal["crop-flip", "none"]
 CifarRecipe = Literal[
     "cifar100-lt", "cifar100-lt-crt", "cifar100-lt-lws",
+    "cifar100-lt-code", "cifar100-lt-code-crt", "cifar100-lt-code-lws",
     "cifar100-lt-short", "cifar100-lt-short-crt", "cifar100-lt-short-lws",
 ]  # fmt: skip
 
@@ -97,6 +99,18 @@ class CifarConfig(SubsampledConfig):
     """ldam-drw: class weights from after this epoch on; None: the first milestone."""
     hard_weight: float = 0.8
     """focal, cdb-w-fl: samples of a larger focal weight are counted as hard (Figure 4)."""
+    decay_bias: bool = True
+    """Weight decay of the classifier's bias too."""
+    difficulty_per_class: int | None = None
+    """Images of each class that are held out for its difficulty; None: 50 (Sec. 4.1.1). The most
+    frequent class has the rest of its 500."""
+
+    left_out: ClassVar[Mapping[str, Any]] = {
+        **SubsampledConfig.left_out,
+        "decay_bias": True,
+        "difficulty_per_class": None,
+    }
+    """Settings that a run's file names only where they have another value than this."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
@@ -109,6 +123,11 @@ class CifarConfig(SubsampledConfig):
     def recipe_name(self) -> str:
         """The recipe it departs from."""
         return self.recipe
+
+    @property
+    def without_decay(self) -> tuple[str, ...]:
+        """Ends of the names of parameters that have no weight decay."""
+        return () if self.decay_bias else ("classifier.bias",)
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
         """Warm-up, then steps down; see :func:`step_schedule`."""
@@ -126,8 +145,9 @@ class CifarConfig(SubsampledConfig):
 class DecoupledConfig(CifarConfig):
     """The second stage of decoupled learning: the classifier of a finished run, balanced anew.
 
-    The first stage is the run of the recipe without -crt or -lws that has the same imbalance, seed
-    and split; it is trained first if it has not finished. Its last epoch's weights are used.
+    The first stage is the run of the recipe without -crt or -lws that has the same settings, but
+    for the method and what each stage has for itself: epochs, warm-up, milestones and decay. It is
+    trained first if it has not finished. Its last epoch's weights are used.
     """
 
     recipe: tyro.conf.Fixed[CifarRecipe] = "cifar100-lt-crt"
@@ -162,22 +182,21 @@ class DecoupledConfig(CifarConfig):
         """The record's ``variant``, as Table 4's columns."""
         return f"stage1={self.stage1}"
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of both stages."""
+        return (self.method, self.stage1)
+
     def stage1_config(self) -> CifarConfig:
         """The resolved configuration of the first stage."""
         recipe = RECIPES[self.recipe.removesuffix(f"-{self.classifier}")]
         assert isinstance(recipe, CifarConfig)
-        first = replace(
-            recipe,
-            method=self.stage1,
-            imbalance=self.imbalance,
-            seed=self.seed,
-            split_seed=self.split_seed,
-            epochs=self.stage1_epochs or recipe.epochs,
-            precision=self.precision,
-            augmentation=self.augmentation,
-        )
-        return resolved(first)
+        epochs = self.stage1_epochs or recipe.epochs
+        first = replace(recipe, method=self.stage1, epochs=epochs)
+        return resolved(replace(first, **handed_on(self, first, _OF_EACH_STAGE)))
 
+
+_OF_EACH_STAGE = {"recipe", "method", "epochs", "warmup_epochs", "milestones", "lr_decay"}
 
 MNIST_LT = MnistConfig()
 """Sec. 4.1.2. Architecture, initialisation, input scaling and reduction are our reading of what it
@@ -185,6 +204,22 @@ leaves open: docs/mnist-readings.md."""
 
 CIFAR100_LT = CifarConfig()
 """Sec. 4.1.2 and Cui et al. 2019, whom it follows."""
+
+AS_IN_CODE: dict[str, Any] = {
+    "weight_decay": 0.0005,
+    "decay_bias": False,
+    "difficulty_per_class": 25,
+}
+CIFAR100_LT_CODE = replace(
+    CIFAR100_LT,
+    recipe="cifar100-lt-code",
+    epochs=240,
+    warmup_epochs=0,
+    milestones=(160, 210),
+    **AS_IN_CODE,
+)
+"""As the authors' public code has it where it differs from the paper: docs/cifar100.md lists file
+and line of each setting, and what is not followed."""
 
 CIFAR100_LT_SHORT = replace(
     CIFAR100_LT, recipe="cifar100-lt-short", epochs=30, warmup_epochs=0.75, milestones=(24, 27)
@@ -196,6 +231,9 @@ RECIPES: dict[str, ClassificationConfig] = {
     "cifar100-lt": CIFAR100_LT,
     "cifar100-lt-crt": DecoupledConfig(recipe="cifar100-lt-crt"),
     "cifar100-lt-lws": DecoupledConfig(recipe="cifar100-lt-lws"),
+    "cifar100-lt-code": CIFAR100_LT_CODE,
+    "cifar100-lt-code-crt": DecoupledConfig(recipe="cifar100-lt-code-crt", **AS_IN_CODE),
+    "cifar100-lt-code-lws": DecoupledConfig(recipe="cifar100-lt-code-lws", **AS_IN_CODE),
     "cifar100-lt-short": CIFAR100_LT_SHORT,
     "cifar100-lt-short-crt": DecoupledConfig(recipe="cifar100-lt-short-crt"),
     "cifar100-lt-short-lws": DecoupledConfig(recipe="cifar100-lt-short-lws"),

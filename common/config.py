@@ -5,7 +5,7 @@ The settings of a data set are a subclass, in the ``recipes.py`` of its task.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from operator import ge, gt, le, lt
@@ -18,6 +18,7 @@ from common.tau import parse_tau
 
 CDB_METHODS = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
 """The paper's methods."""
+SamplerUnit = Literal["class", "image"]
 
 Limits = Mapping[str, Mapping[str, float]]
 _HOLDS = {"at least": ge, "at most": le, "below": lt, "above": gt}
@@ -52,6 +53,8 @@ class RunConfig:
     """CDB: epsilon of Eq. 5."""
     normalize_weights: bool = True
     """CDB: scale the class weights to sum to the number of classes (authors' code)."""
+    sampler_unit: SamplerUnit = "class"
+    """cdb-s: what d_c^tau is the weight of: the class (Eq. 15), or each of its images."""
     loss_reduction: Reduction | None = "batch-size"
     """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."""
 
@@ -75,11 +78,14 @@ class RunConfig:
 
     used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **dict.fromkeys(("tau", "tau_max", "tau_power", "eps", "normalize_weights"), CDB_METHODS),
+        "sampler_unit": ("cdb-s",),
         "focal_gamma": ("focal", "cdb-w-fl"),
         "cfs_q": ("cfs",),
         "cb_beta": ("cb",),
     }
     """The methods that an option is for, where it is not for all."""
+    left_out: ClassVar[Mapping[str, Any]] = {"sampler_unit": "class"}
+    """Settings that a run's file names only where they have another value than this."""
     limits: ClassVar[Limits] = with_limits(
         {},
         at_least={
@@ -104,6 +110,11 @@ class RunConfig:
             raise UserError(f"--tau {self.tau} is refused: {error}.") from error
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods whose settings count: the run's, and its first stage's if they are given."""
+        return (self.method,)
+
+    @property
     def recipe_name(self) -> str:
         """The recipe it departs from."""
         return self.dataset
@@ -116,7 +127,8 @@ class RunConfig:
     @property
     def variant(self) -> str:
         """The record's ``variant``, as the paper's tables name it."""
-        return "" if self.tau is None else f"tau={self.tau}"
+        unit = "" if self.sampler_unit == "class" else f" unit={self.sampler_unit}"
+        return "" if self.tau is None else f"tau={self.tau}{unit}"
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
         """The step size.
@@ -133,10 +145,34 @@ def uses_difficulty(method: str) -> bool:
     return method in CDB_METHODS
 
 
-def plain(config: RunConfig) -> dict[str, Any]:
-    """The settings as JSON gives them back (a tuple is a list)."""
+def _all_settings(config: RunConfig) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return settings
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """The settings as JSON gives them back (a tuple is a list), less what ``left_out`` says."""
+    usual = config.left_out
+    return {
+        name: value
+        for name, value in _all_settings(config).items()
+        if name not in usual or value != usual[name]
+    }
+
+
+def handed_on(second: RunConfig, first: RunConfig, own: Collection[str]) -> dict[str, Any]:
+    """What a second stage says of its first: every setting that counts for the first's method.
+
+    Args:
+        second: the second stage.
+        first: the first, of the right method, otherwise as its recipe has it.
+        own: settings that each stage has for itself.
+    """
+    return {
+        field.name: getattr(second, field.name)
+        for field in fields(first)
+        if field.name not in own and first.method in first.used_by.get(field.name, (first.method,))
+    }
 
 
 def checked_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
@@ -171,8 +207,8 @@ def changed_settings(config: RunConfig, usual: RunConfig, named: set[str]) -> li
         usual: the one it departs from, resolved.
         named: fields that the name tells already.
     """
-    before, parts = plain(usual), []
-    for name, value in plain(config).items():
+    before, parts = _all_settings(usual), []
+    for name, value in _all_settings(config).items():
         if name not in named and value != before[name]:
             text = "-".join(map(str, value)) if isinstance(value, list) else value
             parts.append(f"{name.replace('_', '-')}-{text}")
@@ -203,7 +239,7 @@ def _check_effect(config: RunConfig) -> None:
     for field in fields(config):
         users = config.used_by.get(field.name, (config.method,))
         value = getattr(config, field.name)
-        if config.method not in users and value != field.default:
+        if not set(config.methods) & set(users) and value != field.default:
             others = " or ".join(method for method in users if method in methods)
             raise UserError(
                 f"{option(field.name)} {value} has no effect on --method {config.method}; leave it "

@@ -11,6 +11,7 @@ from common.config import RunConfig, uses_difficulty
 from common.sampler import (
     ClassProbabilitySampler,
     EpochSampler,
+    ImageWeightSampler,
     InstanceBalancedSampler,
     frequency_probabilities,
 )
@@ -37,7 +38,7 @@ def make_balancer(
 def make_sampler(
     config: RunConfig, labels: Tensor, num_classes: int, generator: torch.Generator
 ) -> EpochSampler:
-    """The sampler of the method; CDB-S starts with equal class probabilities.
+    """The sampler of the method; CDB-S starts with equal classes, or with equal images.
 
     Args:
         config: the run.
@@ -50,6 +51,8 @@ def make_sampler(
     """
     if config.method not in ("cfs", "cdb-s"):
         return InstanceBalancedSampler(labels, num_classes, generator)
+    if config.sampler_unit == "image":
+        return ImageWeightSampler(labels, num_classes, generator)
     sampler = ClassProbabilitySampler(labels, num_classes, generator)
     if config.method == "cfs":
         probabilities = frequency_probabilities(sampler.class_counts, config.cfs_q)

@@ -19,6 +19,7 @@ import jsonschema
 import torch
 
 from common.balancer import ClassDifficultyBalancer
+from common.config import uses_difficulty
 from common.errors import UserError
 
 _NUMBER_LIST = {"type": "array", "items": {"type": ["number", "null"]}}
@@ -262,7 +263,7 @@ def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
         being those before its measurement; nothing for a run without a balancer.
     """
     settings, measured = record["config"], record["history"]["class_accuracy"]
-    if settings.get("tau") is None:
+    if not uses_difficulty(settings["method"]):
         return {}
     options = {
         argument: settings[name]

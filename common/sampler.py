@@ -162,6 +162,33 @@ class ClassProbabilitySampler(EpochSampler):
         self.probabilities = state["probabilities"][0].clone()
 
 
+class ImageWeightSampler(ClassProbabilitySampler):
+    """Draws each sample in proportion to its class's weight: p_c proportional to n_c w_c.
+
+    What ``torch.utils.data.WeightedRandomSampler`` does with ``weights[labels]``. With
+    :attr:`ClassDifficultyBalancer.probabilities` it is CDB-S with d_c^tau as the weight of an
+    image: equal to CDB-W in expectation, where Eq. 15 with tau = 0 draws all classes alike.
+
+    >>> sampler = ImageWeightSampler(
+    ...     torch.tensor([0, 0, 0, 1]), 2, torch.Generator().manual_seed(0)
+    ... )
+    >>> sampler.set_class_probabilities(torch.tensor([0.25, 0.75]))
+    >>> sampler.probabilities
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int, generator: torch.Generator) -> None:
+        """Start with equal weights of the samples; see :class:`EpochSampler`."""
+        super().__init__(labels, num_classes, generator)
+        self.set_class_probabilities(self.probabilities)
+
+    def set_class_probabilities(self, probabilities: Tensor) -> None:
+        """Weigh each sample of class c by p_c from the next epoch on; otherwise as there."""
+        super().set_class_probabilities(probabilities)
+        drawn = self.probabilities * self.class_counts
+        self.probabilities = drawn / drawn.sum()
+
+
 class ClassAwareSampler(EpochSampler):
     """Cycles over the classes in shuffled order; every class is equally likely.
 

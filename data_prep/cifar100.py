@@ -185,7 +185,9 @@ def training_sizes(
     return tuple(_floor_of_power(head, imbalance, c, steps) for c in range(num_classes))
 
 
-def split_cifar100_lt(data: Cifar100, imbalance: float, split_seed: int) -> CifarSplit:
+def split_cifar100_lt(
+    data: Cifar100, imbalance: float, split_seed: int, difficulty_per_class: int | None = None
+) -> CifarSplit:
     """Draw the difficulty part (50 a class) and the long-tailed training part (Sec. 4.1.1).
 
     One permutation per class is drawn and cut into slices, so that runs at different imbalance are
@@ -196,28 +198,32 @@ def split_cifar100_lt(data: Cifar100, imbalance: float, split_seed: int) -> Cifa
         data: what :func:`load_cifar100` returns.
         imbalance: wanted largest / smallest class, >= 1.
         split_seed: >= 0; the split depends on nothing else, the training seed included.
+        difficulty_per_class: images of the difficulty part, the most frequent class having the
+            rest of its 500; None: 50.
 
     Raises:
         UserError: imbalance < 1 or so large that a class is empty, split_seed < 0, too few images.
     """
-    train_sizes = training_sizes(imbalance, len(data.class_names))
+    held_out = difficulty_per_class or DIFFICULTY_PER_CLASS
+    head = HEAD_SIZE + DIFFICULTY_PER_CLASS - held_out
+    train_sizes = training_sizes(imbalance, len(data.class_names), head)
     generator = split_generator(split_seed)
     train, difficulty = [], []
     for label, train_size in enumerate(train_sizes):
         order = permuted_class(data.train_labels, label, generator)
-        wanted = DIFFICULTY_PER_CLASS + train_size
+        wanted = held_out + train_size
         if len(order) < wanted:
             raise UserError(
                 f"Class {data.class_names[label]} has {len(order)} training images where the "
                 f"split needs {wanted}; choose an --imbalance farther from 1 or a whole CIFAR-100."
             )
-        difficulty.append(order[:DIFFICULTY_PER_CLASS])
-        train.append(order[DIFFICULTY_PER_CLASS:wanted])
+        difficulty.append(order[:held_out])
+        train.append(order[held_out:wanted])
     return CifarSplit(
         train_index=joined(train),
         difficulty_index=joined(difficulty),
         train_counts=train_sizes,
-        difficulty_counts=(DIFFICULTY_PER_CLASS,) * len(train_sizes),
+        difficulty_counts=(held_out,) * len(train_sizes),
         test_counts=_counts(data.test_labels, len(train_sizes)),
         class_names=data.class_names,
     )

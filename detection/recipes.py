@@ -96,6 +96,7 @@ class DetectionConfig(RunConfig):
         "difficulty": CDB_METHODS,
         "difficulty_period": CDB_METHODS,
         "focal_gamma": ("focal",),
+        "sampler_unit": (),
         "cfs_q": (),
         "cb_beta": (),
         "rfs_threshold": ("rfs",),

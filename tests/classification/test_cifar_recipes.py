@@ -14,6 +14,7 @@ from classification.engine import Training
 from classification.evaluate import read_config
 from classification.recipes import (
     CIFAR100_LT,
+    CIFAR100_LT_CODE,
     CIFAR100_LT_SHORT,
     RECIPES,
     CifarConfig,
@@ -33,21 +34,21 @@ SECOND_STAGES = [name for name, recipe in RECIPES.items() if isinstance(recipe, 
 
 # Another value of every field of CifarConfig.
 OTHERS: dict[str, Any] = {
-    "method": "cdb-s", "imbalance": 50.0, "seed": 1, "split_seed": 7, "tau": "2", "tau_max": 1.0,
+    "method": "cdb-w-fl", "imbalance": 50.0, "seed": 1, "split_seed": 7, "tau": "2", "tau_max": 1.0,
     "tau_power": 3.0, "eps": 0.1, "normalize_weights": False, "loss_reduction": "sum",
     "focal_gamma": 2.0, "cfs_q": 0.25, "cb_beta": 0.9, "eql_gamma": 0.5, "eql_threshold": 0.1,
     "l2rw_batch_size": 10, "epochs": 3, "batch_size": 50, "learning_rate": 0.2, "momentum": 0.5,
     "weight_decay": 0.0, "warmup_epochs": 2.5, "milestones": (2, 3), "lr_decay": 0.5,
     "augmentation": "none", "precision": "float32", "mwn_batch_size": 10,
     "mwn_learning_rate": 0.001, "ldam_margin": 0.25, "ldam_scale": 10.0, "drw_epoch": 3,
-    "hard_weight": 0.5,
+    "hard_weight": 0.5, "sampler_unit": "image", "decay_bias": False, "difficulty_per_class": 25,
 }  # fmt: skip
 # Those of DecoupledConfig that its methods can use, and its own.
 STAGE2_OTHERS: dict[str, Any] = {
     name: value
     for name, value in OTHERS.items()
     if name not in USED_BY or "cdb-s" in USED_BY[name]
-} | {"stage1": "cdb-w-ce", "stage1_epochs": 7}  # fmt: skip
+} | {"method": "class-aware", "stage1": "cdb-w-ce", "stage1_epochs": 7}  # fmt: skip
 
 
 def for_option(name: str, recipe: ClassificationConfig = CIFAR100_LT) -> ClassificationConfig:
@@ -79,6 +80,15 @@ def test_the_short_recipe_differs_in_its_schedule_only() -> None:
     ours, full = plain(CIFAR100_LT_SHORT), plain(CIFAR100_LT)
     differing = {name for name in full if ours[name] != full[name]}
     assert differing == {"recipe", "epochs", "warmup_epochs", "milestones"}
+
+
+def test_the_recipe_of_the_authors_code_differs_in_what_is_listed_only() -> None:
+    ours, written = plain(CIFAR100_LT_CODE), plain(CIFAR100_LT)
+    differing = {name: ours[name] for name in ours if ours[name] != written.get(name)}
+    assert differing == {
+        "recipe": "cifar100-lt-code", "epochs": 240, "warmup_epochs": 0, "milestones": [160, 210],
+        "weight_decay": 0.0005, "decay_bias": False, "difficulty_per_class": 25,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SECOND_STAGES)
@@ -159,8 +169,8 @@ def test_milestones_and_the_split_are_named_where_they_are_not_the_recipes() -> 
 @pytest.mark.parametrize("name", RECIPES)
 def test_both_stages_of_a_recipe_stand_in_one_group(name: str) -> None:
     groups = {
-        "mnist-lt", "cifar100-lt", "cifar100-lt-short", "imagenet-lt", "image-folder",
-        "digit-images",
+        "mnist-lt", "cifar100-lt", "cifar100-lt-code", "cifar100-lt-short", "imagenet-lt",
+        "image-folder", "digit-images",
     }  # fmt: skip
     assert group_name(RECIPES[name]) in groups
     assert name in {group_name(RECIPES[name]) + stage for stage in ("", "-crt", "-lws", "-oltr")}
@@ -172,6 +182,8 @@ def test_the_words_of_the_papers_tables() -> None:
     crt = changed(CRT, method="cdb-w-ce", stage1="cdb-s")
     assert (crt.table_method, crt.variant) == ("crt+cdb-w-ce", "stage1=cdb-s")
     assert (LWS.table_method, LWS.variant) == ("lws+class-aware", "stage1=ce")
+    by_image = replace(CIFAR100_LT, method="cdb-s", tau="1.5", sampler_unit="image")
+    assert by_image.variant == "tau=1.5 unit=image"
 
 
 # What is filled in.
@@ -251,6 +263,7 @@ LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("drw_epoch", (0, 160), (-1,)),
     ("hard_weight", (0, 1), (-0.1, 1.1)),
     ("split_seed", (0,), (-1,)),
+    ("difficulty_per_class", (1, 25), (0,)),
 ]
 
 
@@ -279,9 +292,11 @@ def test_every_number_of_its_own_has_a_limit() -> None:
     numbers = {
         field.name
         for field in fields(CifarConfig)
-        if field.name in own and isinstance(field.default, int | float)
+        if field.name in own and type(field.default) in (int, float)
     }
-    assert numbers | {"split_seed", "drw_epoch"} == {name for name, _, _ in LIMITS}
+    assert numbers | {"split_seed", "drw_epoch", "difficulty_per_class"} == {
+        name for name, _, _ in LIMITS
+    }
 
 
 @pytest.mark.parametrize("bad", [(0, 5), (-1,), (5, 5), (6, 5), (1, 3, 2)])
@@ -349,29 +364,43 @@ def test_the_usual_first_stage_is_the_run_of_its_recipe(name: str, stage1: str) 
     config = changed(RECIPES[name], stage1=stage1)
     assert isinstance(config, DecoupledConfig)
     first = config.stage1_config()
-    short = name.startswith("cifar100-lt-short")
-    recipe = CIFAR100_LT_SHORT if short else CIFAR100_LT
+    recipe = RECIPES[name.removesuffix("-crt").removesuffix("-lws")]
     assert type(first) is CifarConfig
     assert first == resolved(changed(recipe, method=stage1))
     assert group_name(first) == group_name(config)
 
 
-def test_a_first_stage_has_the_second_ones_data_seed_and_precision() -> None:
-    common = {"imbalance": 20.0, "seed": 4, "split_seed": 2, "precision": "float32"}
-    common["augmentation"] = "none"
-    config = changed(CRT, **common, stage1="cdb-s", stage1_epochs=9)
-    assert isinstance(config, DecoupledConfig)
-    usual = replace(CIFAR100_LT, method="cdb-s", epochs=9)
-    assert config.stage1_config() == resolved(changed(usual, **common))
+# What each stage has for itself.
+EACH = {"method", "epochs", "warmup_epochs", "milestones", "lr_decay", "stage1", "stage1_epochs"}
 
 
-@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate", "milestones", "tau"])
-def test_what_is_the_second_stages_own_leaves_the_first_as_it_is(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(STAGE2_OTHERS.keys() - EACH))
+@pytest.mark.parametrize("method", ["class-aware", "cdb-s"])
+def test_a_first_stage_has_every_setting_of_the_second_that_its_method_can_use(
+    name: str, method: str
+) -> None:
+    value = STAGE2_OTHERS[name]
+    second = changed(CRT, method=method, stage1="cdb-s", **{name: value})
+    usual = replace(CIFAR100_LT, method="cdb-s")
+    assert second.stage1_config() == resolved(changed(usual, **{name: value}))
+
+
+@pytest.mark.parametrize("name", sorted(name for name in STAGE2_OTHERS if name in USED_BY))
+def test_a_first_stage_has_no_setting_that_is_for_the_seconds_method_alone(name: str) -> None:
+    second = changed(CRT, method="cdb-s", stage1="ce", **{name: STAGE2_OTHERS[name]})
+    assert second.stage1_config() == resolved(CIFAR100_LT)
+
+
+@pytest.mark.parametrize("name", sorted(EACH - {"method", "stage1", "stage1_epochs"}))
+def test_the_schedule_of_a_second_stage_leaves_the_first_as_it_is(name: str) -> None:
     usual = changed(CRT, method="cdb-w-ce", stage1="cdb-w-ce")
     other = changed(usual, **{name: OTHERS[name]})
-    assert isinstance(usual, DecoupledConfig)
-    assert isinstance(other, DecoupledConfig)
     assert other.stage1_config() == usual.stage1_config()
+
+
+def test_a_first_stage_has_as_many_epochs_as_asked_for() -> None:
+    first = changed(CRT, stage1_epochs=9).stage1_config()
+    assert first == resolved(replace(CIFAR100_LT, epochs=9))
 
 
 # Every option changes something.
@@ -407,6 +436,8 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "ldam_margin": ("ldam-drw", {}, 0.1),
     "ldam_scale": ("ldam-drw", {}, 10.0),
     "drw_epoch": ("ldam-drw", {}, 0),
+    "sampler_unit": ("cdb-s", {}, "image"),
+    "decay_bias": ("ce", {"weight_decay": 0.1}, False),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("focal_gamma", "cdb-w-fl", {}, 2.0),
@@ -416,8 +447,11 @@ MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("cb_beta", "ldam-drw", {}, 0.5),
     ("loss_reduction", "ldam-drw", {}, "batch-size"),
 ]
-# The loader's (imbalance, split_seed); of what is recorded and not of the weights (hard_weight).
-ELSEWHERE = {"dataset", "recipe", "imbalance", "split_seed", "hard_weight"}
+# The loader's (imbalance, split_seed, difficulty_per_class); of what is recorded and not of the
+# weights (hard_weight).
+ELSEWHERE = {
+    "dataset", "recipe", "imbalance", "split_seed", "difficulty_per_class", "hard_weight",
+}  # fmt: skip
 
 
 def test_every_option_is_changed_somewhere() -> None:
@@ -459,6 +493,18 @@ def test_every_option_changes_the_weights(
     before = trained_weights(_unchanged(two_epochs, *usual.items()))
     after = trained_weights(two_epochs(**(usual | {name: value})))
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.usefixtures("_measured")
+@pytest.mark.parametrize("recipe", ["cifar100-lt", "cifar100-lt-crt"])
+def test_the_classifiers_bias_alone_can_be_spared_weight_decay(recipe: str) -> None:
+    method = "class-aware"
+    run = two_epochs(recipe=recipe, method=method, weight_decay=0.25, decay_bias=False)
+    decayed, spared = run.optimizer.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.25, 0.0)
+    assert [tuple(p.shape) for p in spared["params"]] == [(12,)]
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    assert len(decayed["params"]) == len(trained) - 1
 
 
 @pytest.mark.usefixtures("_measured")

@@ -107,3 +107,27 @@ def test_in_other_methods_classes_weigh_alike(method: str) -> None:
 def test_a_class_without_a_sample_is_refused() -> None:
     with pytest.raises(ValueError, match="class 3 has no training sample"):
         make_sampler(config("ce"), LABELS, 4, torch.Generator())
+
+
+def test_cdb_s_by_image_draws_as_cdb_w_weighs() -> None:
+    """p_c in proportion to n_c d_c^tau; before the first measurement every image alike."""
+    settings = config("cdb-s", tau="2", sampler_unit="image")
+    sampler, balancer = sampler_of(settings), make_balancer(settings, 3, CPU)
+    assert isinstance(sampler, ClassProbabilitySampler)
+    assert balancer is not None
+    assert sampler.probabilities.tolist() == pytest.approx([9 / 14, 4 / 14, 1 / 14])
+    balancer.update(ACCURACY)
+    follow_difficulty(sampler, balancer)
+    weights = [9 * 0.1**2, 4 * 0.5**2, 1 * 0.9**2]
+    assert sampler.probabilities.tolist() == pytest.approx([w / sum(weights) for w in weights])
+
+
+def test_cdb_s_by_image_draws_the_images_of_torchs_weighted_sampler_as_often() -> None:
+    settings = config("cdb-s", tau="1", sampler_unit="image")
+    sampler = make_sampler(settings, LABELS, 3, torch.Generator().manual_seed(0))
+    assert isinstance(sampler, ClassProbabilitySampler)
+    weights = torch.tensor([0.25, 0.5, 1.0])
+    sampler.set_class_probabilities(weights)
+    drawn = torch.cat([sampler.draw() for _ in range(3000)]).bincount(minlength=14) / 42000
+    expected = weights[LABELS] / weights[LABELS].sum()
+    assert (drawn - expected).abs().max() < 4 * (0.2 * 0.8 / 42000) ** 0.5

@@ -699,6 +699,15 @@ def test_the_split_equals_a_literal_draw_one_image_at_a_time(labelled: Cifar100)
     assert split.difficulty_index.tolist() == sorted(difficulty)
 
 
+def test_what_is_not_held_out_for_the_difficulty_is_the_heads(labelled: Cifar100) -> None:
+    split = split_cifar100_lt(labelled, 100, 0, difficulty_per_class=25)
+    assert (split.train_counts[0], split.train_counts[-1]) == (475, 4)
+    assert split.difficulty_counts == (25,) * 100
+    assert len(set(split.train_index.tolist()) & set(split.difficulty_index.tolist())) == 0
+    usual = split_cifar100_lt(labelled, 100, 0)
+    assert set(split.difficulty_index.tolist()) < set(usual.difficulty_index.tolist())
+
+
 @pytest.mark.parametrize(
     ("imbalance", "split_seed", "sentence"),
     [

@@ -421,7 +421,7 @@ EFFECTS_OF_SECOND: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 # The network itself and its first weights, the first stage, and what scores: in test_networks.py.
 ELSEWHERE = {"backbone", "start", "stage1", "stage1_epochs", "calibration_threshold"}
-NO_OPTION = {"recipe", "dataset", "cfs_q", "cb_beta"}
+NO_OPTION = {"recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta"}
 
 
 def test_every_setting_is_tried() -> None:

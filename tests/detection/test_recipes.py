@@ -40,8 +40,10 @@ OTHERS_OF_SECOND: dict[str, Any] = OTHERS | {
     "focal_alpha": 0.5, "bags_beta": 4.0, "calibration_threshold": 10,
 }  # fmt: skip
 # Of methods that these recipes do not have; their name and data set are the recipe's.
-NO_OPTION = {"recipe", "dataset", "focal_gamma", "cfs_q", "cb_beta"}
-NO_OPTION_OF_SECOND = {"recipe", "dataset", "cfs_q", "cb_beta", "rfs_threshold", "eql_threshold"}
+NO_OPTION = {"recipe", "dataset", "focal_gamma", "sampler_unit", "cfs_q", "cb_beta"}
+NO_OPTION_OF_SECOND = {
+    "recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta", "rfs_threshold", "eql_threshold",
+}  # fmt: skip
 
 
 def for_option(name: str, recipe: Any = LVIS) -> Any:

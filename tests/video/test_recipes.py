@@ -24,6 +24,7 @@ CDB = replace(EGTEA_VERBS, method="cdb-w-ce")
 OTHERS: dict[str, Any] = {
     "method": "cdb-s", "seed": 1, "tau": "2", "tau_max": 1.0, "tau_power": 3.0, "eps": 0.1,
     "normalize_weights": False, "loss_reduction": "sum", "focal_gamma": 2.0, "cfs_q": 0.25,
+    "sampler_unit": "image",
     "cb_beta": 0.9, "epochs": 3, "batch_size": 8, "learning_rate": 0.1, "momentum": 0.5,
     "weight_decay": 0.0, "milestones": (5, 7), "lr_decay": 0.5, "model": "small-resnext",
     "start": "random", "frames": 4, "frame_height": 230, "frame_width": 250, "crop": 100,
