@@ -142,6 +142,17 @@ _NUMBERS: Final = (
 )
 
 
+def _conditions_run(
+    cells: Sequence[Cell], frames: Sequence[pd.DataFrame]
+) -> tuple[list[Cell], list[str]]:
+    """The cells whose condition has any run, and the other conditions; without a run all cells."""
+    run = {condition for runs in frames for condition in runs["condition"]}
+    shown = [cell for cell in cells if cell[2] in run]
+    if not shown:
+        return list(cells), []
+    return shown, list(dict.fromkeys(cell[2] for cell in cells if cell[2] not in run))
+
+
 def comparison_grid(
     name: str, table: int, dataset: str, published: pd.DataFrame, local: pd.DataFrame | None = None
 ) -> Grid:
@@ -164,10 +175,13 @@ def comparison_grid(
     notes = [_NUMBERS, runs_note(frames[0], dataset)]
     if local is not None:
         notes.append("This machine: " + runs_note(frames[1], dataset))
+    cells, left_out = _conditions_run(table_cells(table, dataset, *frames), frames)
+    if left_out:
+        notes.append(f"Not run at imbalance {', '.join(left_out)}.")
     return Grid(
         name,
         f"Table {table}, {dataset_name(dataset)}: {TITLES[table]}",
         tuple(header),
-        tuple(_row(table, dataset, cell, frames) for cell in table_cells(table, dataset, *frames)),
+        tuple(_row(table, dataset, cell, frames) for cell in cells),
         " ".join(notes),
     )

@@ -80,7 +80,7 @@ def shots_grid(name: str, table: int, dataset: str, published: pd.DataFrame) -> 
     )
 
 
-def _in_papers_order(cells: Sequence[Cell], dataset: str) -> list[Cell]:
+def in_papers_order(cells: Sequence[Cell], dataset: str) -> list[Cell]:
     """Smallest imbalance first, then the methods as the paper's tables list them."""
     tables = [cells_of(error_table(table, dataset)) for table in tables_of(dataset)]
     known = list(dict.fromkeys(cell[:2] for cells in tables for cell in cells))
@@ -108,7 +108,7 @@ def apart_grid(name: str, title: str, apart: str, runs: pd.DataFrame, dataset: s
         runs: of one group (:func:`analysis.records.group_runs`).
         dataset: of the paper, whose tables' order the methods have.
     """
-    cells = _in_papers_order(cells_of(runs), dataset)
+    cells = in_papers_order(cells_of(runs), dataset)
     counted = runs_note(runs, runs["dataset"].iloc[0] if len(runs) else dataset)
     header = ("Method", "Imbalance", "Seeds", *_COLUMNS.values())
     return Grid(

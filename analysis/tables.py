@@ -34,6 +34,7 @@ from analysis.records import (
 )
 from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
 from analysis.verbs import demo_makers, verb_makers
+from analysis.weight_decay import decay_makers
 from common.errors import UserError, run_main
 
 _PLAIN_WIDTH = 150
@@ -101,6 +102,7 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
             makers[name] = partial(readings_grid, name, dataset, frame)
     for short in SHORT_GROUPS:
         makers |= short_makers(short, frame)
+    makers |= decay_makers(frame)
     makers |= lvis_makers(frame) | verb_makers(frame)
     makers |= apart_makers(frame)
     makers["claims"] = partial(claims_grid, frame)

@@ -55,7 +55,7 @@ def test_configuration_is_whole_and_says_what_the_record_says(record: dict[str, 
     assert said == tuple(record[name] for name in ("dataset", "method", "variant", "seed"))
     assert record["condition"] == config.condition
     group = group_name(config)
-    assert record["group"] in (group, f"{group}-readings")
+    assert record["group"] in (group, f"{group}-readings", f"{group}-recipe")
 
 
 @pytest.mark.parametrize("run", ["ce", "eql", "l2rw", "cdb-s_tau-sigmoid"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from classification.config import METHODS, ClassificationConfig
 from classification.recipes import (
+    CIFAR100_LT,
     DecoupledConfig,
     MnistConfig,
     group_name,
@@ -55,7 +57,7 @@ TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
 TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
 CIFAR = {
     name: ROOT / f"classification/experiments/cifar100_{name}.sh"
-    for name in ("table1", "table2", "table3", "table4", "figures", "short", "readings")
+    for name in ("table1", "table2", "table3", "table4", "figures", "short", "readings", "recipe")
 }
 
 # What would change the scripts.
@@ -194,9 +196,6 @@ def test_experiment_states_what_it_is_and_costs(script: Path) -> None:
     assert header(script, "Data")
     cost = header(script, "Cost")
     assert any(character.isdigit() for character in cost), "the cost is a number"
-    short = script.stem in ("cifar100_short", "cifar100_readings")
-    if script.stem.startswith("cifar100_") and not short:
-        assert "not measured" in cost, "the schedule of 200 epochs was not run"
 
 
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
@@ -243,6 +242,7 @@ RUNS = {
     CIFAR["figures"]: 3 * 3,
     CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
     CIFAR["readings"]: 3 * 2 + 2,
+    CIFAR["recipe"]: 33 * 3 + 4,
     IMAGES["imagenet_table1"]: 8 * 3,
     IMAGES["imagenet_table2"]: 11 * 3,
     IMAGES["imagenet_table3"]: 11 * 3,
@@ -343,6 +343,7 @@ def test_smoke_is_a_few_runs_of_two_epochs_in_both_stages(script: Path) -> None:
 def test_smoke_has_every_kind_of_recipe() -> None:
     words = {config_of(run).recipe_name for s in EXPERIMENTS for run in arguments_of(s, smoke=True)}
     assert words >= {"mnist-lt", "cifar100-lt", "cifar100-lt-crt", "cifar100-lt-short"}
+    assert "cifar100-lt-code" in words
     assert words >= video_recipes.RECIPES.keys()
     assert words >= {"lvis", "digit-scenes", "digit-scenes-clc"}
     assert any(word.endswith("-lws") for word in words)
@@ -501,6 +502,19 @@ def test_cifar_readings_cross_sigmoid_versions_with_reductions_in_their_own_grou
         *(("cdb-w-ce", f"tau={t}", "100") for t in ("sigmoid", "sigmoid-accv", "sigmoid-code")),
         ("cb", "", "100"),
     }
+
+
+def test_the_recipes_second_stages_follow_their_first_in_groups_of_their_own() -> None:
+    runs = runs_of(CIFAR["recipe"])
+    configs = [resolved(run.config) for run in runs]
+    for place, config in enumerate(configs):
+        first = config.stage1_config()
+        assert first is None or first in configs[:place]
+    groups = {(run.config.recipe_name == "cifar100-lt-code", run.group) for run in runs}
+    assert groups == {(True, "cifar100-lt-code"), (False, "cifar100-lt-recipe")}
+    # What a recipe's own group holds is not run here again.
+    assert all(run_name(c) != run_name(replace(CIFAR100_LT, method=c.method)) for c in configs
+               if c.recipe_name == "cifar100-lt")  # fmt: skip
 
 
 def test_stage1_epochs_reach_the_first_stages_and_the_second_stages_alike() -> None:
@@ -1156,7 +1170,9 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert real.exists()
     trained = [line for line in calls if "classification.train" in line]
     assert len([line for line in trained if " mnist-lt " in line]) == 2 + 9 + 3 + 3
-    assert len([line for line in trained if " cifar100-lt" in line]) == 2 + 1 + 2 + 1 + 1 + 1 + 2
+    assert (
+        len([line for line in trained if " cifar100-lt" in line]) == 2 + 1 + 2 + 1 + 1 + 1 + 2 + 1
+    )
     assert all(f"--out {tmp_path}/out/smoke --epochs 2" in line for line in trained)
     assert calls.count(CHECK) == 1
     assert calls[-1].startswith("-m analysis.report")
