@@ -21,6 +21,7 @@ from analysis.blocks import check_pages, write_pages
 from analysis.claims import DEMOS, claims_grid, demo_claims_makers, short_claims_grid
 from analysis.comparison import SHORT_NAMES, comparison_grid, tables_of
 from analysis.detection import LVIS, lvis_makers, scenes_makers
+from analysis.findings import cifar100_findings
 from analysis.grid import Grid
 from analysis.images import apart_makers as image_makers
 from analysis.images import folder_groups
@@ -109,6 +110,18 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     return makers
 
 
+def block_makers(frame: pd.DataFrame) -> dict[str, Callable[[], str]]:
+    """For every block's name, what makes its Markdown: the tables, and what is for pages alone."""
+
+    def text(make: Callable[[], Grid]) -> str:
+        return make().to_markdown()
+
+    claims = {f"claims-{n}": partial(claims_grid, frame, d) for n, d in SHORT_NAMES.items()}
+    grids = table_makers(frame) | claims
+    blocks: dict[str, Callable[[], str]] = {n: partial(text, make) for n, make in grids.items()}
+    return blocks | {"cifar100-findings": partial(cifar100_findings, frame)}
+
+
 def datasets_run(*frames: pd.DataFrame) -> list[str]:
     """Datasets with at least one run beside the paper's; all of them when there is none.
 
@@ -181,11 +194,7 @@ def main(options: Options) -> None:
     folder = require_folder(options.results, RESULTS, "--results")
     frame = to_frame(published_records(folder))
     check_settings(frame)
-
-    def text(make: Callable[[], Grid]) -> str:
-        return make().to_markdown()
-
-    makers = {name: partial(text, make) for name, make in table_makers(frame).items()}
+    makers = block_makers(frame)
     if options.check:
         _check(options.root, makers)
     elif options.write:

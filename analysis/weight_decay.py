@@ -50,15 +50,18 @@ def loss_before_the_drop(record: Record) -> float:
     return float(losses[epoch - 1]) if 0 < epoch <= len(losses) else math.nan
 
 
-def decay_runs(frame: pd.DataFrame) -> pd.DataFrame:
+def decay_runs(frame: pd.DataFrame, *, every: bool = False) -> pd.DataFrame:
     """Runs of all groups with what tells them apart: columns cell, weight_decay and other.
 
-    Of the written recipe those whose method, variant and imbalance were run otherwise too.
+    Args:
+        frame: runs.
+        every: all of the written recipe, else those whose method, variant and imbalance were run
+            otherwise too.
     """
     runs = frame[frame["group"].isin((DATASET, *DEPARTING))]
     named = pd.Series(list(runs[CELL].itertuples(index=False, name=None)), runs.index, dtype=object)
     asked = set(named[runs["group"].isin(DEPARTING)])
-    runs = runs[named.isin(asked)]
+    runs = runs[named.isin(asked) | every]
     records = list(runs["record"])
     # The same method at another tau is another row.
     runs = runs.assign(

@@ -124,14 +124,20 @@ def _where(dataset: str) -> str:
     return dataset_name(dataset) if tables_of(dataset) else dataset
 
 
-def claims_grid(frame: pd.DataFrame) -> Grid:
+def claims_grid(frame: pd.DataFrame, dataset: str = "") -> Grid:
     """Every claim of the paper with its verdict at the last and at the best epoch.
+
+    Args:
+        frame: runs.
+        dataset: only the claims on it, without it all.
 
     Raises:
         UserError: when two runs claim the same cell and seed.
     """
     rows = []
     claims = paper_claims()
+    if dataset:
+        claims = claims[claims["dataset"] == dataset]
     runs = {dataset: paper_runs(frame, dataset) for dataset in set(claims["dataset"])}
     for claim in claims.itertuples(index=False):
         judgements = [judge(claim.id, runs[claim.dataset], epoch) for epoch in EPOCHS]

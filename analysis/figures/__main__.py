@@ -26,6 +26,7 @@ from analysis.figures import (
     fig5,
     fig6,
     run_course,
+    shots_by_decay,
     tau_sweep,
 )
 from analysis.figures.experiment import Experiment
@@ -43,7 +44,7 @@ from analysis.records import (
 from analysis.shots import SHORT_GROUPS
 from analysis.tables import datasets_run
 from analysis.verbs import DEMO, EGTEA
-from common.errors import run_main
+from common.errors import UserError, run_main
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Options:
     """Folder of this machine's runs."""
     all_seeds: bool = False
     """Draw the course of every local run, not only of the lowest seed of each configuration."""
+    only: tuple[str, ...] = ()
+    """Names of the figures to draw, without the ending; none given: all."""
 
 
 def our_series(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -80,6 +83,8 @@ def result_figures(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, Ca
         makers[f"error_bars_{dataset}"] = partial(error_bars.draw, dataset, ours)
         if {2, 3} <= set(tables_of(dataset)):
             makers[f"tau_sweep_{dataset}"] = partial(tau_sweep.draw, dataset, ours)
+    if not shots_by_decay.lacks(published):
+        makers["shots_by_decay_cifar100-lt"] = partial(shots_by_decay.draw, published)
     return makers
 
 
@@ -140,7 +145,8 @@ def main(options: Options) -> None:
     """Draw everything into ``options.out``.
 
     Raises:
-        UserError: for a folder that does not exist or cannot be written, or a damaged record.
+        UserError: for a folder that does not exist or cannot be written, a damaged record, or a
+            figure that is not there.
     """
     published = published_records(require_folder(options.results, RESULTS, "--results"))
     local = local_records(require_folder(options.runs, RUNS, "--runs"))
@@ -148,7 +154,11 @@ def main(options: Options) -> None:
     frames = to_frame(published), to_frame(local)
     from_runs, sentences = shot_figures(*frames)
     makers = paper_figures() | from_runs | result_figures(*frames) | course_figures(courses)
-    for name, draw in makers.items():
+    unknown = [name for name in options.only if name not in makers]
+    if unknown:
+        raise UserError(f"--only {unknown[0]} is none of the figures: {', '.join(makers)}.")
+    for name in options.only or makers:
+        draw = makers[name]
         for path in save(styled(draw), options.out, name):
             print(path)
     for sentence in sentences:
