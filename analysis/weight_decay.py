@@ -156,13 +156,12 @@ def errors_grid(name: str, frame: pd.DataFrame, *, second_stage: bool = False) -
         frame: runs.
         second_stage: the runs of decoupled learning, else those of one stage.
     """
-    header = ("Method", "Decay", "Test", "Difficulty set", "− CE, test", "− CE, difficulty set")
     rows = _rows(frame, _errors, second_stage=second_stage)
-    title, notes = "Weight decay, errors", [_NOTE, _CE_NOTE]
+    header = ("Method", "Decay", "Test", "Difficulty set", "− CE, test", "− CE, difficulty set")
     if second_stage:
-        header, notes = header[:4], notes[:1]
         rows, title = tuple(row[:4] for row in rows), "Weight decay, errors of second stages"
-    return Grid(name, title, header, rows, " ".join(notes))
+        return Grid(name, title, header[:4], rows, _NOTE)
+    return Grid(name, "Weight decay, errors", header, rows, f"{_NOTE} {_CE_NOTE}")
 
 
 def shots_grid(name: str, frame: pd.DataFrame, *, second_stage: bool = False) -> Grid:
