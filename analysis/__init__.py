@@ -3,4 +3,4 @@
 Reads recorded results only: it never trains and knows no task's code.
 """
 
-import common as common  # before torch: it turns off libgomp's spin-waiting
+import common as common  # before torch: see common/__init__.py

@@ -1,3 +1,3 @@
 """Object detection and instance segmentation: LVIS v0.5 (Sec. 4.2)."""
 
-import common as common  # Before torch: turns off OpenMP spinning, see common/__init__.py.
+import common as common  # before torch: see common/__init__.py

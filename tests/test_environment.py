@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -78,3 +81,19 @@ def test_torch_is_the_build_the_index_serves() -> None:
     lock = locked("requirements.lock")
     assert "+" not in lock["torch"]
     assert "+" not in lock["torchvision"]
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
+def test_every_package_quiets_openmp_before_torch_is_loaded(package: str) -> None:
+    """``python -m package.module`` imports the package first, so this comes before any module."""
+    code = f"import {package}, os, sys; print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
+    unset = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=unset,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "False 0\n"

@@ -1,1 +1,3 @@
 """EGTEA verbs: video-action classification."""
+
+import common as common  # before torch: see common/__init__.py

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from classification.train import Arguments, parse_arguments
 from common.record import read_record
 from common.run import load_tensors
 from tests.classification.small_cifar import small_run
-from tests.classification.trainer import ROOT, Trainer, assert_nothing_left_over, assert_same_run
+from tests.classification.trainer import Trainer, assert_nothing_left_over, assert_same_run
 
 RUN = ("--method", "cdb-w-ce", "--tau", "2", "--epochs", "4", "--imbalance", "3", "--seed", "5")
 
@@ -198,19 +195,3 @@ def test_a_checkpoint_is_written_when_its_time_has_come(
         # Killed at the first step of the second epoch: five hundred images by a hundred.
         trainer.run(out, *RUN, "--checkpoint-seconds", seconds, at=("step", 6), what="kill")
         assert (out / "mnist-lt" / run.name / "checkpoint.pt").exists() is expected
-
-
-@pytest.mark.parametrize("package", ["classification", "data_prep", "benchmarks"])
-def test_every_entry_points_package_quiets_openmp_before_torch_is_loaded(package: str) -> None:
-    """``python -m package.module`` imports the package first, so this comes before any module."""
-    code = f"import {package}, os, sys; print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
-    unset = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=unset,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout == "False 0\n"
