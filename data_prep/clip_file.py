@@ -7,15 +7,17 @@ its outermost parts (what a broken download or copy leaves) is refused: its last
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias, cast
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -54,9 +56,7 @@ def probe_clip(path: Path) -> ClipInfo:
     """
     with open_clip(path) as (container, stream):
         packets = picture_packets(container, stream, path)
-        first = next(decode_pictures(stream, packets, path), None)
-        if first is None:
-            raise unusable(path, "no picture of it can be decoded")
+        first = first_picture(stream, packets, path)
         rate = stream.average_rate
         return ClipInfo(
             frames=len(shown(packets)),
@@ -66,16 +66,48 @@ def probe_clip(path: Path) -> ClipInfo:
         )
 
 
-def unusable(path: Path, reason: str) -> UserError:
+def decode_clip(path: Path) -> int:
+    """Decode every picture of a clip: training may want any of them.
+
+    Returns:
+        How many there are, at least 1.
+
+    Raises:
+        UserError: see :func:`probe_clip`; also where a picture in the middle cannot be decoded, or
+            the pictures change their size.
+    """
+    with open_clip(path) as (container, stream):
+        packets = picture_packets(container, stream, path)
+        pictures = decode_pictures(stream, packets, path)
+        sizes = Counter((picture.width, picture.height) for picture in pictures)
+    if not sizes:
+        raise undecodable(path)
+    if len(sizes) > 1:
+        raise of_several_sizes(path)
+    return sizes.total()
+
+
+def unusable(path: Path, reason: str, remedy: str = _REMEDY) -> UserError:
     """The sentence for a clip that cannot be used."""
-    return UserError(f"Clip {path} cannot be used: {reason}; {_REMEDY}.")
+    return UserError(f"Clip {path} cannot be used: {reason}; {remedy}.")
+
+
+def undecodable(path: Path) -> UserError:
+    """The sentence for a clip without a single picture that comes out."""
+    return unusable(path, "no picture of it can be decoded")
+
+
+def of_several_sizes(path: Path) -> UserError:
+    """The sentence for a clip whose pictures are not all of one height and width."""
+    return unusable(path, "its pictures change their size on the way")
 
 
 @contextmanager
 def open_clip(path: Path) -> Iterator[OpenClip]:
-    """The container and its first video stream, to be decoded by one thread.
+    """The container and its video stream, to be decoded by one thread.
 
-    Data loaders run several processes: more threads in each would only get in their way.
+    Data loaders run several processes: more threads in each would only get in their way. A picture
+    of the cover is no video.
 
     Raises:
         UserError: see :func:`probe_clip`; also for what FFmpeg finds wrong while it is open.
@@ -86,14 +118,27 @@ def open_clip(path: Path) -> Iterator[OpenClip]:
     except (av.FFmpegError, UnicodeError) as error:
         raise unusable(path, "it is not an MP4, MOV, AVI, MKV or WebM video") from error
     with container:
-        if not container.streams.video:
-            raise unusable(path, "it has no video stream")
-        stream = container.streams.video[0]
+        stream = _only_video(container, path)
         stream.thread_type, stream.codec_context.thread_count = "NONE", 1
         try:
             yield container, stream
         except av.FFmpegError as error:
             raise unusable(path, f"it cannot be decoded ({error.strerror})") from error
+
+
+def _only_video(container: InputContainer, path: Path) -> VideoStream:
+    """The one video stream of a container.
+
+    Raises:
+        UserError: there is none, or several: nothing says which of them shows the action.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise unusable(path, "it has no video stream")
+    if len(streams) > 1:
+        remedy = "keep one (ffmpeg -i CLIP -map 0:v:0 -c copy NEW), or take it out of the split"
+        raise unusable(path, f"it has {len(streams)} video streams", remedy)
+    return streams[0]
 
 
 def picture_packets(
@@ -126,6 +171,17 @@ def shown(packets: Iterable[VideoPacket]) -> list[VideoPacket]:
     return [packet for packet in packets if not packet.is_discard]
 
 
+def first_picture(stream: VideoStream, packets: Iterable[VideoPacket], path: Path) -> VideoFrame:
+    """The first picture that is shown, as :func:`decode_pictures` gives it.
+
+    Raises:
+        UserError: none can be decoded.
+    """
+    for picture in decode_pictures(stream, packets, path):
+        return picture
+    raise undecodable(path)
+
+
 def decode_pictures(
     stream: VideoStream, packets: Iterable[VideoPacket], path: Path
 ) -> Iterator[VideoFrame]:
@@ -135,19 +191,25 @@ def decode_pictures(
     a clip that was cut out without its first key frame.
 
     Raises:
-        UserError: one in the middle cannot be decoded.
+        UserError: one in the middle cannot be decoded: pictures come out of packets before it and
+            of packets behind it. (With B-frames a picture may come out after a later packet has
+            failed, so each is asked for the number of its own.)
     """
-    found = broken = False
-    for packet in (*packets, None):
+    stream.codec_context.copy_opaque = True
+    failed: list[int] = []
+    given: list[int] = []
+    for place, packet in enumerate((*packets, None)):
+        if packet is not None:
+            packet.opaque = place
         try:
-            frames = stream.codec_context.decode(packet)
+            pictures = stream.codec_context.decode(packet)
         except av.FFmpegError:
-            broken = found
+            failed.append(place)
             continue
-        if frames and broken:
+        given += [cast("int", picture.opaque) for picture in pictures]
+        if failed and given and any(min(given) < number < max(given) for number in failed):
             raise unusable(path, "it is damaged: a picture in the middle cannot be decoded")
-        found = found or bool(frames)
-        yield from frames
+        yield from pictures
 
 
 def _check_whole(path: Path) -> None:

@@ -410,7 +410,7 @@ def _videos(folder: Path) -> Iterator[Path]:
 
 
 def check_clips(paths: Iterable[Path], threads: int | None = None) -> list[str]:
-    """Open every clip, count its pictures and decode the first, with a progress bar.
+    """Decode every picture of every clip, with a progress bar: training may want any of them.
 
     Args:
         paths: files of clips.
@@ -423,12 +423,12 @@ def check_clips(paths: Iterable[Path], threads: int | None = None) -> list[str]:
     Raises:
         UserError: PyAV is not installed, or ``threads`` < 1.
     """
-    probe = _load_probe()
+    decode = _load_decoder()
     pool = ThreadPoolExecutor(_checked_threads(threads))
 
     def problem(path: Path) -> str:
         try:
-            probe(path)
+            decode(path)
         except UserError as error:
             return str(error)
         return ""
@@ -446,15 +446,15 @@ def check_clips(paths: Iterable[Path], threads: int | None = None) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _load_probe() -> Callable[[Path], object]:
-    """What opens a clip; imported when it is needed, so that ``show`` needs no PyAV."""
+def _load_decoder() -> Callable[[Path], object]:
+    """What decodes a clip; imported when it is needed, so that ``show`` needs no PyAV."""
     try:
-        from data_prep.clip_file import probe_clip
+        from data_prep.clip_file import decode_clip
     except ModuleNotFoundError as error:
         raise UserError(
             f"Reading clips needs the package {error.name}; install this project's extra 'video'."
         ) from error
-    return probe_clip
+    return decode_clip
 
 
 def _checked_threads(threads: int | None) -> int:
@@ -473,6 +473,9 @@ def check_folder(
     remedy: str = "",
 ) -> None:
     """Check that a folder holds every clip of a split, each readable, and print what is wrong.
+
+    A clip is readable if PyAV decodes all of its pictures (but for those at its beginning and end
+    that training leaves out as well, see :func:`data_prep.clip_file.decode_pictures`).
 
     The first 20 sentences are printed, and how many more there are.
 

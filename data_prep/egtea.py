@@ -93,7 +93,7 @@ def show() -> None:
 def check(
     folder: Path | None = None, threads: int | None = None, report: Path | None = None
 ) -> None:
-    """Check that every clip is there and can be read, before any training.
+    """Check that every clip is there and all of its pictures can be read, before any training.
 
     Args:
         folder: the trimmed clips, flat or in sub-folders; else CDB_EGTEA, else data/egtea.

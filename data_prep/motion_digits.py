@@ -436,10 +436,10 @@ def _render_file(clip: Clip, folder: Path, seed: int, digits: Digits) -> None:
 
 def _is_whole(path: Path, frames: int) -> bool:
     """Whether an earlier start has rendered the clip and it is still readable."""
-    from data_prep.clip_file import probe_clip
+    from data_prep.clip_file import decode_clip
 
     try:
-        return path.is_file() and probe_clip(path).frames == frames
+        return path.is_file() and decode_clip(path) == frames
     except UserError:
         return False
 
@@ -505,7 +505,7 @@ def show(folder: Path | None = None) -> None:
 def check(
     folder: Path | None = None, threads: int | None = None, report: Path | None = None
 ) -> None:
-    """Check that every clip is there and can be read.
+    """Check that every clip is there and all of its pictures can be read.
 
     Args:
         folder: where the set is; else CDB_MOTION_DIGITS, else data/motion-digits.

@@ -9,8 +9,23 @@ import av
 import pytest
 
 from common.errors import UserError
-from data_prep.clip_file import ClipInfo, open_clip, picture_packets, probe_clip, shown
-from tests.video.videos import cut_off, cut_video, damage, write_sound, write_video
+from data_prep.clip_file import (
+    ClipInfo,
+    decode_clip,
+    open_clip,
+    picture_packets,
+    probe_clip,
+    shown,
+)
+from tests.video.videos import (
+    cut_off,
+    cut_video,
+    damage,
+    join_streams,
+    write_changing_size,
+    write_sound,
+    write_video,
+)
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +198,28 @@ def test_a_clip_without_a_decodable_picture_is_refused(clip: Path, tmp_path: Pat
 def test_an_unknown_rate_is_nan_or_positive(clip: Path) -> None:
     rate = probe_clip(clip).rate
     assert math.isnan(rate) or rate > 0
+
+
+def test_several_video_streams_are_refused_with_the_way_to_keep_one(
+    clip: Path, tmp_path: Path
+) -> None:
+    path = join_streams([clip, clip], tmp_path / "two.mp4")
+    refused(path, "has 2 video streams; keep one (ffmpeg -i CLIP -map 0:v:0 -c copy NEW)")
+
+
+def test_decoding_a_clip_counts_the_pictures_that_come_out(clip: Path, tmp_path: Path) -> None:
+    assert decode_clip(clip) == 24
+    assert decode_clip(cut_video(clip, tmp_path / "cut.mp4", 9)) == 15
+
+
+def test_decoding_a_clip_finds_what_its_first_picture_does_not_show(
+    clip: Path, tmp_path: Path
+) -> None:
+    broken = damage(clip, tmp_path / "broken.mp4", lambda number: number == 12)
+    assert probe_clip(broken).frames == 24
+    with pytest.raises(UserError, match="a picture in the middle cannot be decoded"):
+        decode_clip(broken)
+    with pytest.raises(UserError, match="change their size"):
+        decode_clip(write_changing_size(tmp_path))
+    with pytest.raises(UserError, match="no picture of it can be decoded"):
+        decode_clip(damage(clip, tmp_path / "noise.mp4", lambda number: True))

@@ -356,7 +356,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         if not path.exists() or path.read_bytes() == b"broken":
             raise UserError(f"{path} cannot be used.")
 
-    monkeypatch.setattr(clips, "_load_probe", lambda: probe)
+    monkeypatch.setattr(clips, "_load_decoder", lambda: probe)
     return seen
 
 
@@ -386,7 +386,7 @@ def test_no_clip_at_all_is_nothing_to_say(probed: list[Path]) -> None:
 def test_clips_are_read_by_as_many_threads_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     # Passes only if all three are inside at the same time.
     together = threading.Barrier(3, timeout=20)
-    monkeypatch.setattr(clips, "_load_probe", lambda: lambda path: together.wait())
+    monkeypatch.setattr(clips, "_load_decoder", lambda: lambda path: together.wait())
     assert check_clips([Path(name) for name in "abc"], threads=3) == []
 
 
@@ -399,7 +399,7 @@ def test_an_interrupted_check_does_not_read_the_waiting_clips(
         started.append(path)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(clips, "_load_probe", lambda: probe)
+    monkeypatch.setattr(clips, "_load_decoder", lambda: probe)
     with pytest.raises(KeyboardInterrupt):
         check_clips([Path(str(i)) for i in range(20_000)], threads=1)
     assert len(started) < 20_000
@@ -539,3 +539,21 @@ def test_real_videos_are_read_and_a_truncated_one_is_named(
     with pytest.raises(UserError, match="0 are missing, 0 have two files and 1 are unreadable"):
         check_folder(split, tmp_path)
     assert str(cut) in capsys.readouterr().out
+
+
+def test_a_clip_that_is_damaged_behind_its_first_picture_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = made_split([1], [1], [1])
+    for name in split.clips:
+        write_video(tmp_path / f"{name}.mp4")
+    bad = tmp_path / "test0.mp4"
+    content = bytearray(bad.read_bytes())
+    av = pytest.importorskip("av")
+    with av.open(str(bad)) as container:
+        second = [packet for packet in container.demux(video=0) if packet.size][1]
+        content[second.pos : second.pos + second.size] = bytes(second.size)
+    bad.write_bytes(content)
+    with pytest.raises(UserError, match="0 are missing, 0 have two files and 1 are unreadable"):
+        check_folder(split, tmp_path)
+    assert f"{bad} cannot be used: it is damaged" in capsys.readouterr().out

@@ -154,7 +154,7 @@ def clip_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if path.read_bytes():
             raise UserError(f"{path} cannot be used.")
 
-    monkeypatch.setattr(clips, "_load_probe", lambda: probe)
+    monkeypatch.setattr(clips, "_load_decoder", lambda: probe)
     folder = tmp_path / "cropped_clips"
     for name in load_egtea_splits().clips:
         recording = folder / name.rsplit("-", 4)[0]

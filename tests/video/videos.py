@@ -1,11 +1,13 @@
 """Tiny videos whose pictures tell their number, written with PyAV; and how to spoil them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 BITS = 8
@@ -106,6 +108,72 @@ def cut_video(source: Path, path: Path, start: int, *, edit_list: bool = True) -
             packet.stream = stream
             new.mux(packet)
     return path
+
+
+def copy_video(
+    source: Path, path: Path, *, without: Container[int] = (), turn: int = 0, **options: str
+) -> Path:
+    """Copy the packets of ``source`` without encoding.
+
+    Args:
+        source: a clip.
+        path: the new one; the suffix chooses the container.
+        without: packets that are left out, by number in decoding order.
+        turn: degrees, anticlockwise, that a player is asked to turn the pictures by.
+        options: of the container, such as ``movflags="frag_keyframe"``.
+    """
+    with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        if turn:
+            stream.set_display_rotation(turn)
+        packets = [packet for packet in old.demux(old.streams.video[0]) if packet.size]
+        for number, packet in enumerate(packets):
+            if number not in without:
+                packet.stream = stream
+                new.mux(packet)
+    return path
+
+
+def join_streams(sources: Sequence[Path], path: Path, *, cover: bool = False) -> Path:
+    """Write the video streams of several clips into one file; ``cover``: the last is its cover."""
+    with ExitStack() as stack:
+        clips = [stack.enter_context(av.open(str(source))) for source in sources]
+        new = stack.enter_context(av.open(str(path), "w"))
+        streams = [new.add_stream_from_template(clip.streams.video[0]) for clip in clips]
+        if cover:
+            streams[-1].disposition = Disposition.attached_pic
+        for clip, stream in zip(clips, streams, strict=True):
+            for packet in clip.demux(clip.streams.video[0]):
+                if packet.size:
+                    packet.stream = stream
+                    new.mux(packet)
+    return path
+
+
+def join_pictures(sources: Sequence[Path], path: Path) -> Path:
+    """Write the single pictures (JPEG) of several clips into one stream, of whatever size."""
+    with av.open(str(path), "w") as new:
+        stream = new.add_stream("mjpeg", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number, source in enumerate(sources):
+            with av.open(str(source)) as old:
+                packet = next(iter(old.demux(old.streams.video[0])))
+                packet.pts = packet.dts = number
+                packet.stream = stream
+                new.mux(packet)
+    return path
+
+
+def write_jpeg(path: Path, height: int = 48) -> Path:
+    """A clip of one picture, JPEG: its size is its own."""
+    return write_video(path, 1, height=height, codec="mjpeg", pix_fmt="yuvj420p", b_frames=0)
+
+
+def write_changing_size(folder: Path) -> Path:
+    """A clip of four pictures, the last two of which are higher."""
+    heights = (48, 48, 64, 64)
+    parts = [write_jpeg(folder / f"{n}.avi", height) for n, height in enumerate(heights)]
+    return join_pictures(parts, folder / "both.avi")
 
 
 def cut_off(source: Path, path: Path, share: float) -> Path:
