@@ -5,7 +5,8 @@ picture floor(p F). Both readers give the same frames bit for bit: RGB by FFmpeg
 as they are stored (metadata that ask to rotate a picture are not followed).
 
 PyAV is the usual reader: one pass, only the wanted pictures are turned into RGB, and decoding stops
-behind the last of them.
+behind the last of them. decord goes through all pictures one by one, and is refused by name where
+it would give others.
 """
 
 import itertools
@@ -26,10 +27,12 @@ from common.errors import UserError
 from data_prep.clip_file import (
     VideoPacket,
     decode_pictures,
+    first_picture,
+    of_several_sizes,
     open_clip,
     picture_packets,
     shown,
-    unusable,
+    undecodable,
 )
 
 Reader: TypeAlias = Literal["pyav", "decord"]
@@ -171,7 +174,7 @@ def _read(
             stream.codec_context.flush_buffers()
             images = _pick(stream, packets, wanted, path, size, check=False)
         if images is None:
-            raise unusable(path, "no picture of it can be decoded")
+            raise undecodable(path)
         return images
 
 
@@ -263,7 +266,7 @@ def _stacked(
             shape = image.shape
             frames = torch.empty((len(wanted), *fitted.shape[1:]), dtype=torch.uint8)
         elif shape != image.shape:
-            raise unusable(path, "its pictures change their size on the way")
+            raise of_several_sizes(path)
         frames[place : place + times] = fitted
         place += times
     return frames if place == len(wanted) else None
@@ -283,16 +286,19 @@ def _read_with_decord(
         raise _not_with_decord(path, "it begins without a key frame")
     if _times(stream, packets) is None:  # AVI with B-frames: now and then decord gives a neighbour
         raise _not_with_decord(path, "the file does not say when each picture is shown")
-    frames = _wanted(positions, len(shown(packets)))
+    if len(stream.container.streams.video) > 1:  # decord chooses by rules of its own
+        raise _not_with_decord(path, "it has a cover picture beside its video")
+    count, shape = len(shown(packets)), _shape(path, stream, packets)
+    frames = _wanted(positions, count)
     try:
         # fault_tol: by default it would repeat a picture in place of one that does not decode.
         video = decord.VideoReader(str(path), num_threads=1, fault_tol=_NO_FAULT)
-        images = _step_through(video, frames, seeks=_closed_groups(packets))
+        images = _same_shape(_step_through(video, frames, count), path, shape)
         result = _stacked(images, frames, path, size)
     except UserError:
         raise
     except Exception as error:  # decord's own are several and not all public
-        raise _not_with_decord(path, "not all of its pictures come out") from error
+        raise _not_with_decord(path, "not each of its pictures comes out once") from error
     assert result is not None
     return result
 
@@ -327,29 +333,69 @@ def _refuse_other_colours(path: Path, stream: VideoStream) -> None:
         raise _not_with_decord(path, f"its colours ({size}) would not be those of PyAV")
 
 
-def _closed_groups(packets: list[VideoPacket]) -> bool:
-    """Whether no picture is shown before a key frame that is decoded before it."""
-    key = None
+_Shape: TypeAlias = tuple[int, ...]
+
+
+def _shape(path: Path, stream: VideoStream, packets: list[VideoPacket]) -> _Shape:
+    """(H, W, 3) of all pictures; looks at the first and, as a size changes there, the key frames.
+
+    Raises:
+        UserError: they change their size (decord would make all as large as the first), are to be
+            turned or mirrored when shown (it would do so), or have two fields (its colours differ).
+    """
+    first = first_picture(stream, packets, path)
+    for picture in itertools.chain([first], _key_pictures(path, stream, packets)):
+        if picture.side_data.get("DISPLAYMATRIX") is not None:
+            raise _not_with_decord(path, "its metadata ask to turn or mirror the pictures")
+        if picture.interlaced_frame:
+            raise _not_with_decord(path, "its pictures are interlaced")
+        if (picture.height, picture.width) != (first.height, first.width):
+            raise of_several_sizes(path)
+    return first.height, first.width, 3
+
+
+def _key_pictures(
+    path: Path, stream: VideoStream, packets: list[VideoPacket]
+) -> Iterator[VideoFrame]:
+    """The key frames, each decoded alone."""
     for packet in packets:
         if packet.is_keyframe:
-            key = packet.pts
-        if packet.pts is None or (key is not None and packet.pts < key):
-            return False
+            stream.codec_context.flush_buffers()
+            yield from decode_pictures(stream, [packet], path)
+
+
+def _step_through(video: Any, wanted: list[int], count: int) -> Iterator[_Image]:
+    """The wanted ones of ``count`` pictures, in one pass over all of them.
+
+    Never ``get_batch`` nor ``skip_frames``: both give other pictures in some files, such as those
+    with an edit list, a variable rate, fragments or open groups.
+
+    Raises:
+        ValueError: more of them come out; with fewer, ``next`` raises something. Either way the
+            wanted ones may be others, also where they came out before that.
+    """
+    numbers = set(wanted)
+    for number in range(count):
+        image = video.next()
+        if number in numbers:
+            yield image.asnumpy()
+    if _has_more(video):
+        raise ValueError(f"more than {count} pictures")
+
+
+def _has_more(video: Any) -> bool:
+    """Whether another picture comes out; behind the last decord has several errors to raise."""
+    try:
+        video.next()
+    except Exception:
+        return False
     return True
 
 
-def _step_through(video: Any, wanted: list[int], seeks: bool) -> Iterator[_Image]:
-    """The wanted pictures, in one pass from the first.
-
-    Never ``get_batch``: it numbers pictures by the packets, wrong where an edit list drops some.
-    ``skip_frames`` goes to the last key frame before a picture, wrong where a group is open.
-    """
-    place = 0
-    for number in sorted(set(wanted)):
-        if seeks and number > place:
-            video.skip_frames(number - place)
-            place = number
-        while place <= number:
-            image = video.next()
-            place += 1
-        yield image.asnumpy()
+def _same_shape(images: Iterable[_Image], path: Path, shape: _Shape) -> Iterator[_Image]:
+    """The images; decord takes padding for more channels where the rows have just the length."""
+    for image in images:
+        if image.shape != shape:
+            reason = f"pictures of shape {image.shape} come out, not {shape}"
+            raise _not_with_decord(path, reason)
+        yield image

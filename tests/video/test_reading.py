@@ -13,7 +13,18 @@ from torch import Tensor
 
 from common.errors import UserError
 from data_prep.clip_file import decode_pictures, open_clip, picture_packets
-from tests.video.videos import cut_off, cut_video, damage, numbers_of, write_sound, write_video
+from tests.video.videos import (
+    copy_video,
+    cut_off,
+    cut_video,
+    damage,
+    join_streams,
+    numbers_of,
+    write_changing_size,
+    write_jpeg,
+    write_sound,
+    write_video,
+)
 from video.reading import (
     Reader,
     fit_frames,
@@ -153,6 +164,47 @@ def test_an_edit_list_cuts_the_first_frames(tmp_path: Path, reader: Reader, star
     assert torch.equal(read_frames(path, uniform_positions(), reader), expected)
 
 
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("gop", [5, 12, 40])
+def test_decord_gives_the_frames_of_pyav_wherever_an_edit_list_cuts(
+    tmp_path: Path, gop: int, b_frames: int
+) -> None:
+    whole = write_video(tmp_path / "whole.mp4", 40, gop=gop, b_frames=b_frames)
+    for start in (1, 7, 13, 22):
+        path = cut_video(whole, tmp_path / f"{start}.mp4", start)
+        assert_readers_agree(path, list(range(start, 40)))
+
+
+IRREGULAR: dict[str, dict[str, Any]] = {
+    "H.264 in AVI": {"suffix": "avi", "b_frames": 0},
+    "fragments": {"b_frames": 2},
+    "variable rate": {"b_frames": 1, "times": [i + i * i // 7 for i in range(40)]},
+}
+
+
+@pytest.mark.parametrize("gop", [5, 12, 40])
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_decord_gives_the_frames_of_pyav_where_it_cannot_skip(
+    tmp_path: Path, kind: str, gop: int
+) -> None:
+    options = dict(IRREGULAR[kind])
+    path = write_video(tmp_path / f"clip.{options.pop('suffix', 'mp4')}", 40, gop=gop, **options)
+    if kind == "fragments":
+        path = copy_video(path, tmp_path / "fragments.mp4", movflags="frag_keyframe+empty_moov")
+    assert_readers_agree(path, list(range(40)))
+
+
+def assert_readers_agree(path: Path, expected: list[int]) -> None:
+    """Both give the frames of the plain loop, evenly spread ones and others."""
+    frames = literal_frames(path)
+    assert numbers(frames) == expected
+    draws = torch.rand(10, generator=torch.Generator().manual_seed(0))
+    for positions in (uniform_positions(), uniform_positions(3), training_positions(draws)):
+        wanted = frames[frame_indices(positions, len(frames))]
+        for reader in READERS:
+            assert torch.equal(read_frames(path, positions, reader), wanted)
+
+
 def test_reading_stops_behind_the_last_wanted_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,9 +269,28 @@ def test_frames_missing_at_the_end_are_made_up_for(tmp_path: Path) -> None:
     assert torch.equal(read_frames(path, uniform_positions()), expected)
 
 
-def test_a_frame_damaged_in_the_middle_is_refused_by_name(tmp_path: Path) -> None:
-    whole = write_video(tmp_path / "whole.mp4", b_frames=0)
-    path = damage(whole, tmp_path / "middle.mp4", lambda number: number == 12)
+@pytest.mark.parametrize("number", [20, 22, 23])
+def test_damage_at_the_end_is_not_in_the_middle_although_b_frames_come_out_behind_it(
+    tmp_path: Path, number: int
+) -> None:
+    whole = write_video(tmp_path / "whole.mp4", codec="mpeg4", b_frames=2)
+    path = damage(whole, tmp_path / "end.mp4", lambda packet: packet >= number)
+    frames = read_all_frames(path)
+    kept = numbers(frames)
+    assert number - 2 <= len(kept) <= number
+    expected = literal_frames(whole)[kept]
+    assert torch.equal(frames, expected)
+    wanted = frame_indices(uniform_positions(), len(kept))
+    assert torch.equal(read_frames(path, uniform_positions()), expected[wanted])
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("number", [1, 2, 12, 22])
+def test_a_frame_damaged_in_the_middle_is_refused_by_name(
+    tmp_path: Path, b_frames: int, number: int
+) -> None:
+    whole = write_video(tmp_path / "whole.mp4", b_frames=b_frames)
+    path = damage(whole, tmp_path / "middle.mp4", lambda packet: packet == number)
     with pytest.raises(UserError, match=r"middle\.mp4 .* in the middle cannot be decoded"):
         read_all_frames(path)
 
@@ -227,7 +298,8 @@ def test_a_frame_damaged_in_the_middle_is_refused_by_name(tmp_path: Path) -> Non
 @pytest.mark.parametrize("reader", READERS)
 def test_unusable_clips_are_refused_alike_by_both_readers(tmp_path: Path, reader: Reader) -> None:
     whole = write_video(tmp_path / "whole.mp4")
-    for path in (cut_off(whole, tmp_path / "part.mp4", 0.9), write_sound(tmp_path / "sound.mp4")):
+    part, sound = cut_off(whole, tmp_path / "part.mp4", 0.9), write_sound(tmp_path / "sound.mp4")
+    for path in (part, sound, join_streams([whole, whole], tmp_path / "two.mp4")):
         with pytest.raises(UserError, match=path.name):
             read_frames(path, uniform_positions(), reader)
 
@@ -236,6 +308,53 @@ def test_decord_refuses_what_it_would_number_wrongly(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.mp4", gop=8, b_frames=0)
     path = cut_video(whole, tmp_path / "cut.mkv", 3, edit_list=False)
     with pytest.raises(UserError, match=r"cut\.mkv .*key frame.*--reader pyav"):
+        read_frames(path, uniform_positions(), "decord")
+
+
+def test_decord_refuses_a_clip_in_which_a_frame_is_missing_before_the_wanted(
+    tmp_path: Path,
+) -> None:
+    """It would number those behind a missing one too low, and never notice."""
+    whole = write_video(tmp_path / "whole.mp4", gop=8)
+    path = copy_video(whole, tmp_path / "gap.mp4", without=[8])
+    early = torch.tensor([0.25, 0.5])
+    assert len(read_all_frames(path)) < 23
+    with pytest.raises(UserError, match=r"gap\.mp4 .*--reader pyav"):
+        read_frames(path, early, "decord")
+
+
+@pytest.mark.parametrize("width", [24, 48, 72])
+def test_decord_refuses_widths_whose_padding_it_takes_for_a_channel(
+    tmp_path: Path, width: int
+) -> None:
+    path = write_video(tmp_path / "narrow.mp4", 4, width=width)
+    assert read_all_frames(path).shape == (4, 48, width, 3)
+    with pytest.raises(UserError, match=rf"narrow\.mp4 .*\(48, {width}, 4\).*--reader pyav"):
+        read_all_frames(path, "decord")
+
+
+@pytest.mark.parametrize(("height", "turn"), [(48, 90), (64, 90), (48, 180)])
+def test_decord_refuses_to_turn_frames(tmp_path: Path, height: int, turn: int) -> None:
+    """Also where a turned one has the same shape."""
+    upright = write_video(tmp_path / "upright.mp4", height=height)
+    path = copy_video(upright, tmp_path / "turned.mp4", turn=turn)
+    assert torch.equal(read_all_frames(path), read_all_frames(upright))
+    with pytest.raises(UserError, match=r"turned\.mp4 .*ask to turn.*--reader pyav"):
+        read_frames(path, uniform_positions(), "decord")
+
+
+def test_decord_refuses_interlaced_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", **{"x264-params": "interlaced=1"})
+    assert torch.equal(read_all_frames(path), literal_frames(path))
+    with pytest.raises(UserError, match=r"clip\.mp4 .*interlaced.*--reader pyav"):
+        read_frames(path, uniform_positions(), "decord")
+
+
+def test_a_cover_picture_is_no_second_video_but_refused_by_decord(tmp_path: Path) -> None:
+    whole, cover = write_video(tmp_path / "whole.mp4"), write_jpeg(tmp_path / "cover.avi", 96)
+    path = join_streams([whole, cover], tmp_path / "covered.mp4", cover=True)
+    assert torch.equal(read_all_frames(path), literal_frames(whole))
+    with pytest.raises(UserError, match=r"covered\.mp4 .*cover picture.*--reader pyav"):
         read_frames(path, uniform_positions(), "decord")
 
 
@@ -278,25 +397,11 @@ def test_without_decord_the_remedy_is_named(
     assert numbers(read_frames(path, uniform_positions(2))) == [6, 18]
 
 
-def test_frames_that_change_their_size_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "both.avi"
-    with av.open(str(path), "w") as new:
-        stream = new.add_stream("mjpeg", rate=24)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        for number, height in enumerate((48, 48, 64, 64)):
-            part = write_mjpeg(tmp_path / f"{number}.avi", height)
-            with av.open(str(part)) as old:
-                packet = next(iter(old.demux(old.streams.video[0])))
-                packet.pts = packet.dts = number
-                packet.stream = stream
-                new.mux(packet)
+@pytest.mark.parametrize("reader", READERS)
+def test_frames_that_change_their_size_are_refused(tmp_path: Path, reader: Reader) -> None:
+    path = write_changing_size(tmp_path)
     with pytest.raises(UserError, match=r"both\.avi .*change their size"):
-        read_all_frames(path)
-
-
-def write_mjpeg(path: Path, height: int) -> Path:
-    """One picture, JPEG: its size is its own."""
-    return write_video(path, 1, height=height, codec="mjpeg", pix_fmt="yuvj420p", b_frames=0)
+        read_all_frames(path, reader)
 
 
 def test_decoding_uses_one_thread(tmp_path: Path) -> None:
