@@ -496,31 +496,53 @@ class _PickledArray:
         self.state = state
 
 
-# The same function under the names of numpy 1 and numpy 2, its first argument, and the array type.
-_ARRAY_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
+class _BufferedArray(_PickledArray):
+    """The same as protocol 5 writes it."""
+
+    def __init__(self, raw: object, kind: object, shape: object, order: object) -> None:
+        super().__init__()
+        self.state = (1, shape, kind, order == "F", raw)
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stands for ``_codecs.encode``: how Python 3 writes bytes with protocols 0 to 2.
+
+    Raises:
+        ValueError: it is asked for something else.
+    """
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError(f"bytes as {encoding!r}, which Python does not write")
+    return text.encode("latin1")
+
+
+# The same functions under the names of numpy 1 and numpy 2, the first's argument, the array type.
+_STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
+    ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
+    ("numpy.core.numeric", "_frombuffer"): _BufferedArray,
+    ("numpy._core.numeric", "_frombuffer"): _BufferedArray,
+    ("numpy", "ndarray"): _PickledArray,
+    ("numpy", "dtype"): _PickledArray,
+    ("_codecs", "encode"): _latin1_bytes,
 }
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Rebuilds numbers, text, lists, dictionaries and notes of arrays, and calls nothing else."""
+    """Rebuilds numbers, text, lists, dictionaries and notes of arrays, and runs nothing else."""
 
     def __init__(self, content: bytes, path: Path) -> None:
         # The official files were written by Python 2, whose text is bytes.
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._path = path
 
-    def find_class(self, module: str, name: str) -> type[_PickledArray]:
-        """What arrays are made of; anything else is refused by name."""
-        if (module, name) not in _ARRAY_NAMES:
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
+        """What arrays and bytes are made of; anything else is refused by name."""
+        if (module, name) not in _STAND_INS:
             raise UserError(
                 f"{self._path} asks for {module}.{name}, which no file of CIFAR-100 needs; it was "
                 f"not run. Do not trust this copy, and {_remedy()}."
             )
-        return _PickledArray
+        return _STAND_INS[module, name]
 
 
 def _decoded(note: object, path: Path) -> Array:

@@ -229,11 +229,14 @@ def test_the_stand_ins_are_what_pythons_own_reader_takes_for_official_files(name
         assert np.array_equal(found[key], value)
 
 
-def test_the_official_files_repickled_by_python_3_and_this_numpy_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_official_files_repickled_by_python_3_and_this_numpy_are_read(
+    tmp_path: Path, protocol: int
+) -> None:
     folder = official(tmp_path / "source")
     for name, content in OFFICIAL.items():
         content = pickle.loads(content, encoding="bytes")
-        (folder / name).write_bytes(pickle.dumps(content, protocol=4))
+        (folder / name).write_bytes(pickle.dumps(content, protocol))
     assert len(load_cifar100(folder, SMALL).train_labels) == 300
 
 
@@ -556,6 +559,14 @@ def test_nothing_else_can_be_reached_through_a_pickle(tmp_path: Path, named: byt
     folder = official(tmp_path / "source")
     (folder / "meta").write_bytes(b"\x80\x04c" + named + b"\n.")
     with pytest.raises(UserError, match=r"meta asks for .*which no file of CIFAR-100 needs"):
+        load_cifar100(folder, SMALL)
+
+
+def test_bytes_of_another_encoding_than_python_writes_are_refused(tmp_path: Path) -> None:
+    folder = official(tmp_path / "source")
+    asked = b"\x80\x02c_codecs\nencode\n(X\x01\0\0\0aX\x05\0\0\0rot13tR."
+    (folder / "meta").write_bytes(asked)
+    with pytest.raises(UserError, match=r"meta is truncated or damaged \(bytes as 'rot13'"):
         load_cifar100(folder, SMALL)
 
 
