@@ -4,6 +4,7 @@ Use: ``python -m data_prep.digit_images render``. Ten looks of handwritten digit
 files: what proves that training on a folder of images learns, where ImageNet is not at hand.
 """
 
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,10 @@ import tyro
 from common.errors import UserError, run_main
 from common.files import chosen_path
 from data_prep.image_example import EXAMPLE_WORDS, make_example
-from data_prep.image_folder import HELD_OUT, LIST_FILES, load_image_folder, scan_tree, split_tree
+from data_prep.image_folder import HELD_OUT, LIST_FILES, load_image_folder, split_tree
 from data_prep.image_folder import write_lists as write_split
 from data_prep.image_list import ImageSplit
+from data_prep.image_tree import scan_tree
 
 FOLDER_VARIABLE: Final = "CDB_DIGIT_IMAGES"
 DEFAULT_FOLDER: Final = Path("data/digit-images")
@@ -36,7 +38,9 @@ def load_digit_images(folder: Path | None = None) -> ImageSplit:
     """
     folder = default_folder() if folder is None else folder
     if not all((folder / name).is_file() for name in LIST_FILES.values()):
-        raise UserError(f"{folder} holds no digit images; {REMEDY} --folder {folder}.")
+        # Only what is not there yet is named as the place to write to.
+        place = "<a new folder>" if folder.exists() else shlex.quote(str(folder))
+        raise UserError(f"{folder} holds no digit images; {REMEDY} --folder {place}.")
     return load_image_folder(folder)
 
 

@@ -228,7 +228,8 @@ def _class_labels(digits: Array) -> Tensor:
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     if not path.is_file():
-        raise UserError(f"{path} is missing; {_remedy(path)}.")
+        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "is missing"
+        raise UserError(f"{path} {what}; {_remedy(path)}.")
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in ARRAY_NAMES}
@@ -257,10 +258,12 @@ def _check_content(arrays: Mapping[str, Array], path: Path) -> None:
 
 
 def _remedy(path: Path) -> str:
-    build = f"rebuild it with: python -m data_prep.mnist build --source <your MNIST> --out {path}"
+    build = "python -m data_prep.mnist build --source <your MNIST> --out"
     if path == SHIPPED_FILE:
-        return f"restore it with: git checkout -- data_prep/{SHIPPED_FILE.name}, or {build}"
-    return build
+        restore = f"restore it with: git checkout -- data_prep/{SHIPPED_FILE.name}"
+        return f"{restore}, or rebuild it with: {build} {path}"
+    # Never the named file as the place to write to: it may be one of quite another kind.
+    return f"name a file that was made with: {build} <a new file>.npz"
 
 
 def _reason(error: Exception) -> str:

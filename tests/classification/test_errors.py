@@ -151,15 +151,15 @@ def test_a_damaged_record(trainer: Trainer, tmp_path: Path, content: str) -> Non
 def test_a_missing_or_damaged_data_file(trainer: Trainer, tmp_path: Path) -> None:
     path = tmp_path / "digits.npz"
     ended = trainer.run(tmp_path, *RUN, "--data", str(path))
-    assert_says(ended, f"{path} is missing", "rebuild it with")
+    assert_says(ended, f"{path} is missing", "name a file that was made with")
     content = bytearray((ROOT / "data_prep" / "mnist_4_9.npz").read_bytes())
     path.write_bytes(content[:-1000])
     ended = trainer.run(tmp_path, *RUN, "--data", str(path))
-    assert_says(ended, f"{path} is truncated or damaged", "rebuild it with")
+    assert_says(ended, f"{path} is truncated or damaged", "name a file that was made with")
     content[len(content) // 2] ^= 0x10
     path.write_bytes(content)
     ended = trainer.run(tmp_path, *RUN, "--data", str(path))
-    assert_says(ended, str(path), "rebuild it with")
+    assert_says(ended, str(path), "name a file that was made with")
 
 
 def synthetic(labels: list[int], counts: list[int]) -> LongTailedData:

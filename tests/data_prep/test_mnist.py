@@ -238,8 +238,23 @@ def test_too_few_images_are_refused(digits: Digits, part: str, kept: int, senten
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "gone.npz"
-    with pytest.raises(UserError, match=rf"{path} is missing; .*mnist build .*--out {path}"):
+    with pytest.raises(UserError, match=rf"{path} is missing; .*mnist build .*--out <a new"):
         load_digits(path)
+
+
+@pytest.mark.parametrize("kind", ["text", "folder", "missing"])
+def test_no_remedy_would_write_to_the_file_that_was_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine"
+    if kind == "text":
+        path.write_text("root:x:0:0")
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(UserError) as refused:
+        load_digits(path)
+    problem, remedy = str(refused.value).split("; ")
+    assert str(path) not in remedy
+    wanted = {"text": "is truncated or damaged", "folder": "is a folder", "missing": "is missing"}
+    assert problem.startswith(f"{path} {wanted[kind]}")
 
 
 def test_a_missing_shipped_file_can_be_restored_by_git(
@@ -254,7 +269,7 @@ def test_a_missing_shipped_file_can_be_restored_by_git(
 def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "short.npz"
     path.write_bytes(SHIPPED[:kept])
-    with pytest.raises(UserError, match=rf"{path} is truncated or damaged \(.+\); rebuild it"):
+    with pytest.raises(UserError, match=rf"{path} is truncated or damaged \(.+\); name a file"):
         load_digits(path)
 
 
