@@ -48,6 +48,11 @@ def _check_last_batch(config: ClassificationConfig, samples: int) -> None:
     """Refuse a last batch of one image whose last maps have one value: no batch statistics."""
     if not isinstance(config, ImageConfig) or config.crop > STRIDE:
         return
+    if config.batch_size == 1:
+        raise UserError(
+            f"--batch-size 1 is too few for batch statistics at --crop {config.crop}; give at "
+            f"least 2, or --crop {STRIDE + 1} or more."
+        )
     if samples % config.batch_size == 1:
         raise UserError(
             f"--batch-size {config.batch_size} leaves one of the {samples} training images for "

@@ -5,6 +5,7 @@ can then be captured as a CUDA graph, and draws the same numbers on every device
 C classes, V images of the difficulty set in a meta step.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -181,7 +182,17 @@ def _equalization(
             generator=streams["eql"],
         )
     except ValueError as error:
-        raise UserError(f"--eql-threshold {config.eql_threshold} is refused: {error}.") from error
+        refused = f"--eql-threshold {config.eql_threshold} is refused: {error}"
+        raise UserError(f"{refused}; {_usable_threshold(data.train_counts)}.") from error
+
+
+def _usable_threshold(counts: Tensor) -> str:
+    """Which thresholds of EQL make some classes rare and not all; ``counts`` is (C,)."""
+    least, most = (counts.aminmax()[end].item() / counts.sum().item() for end in (0, 1))
+    if least == most:
+        return "all classes have as many images here, so choose another --method"
+    between = math.sqrt(least * most)
+    return f"give one above {least:.3g} and below {most:.3g}, for example {between:.3g}"
 
 
 def _equal_weights(

@@ -21,6 +21,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _HOUR: Final = 3600.0
+_LETTERS: Final = 24
+"""Of a setting in a message."""
 
 
 def claim_folder(
@@ -66,8 +68,21 @@ def _check_settings(
     if found != settings:
         raise UserError(
             f"The {words} {folder} was made with other settings "
-            f"({found} instead of {settings}); name another folder or delete it."
+            f"({_difference(found, settings)}); name another folder or delete it."
         )
+
+
+def _difference(found: object, wanted: Mapping[str, object]) -> str:
+    """The settings that differ, in words."""
+    if not isinstance(found, dict):
+        return "what says which is damaged"
+    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    return ", ".join(f"{name} {_word(found, name)}, not {_word(wanted, name)}" for name in names)
+
+
+def _word(settings: Mapping[str, object], name: str) -> str:
+    """A setting's value: short, as that of a digest is."""
+    return str(settings.get(name, "absent"))[:_LETTERS]
 
 
 def file_stamp(file: Path) -> tuple[int, int]:

@@ -266,7 +266,19 @@ def test_settings_without_effect_are_refused() -> None:
 def test_one_image_alone_in_a_batch_is_refused_where_it_has_no_statistics(images: Path) -> None:
     with pytest.raises(UserError, match="--batch-size 9 leaves one of the 37 training images"):
         make_training(images, "ce", batch_size=9)
-    assert make_training(images, "ce", batch_size=9, crop=33).config.batch_size == 9
+    with pytest.raises(UserError, match=r"--batch-size 1 is too few .* or --crop 33 or more"):
+        make_training(images, "ce", batch_size=1)
+    for size in (1, 9):
+        make_training(images, "ce", batch_size=size, crop=33)
+
+
+def test_a_threshold_of_eql_that_suits_the_folder_is_named(images: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        make_training(images, "eql", eql_threshold=0.00043)
+    # 14, 10, 6, 4, 2 and 1 of 37 images.
+    said = "give one above 0.027 and below 0.378, for example 0.101."
+    assert str(refused.value).endswith(said)
+    make_training(images, "eql", eql_threshold=0.101)
 
 
 def test_an_evaluation_refuses_lists_that_the_run_was_not_trained_on(
