@@ -59,8 +59,9 @@ from common.sampler import (
     frequency_probabilities,
 )
 from common.weights import class_balanced_weights
-from data_prep.image_folder import ImageTree, split_tree
+from data_prep.image_folder import split_tree
 from data_prep.image_list import ImageList, lists_digest, read_image_list
+from data_prep.image_tree import ImageTree
 from data_prep.lvis import hold_out_images
 from detection.samplers import ImageDifficultySampler, RepeatFactorSampler
 

@@ -140,6 +140,9 @@ class ImageCache:
             "names": hashlib.sha256("\n".join(files.names).encode()).hexdigest(),
             "pillow": PIL.__version__,
         }
+        if files.turn:
+            # Named only then: caches of images that are not turned stay what they are.
+            settings["exif_orientation"] = "applied"
         claim_folder(folder, _SETTINGS, settings, _WORDS)
 
     @property

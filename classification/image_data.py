@@ -107,7 +107,8 @@ def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
             split = image_folder.load_image_folder(folder)
             remedy = f"put them back, or make the lists of {split.folder} anew"
     if is_first_rank():
-        require_images(split, remedy)
+        # ImageNet has some images twice, and where equal files are kept once, links say so.
+        require_images(split, remedy, distinct=config.dataset != "imagenet-lt")
     barrier()
     return split
 
@@ -124,7 +125,8 @@ def with_lists(config: ImageConfig, folder: Path | None) -> ImageConfig:
     digest = found.digest[:_DIGEST_LETTERS]
     if config.lists not in (None, digest):
         raise UserError(
-            f"--lists {config.lists}: the lists in {found.folder} are others ({digest}); bring the "
+            f"--lists {config.lists}: the lists in {folder or image_folder.default_folder()} are "
+            f"others ({digest}); bring the "
             "old ones back, or leave the option out."
         )
     return replace(config, lists=digest)
@@ -139,8 +141,9 @@ def load_parts(
         UserError: a file cannot be read, or the cache cannot be written or is another's.
     """
     augmentation = CropFlipColour(config.crop, config.flip, config.colour_jitter)
+    turn = config.dataset == "image-folder"
     files = {
-        name: ImageFiles(split.folder, images.paths, config.stored_side)
+        name: ImageFiles(split.folder, images.paths, config.stored_side, turn)
         for name, images in split.parts.items()
     }
     caches: dict[str, ImageCache] = {}

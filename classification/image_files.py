@@ -6,7 +6,8 @@ square (``classification.image_augment``), so that they have the shape they woul
 only resolution is lost. A batch is one tensor, and a square from the cache
 (``classification.image_cache``) equals the decoded one bit for bit.
 
-EXIF's orientation is ignored, as by torchvision's loader, with which ImageNet is usually read.
+Images of one's own are turned as their EXIF says. ImageNet's are not: it is usually read by
+torchvision's loader, which ignores that.
 
 Shapes: N images, B batch, S pixels a side of a square.
 """
@@ -26,7 +27,7 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from common.loading import read_batches
-from common.pictures import as_rgb, open_picture
+from common.pictures import as_rgb, open_picture, orientation, upright
 
 if TYPE_CHECKING:
     from classification.image_cache import ImageCache
@@ -39,7 +40,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 _BATCHES_AHEAD: Final = 3
 
 
-def read_square(path: Path, side: int) -> Square:
+def read_square(path: Path, side: int, turn: bool = False) -> Square:
     """An image squeezed into ``side`` x ``side`` pixels, RGB, with antialiasing.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that still covers the square.
@@ -47,9 +48,10 @@ def read_square(path: Path, side: int) -> Square:
     Args:
         path: JPEG, PNG or what else Pillow reads; grey, palette, CMYK and 16-bit ones too.
         side: S, in pixels.
+        turn: make it upright, as its EXIF says.
 
     Returns:
-        (S, S, 3) uint8, and the (width, height) of the file's image.
+        (S, S, 3) uint8, and the (width, height) of the file's image, as turned.
 
     Raises:
         UserError: the file is missing, cut off, damaged or no image.
@@ -60,6 +62,8 @@ def read_square(path: Path, side: int) -> Square:
         # Of the smaller image the last row and column may lie in part beyond the file's.
         box = drafted[1] if drafted else None
         square = as_rgb(picture).resize((side, side), Image.Resampling.BILINEAR, box)
+        if turn:
+            square, size = upright(square, size, orientation(picture))
         # A copy: Pillow's own memory cannot be written to.
         return torch.from_numpy(np.array(square)), size
 
@@ -71,20 +75,21 @@ class ImageFiles(Dataset["Square | UserError"]):
     a traceback.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], side: int) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], side: int, turn: bool = False) -> None:
         """Nothing is opened yet.
 
         Args:
             folder: that the names are relative to.
             names: of N files, numbered 0..N-1.
             side: S, in pixels.
+            turn: make each upright, as its EXIF says.
 
         Raises:
             ValueError: ``side`` is not positive.
         """
         if side < 1:
             raise ValueError(f"side must be at least 1 pixel, not {side}")
-        self.folder, self.names, self.side = folder, tuple(names), side
+        self.folder, self.names, self.side, self.turn = folder, tuple(names), side, turn
 
     def __len__(self) -> int:
         """N."""
@@ -100,7 +105,7 @@ class ImageFiles(Dataset["Square | UserError"]):
         Raises:
             UserError: as :func:`read_square`.
         """
-        return read_square(self.path(number), self.side)
+        return read_square(self.path(number), self.side, self.turn)
 
     def __getitem__(self, number: int) -> Square | UserError:
         """One square, or what is wrong with its file."""

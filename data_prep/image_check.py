@@ -3,6 +3,7 @@
 import itertools
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,14 @@ from typing import Final
 
 from common.errors import UserError
 from common.files import write_atomically
-from common.pictures import as_rgb, open_picture
+from common.pictures import as_rgb, open_picture, orientation
 from common.progress import Count
-from data_prep.image_list import ImageSplit, find_missing
+from data_prep.image_list import (
+    ImageSplit,
+    explain_missing,
+    look_for_images,
+    refuse_shared,
+)
 from data_prep.split import shot_group_names
 
 SHOWN: Final = 20
@@ -22,7 +28,19 @@ _AT_A_TIME: Final = 32
 """Images of one piece of work: a future for each image would cost more memory than the lists."""
 
 
+TURNED: Final = "turned as EXIF says"
+SEE_THROUGH: Final = "see-through in places, which is dropped"
+SEVERAL: Final = "with several pictures, of which the first is read"
+
+
 def find_unreadable(paths: Iterable[Path], threads: int | None = None) -> list[str]:
+    """A sentence for each image that cannot be decoded; see :func:`decode_images`."""
+    return decode_images(paths, threads)[0]
+
+
+def decode_images(
+    paths: Iterable[Path], threads: int | None = None
+) -> tuple[list[str], Counter[str]]:
     """Decode every image, with a progress bar.
 
     Args:
@@ -31,7 +49,8 @@ def find_unreadable(paths: Iterable[Path], threads: int | None = None) -> list[s
             core.
 
     Returns:
-        A sentence for each file that cannot be decoded to its end, in the order of ``paths``.
+        A sentence for each file that cannot be decoded to its end, in the order of ``paths``; and
+        of how many others something is to be said (``TURNED`` and so on).
 
     Raises:
         UserError: ``threads`` < 1.
@@ -41,34 +60,46 @@ def find_unreadable(paths: Iterable[Path], threads: int | None = None) -> list[s
     paths = list(paths)
     blocks = [paths[start : start + _AT_A_TIME] for start in range(0, len(paths), _AT_A_TIME)]
     pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
-    sentences = []
+    sentences: list[str] = []
+    notes: Counter[str] = Counter()
     try:
         # Pillow warns of odd metadata, of which ImageNet has some; the pixels are whole.
         with warnings.catch_warnings(action="ignore"), Count("images", len(paths)) as count:
             for of_block in pool.map(_problems, blocks):
-                for sentence in of_block:
+                for sentence, noted in of_block:
                     count.advance()
                     sentences.append(sentence)
+                    notes.update(noted)
     finally:
         # Interrupted: thousands of images may be waiting, and none of them is of use any more.
         pool.shutdown(cancel_futures=True)
-    return [sentence for sentence in sentences if sentence]
+    return [sentence for sentence in sentences if sentence], notes
 
 
-def _problems(paths: list[Path]) -> list[str]:
+_Finding = tuple[str, list[str]]
+
+
+def _problems(paths: list[Path]) -> list[_Finding]:
     return [_problem(path) for path in paths]
 
 
-def _problem(path: Path) -> str:
-    """What is wrong with an image, in a sentence; empty if nothing is. As training reads it."""
+def _problem(path: Path) -> _Finding:
+    """What is wrong with an image, in a sentence, else what is to be said. As training reads it."""
     try:
         with open_picture(path) as picture:
+            see_through = picture.has_transparency_data
+            several = getattr(picture, "n_frames", 1) > 1
             as_rgb(picture)
+            noted = {
+                TURNED: orientation(picture) != 1,
+                SEE_THROUGH: see_through,
+                SEVERAL: several,
+            }
     except UserError as error:
-        return str(error)
+        return str(error), []
     except Exception as error:  # One odd file must not end the search for others.
-        return f"{path} cannot be read as an image ({error!r}); get it again."
-    return ""
+        return f"{path} cannot be read as an image ({error!r}); get it again.", []
+    return "", [note for note, applies in noted.items() if applies]
 
 
 def check_images(
@@ -77,6 +108,8 @@ def check_images(
     remedy: str,
     threads: int | None = None,
     report: Path | None = None,
+    *,
+    own: bool = False,
 ) -> None:
     """Check that every image of a split is there, and print what is wrong.
 
@@ -88,35 +121,46 @@ def check_images(
         remedy: what to do, for the message.
         threads: how many images are decoded at a time; None: one for each core.
         report: a file to write all the sentences into, one a line, also when there is none.
+        own: images of the user's own: EXIF turns them, and none may be in two parts.
 
     Raises:
-        UserError: an image is missing or unreadable, after printing; no place for the report.
+        UserError: an image is missing or unreadable, after printing; no place for the report; one
+            file is in two parts.
     """
     if threads is not None and not decode:
         raise UserError("--threads is for decoding; give --decode, too, or leave it out.")
     # Before the work, not after it.
     if report is not None and not report.parent.is_dir():
         raise UserError(f"--report {report}: there is no folder {report.parent}; make it first.")
-    missing = find_missing(split)
-    unreadable = _unreadable(split, set(missing), threads) if decode else []
+    total = sum(map(len, split.parts.values()))
+    found = look_for_images(split)
+    missing = found.missing
+    if own:
+        refuse_shared(split.folder, split.parts, found.links)
+    unreadable, notes = _decode(split, set(missing), threads) if decode else ([], Counter[str]())
+    for note in (TURNED, SEE_THROUGH, SEVERAL) if own else (SEE_THROUGH, SEVERAL):
+        if notes[note]:
+            print(f"{split.folder}: {notes[note]} of {total} images {note}")
     sentences = [*(f"{split.folder / path} is missing." for path in missing), *unreadable]
     if report is not None:
         write_atomically(report, "".join(f"{sentence}\n" for sentence in sentences).encode())
-    total = sum(map(len, split.parts.values()))
     if not sentences:
         read = "are there and can be read" if decode else "are there (--decode also reads them)"
         print(f"{split.folder}: all {total} images {read}")
         return
     _print_first(sentences, report)
-    read = f" and {len(unreadable)} are unreadable" if decode else ""
+    read = f" and {len(unreadable)} unreadable" if decode else ""
+    why = explain_missing(split, missing) if missing else ""
     raise UserError(
-        f"{split.folder}: of {total} images {len(missing)} are missing{read}; {remedy}."
+        f"{split.folder}: of {total} images {len(missing)} missing{read}; {why or remedy}."
     )
 
 
-def _unreadable(split: ImageSplit, missing: set[str], threads: int | None) -> list[str]:
+def _decode(
+    split: ImageSplit, missing: set[str], threads: int | None
+) -> tuple[list[str], Counter[str]]:
     paths = itertools.chain.from_iterable(part.paths for part in split.parts.values())
-    return find_unreadable((split.folder / path for path in paths if path not in missing), threads)
+    return decode_images((split.folder / path for path in paths if path not in missing), threads)
 
 
 def _print_first(sentences: list[str], report: Path | None) -> None:

@@ -9,15 +9,16 @@
     train.txt, difficulty.txt, test.txt    PATH LABEL, the path relative to FOLDER
     classes.txt                            the name of each class, in label order
 
-Lists of one's own in the same form will do as well; then ``classes.txt`` may be left out.
+or into another folder (``--out``), with image_folder.txt that names FOLDER. A folder that is
+divided into train, val and test is taken as it is. Lists of one's own in the same form will do as
+well; then ``classes.txt`` may be left out.
 
 Shapes: C classes, N images.
 """
 
-import os
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -28,26 +29,31 @@ from common.errors import UserError, describe_os_error, run_main
 from common.files import chosen_path, remove, write_atomically
 from data_prep.image_check import check_images, print_split
 from data_prep.image_example import EXAMPLE_WORDS, make_example
+from data_prep.image_labels import check_labels_agree, check_names_agree
 from data_prep.image_list import (
+    FROM_ONE,
     PARTS,
     ImageList,
     ImageSplit,
-    is_path_below,
     lists_digest,
+    place_in,
+    plain_paths,
     read_image_list,
     read_lines,
+    refuse_shared,
 )
+from data_prep.image_tree import ImageTree, can_be_listed, find_parts, scan_parts, scan_tree
 from data_prep.split import joined, permuted_class, split_generator
 
 FOLDER_VARIABLE: Final = "CDB_IMAGE_FOLDER"
 DEFAULT_FOLDER: Final = Path("data/images")
 LIST_FILES: Final = {part: f"{part}.txt" for part in PARTS}
 CLASSES_FILE: Final = "classes.txt"
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGES_FILE: Final = "image_folder.txt"
+"""Beside lists that lie elsewhere: names the folder of the images, in one line."""
 HELD_OUT: Final = 20
 """Images a class for the difficulty set: as many as ImageNet-LT has."""
 _NAMED: Final = 3
-_DIVIDED: Final = {"train", "val", "valid", "validation", "test"}
 
 Folder = Annotated[Path, tyro.conf.Positional]
 
@@ -59,12 +65,13 @@ def load_image_folder(folder: Path | None = None) -> ImageSplit:
     """Read and check the lists of a folder; see :func:`image_list.require_images` for its images.
 
     Args:
-        folder: with train.txt, difficulty.txt, test.txt and, perhaps, classes.txt; None: the
-            environment variable CDB_IMAGE_FOLDER, else data/images.
+        folder: with train.txt, difficulty.txt, test.txt and, perhaps, classes.txt and
+            image_folder.txt; None: the environment variable CDB_IMAGE_FOLDER, else data/images.
 
     Raises:
         UserError: naming the file that is missing, and the line of what is wrong in it: see
-            :func:`read_image_list`; an image that is in two lists; a class without training image.
+            :func:`read_image_list`; an image that is in two lists; a class without training image;
+            labels that contradict each other, see :mod:`data_prep.image_labels`.
     """
     folder = default_folder() if folder is None else folder
     if not folder.is_dir():
@@ -80,7 +87,11 @@ def load_image_folder(folder: Path | None = None) -> ImageSplit:
     others = {part: read_image_list(folder / LIST_FILES[part], len(names)) for part in PARTS[1:]}
     parts = {"train": train, **others}
     _check_disjoint(parts, folder)
-    return ImageSplit(folder, **parts, class_names=names, digest=lists_digest(parts))
+    check_labels_agree(parts, {part: folder / name for part, name in LIST_FILES.items()})
+    if (folder / CLASSES_FILE).exists():
+        check_names_agree(train, names, folder / CLASSES_FILE)
+    images = _folder_of_images(folder)
+    return ImageSplit(images, **parts, class_names=names, digest=lists_digest(parts))
 
 
 def default_folder() -> Path:
@@ -99,6 +110,20 @@ def _split_remedy(folder: Path) -> str:
     return f"make the lists with: {command}"
 
 
+def _folder_of_images(folder: Path) -> Path:
+    """The folder itself, unless a file in it names another."""
+    file = folder / IMAGES_FILE
+    if not file.exists():
+        return folder
+    images = folder / read_lines(file)[0]
+    if not images.is_dir():
+        what = "is a file" if images.exists() else "is missing"
+        raise UserError(
+            f"{file} names {images}, which {what}; write the folder of the images into it."
+        )
+    return images
+
+
 def _read_class_names(file: Path) -> tuple[str, ...]:
     """The names in label order; none if there is no such file."""
     if not file.exists():
@@ -108,7 +133,7 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
     for number, name in enumerate(names, start=1):
         if not name or name in seen:
             why = f"{name!r} is the name in line {seen[name]}, too" if name else "it has no name"
-            raise UserError(f"{file}, line {number}: {why}; give each class a name of its own.")
+            raise UserError(f"{place_in(file, number - 1)}: {why}; give each class its own name.")
         seen[name] = number
     return names
 
@@ -120,110 +145,26 @@ def _check_every_class(train: ImageList, names: tuple[str, ...], file: Path) -> 
     missing = next((place for place, label in enumerate(present) if place != label), len(present))
     if missing < len(names) or missing < len(present):
         name = f"{names[missing]} (label {missing})" if names else str(missing)
-        raise UserError(
-            f"{file} has no image of class {name}; a class without a training image cannot be "
-            "learnt: add one or leave the class out."
-        )
+        remedy = "a class without a training image cannot be learnt: add one or leave the class out"
+        counted = present == list(range(1, len(present) + 1))
+        raise UserError(f"{file} has no image of class {name}; {FROM_ONE if counted else remedy}.")
 
 
 def _check_disjoint(parts: dict[str, ImageList], folder: Path) -> None:
     """Refuse an image that is in two parts."""
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for part, found in parts.items():
-        both = next((path for path in found.paths if path in seen), None)
-        if both is not None:
-            raise UserError(
-                f"{folder / LIST_FILES[part]} has {both}, which {LIST_FILES[seen[both]]} has, too; "
-                "an image may be in one part only."
-            )
-        seen.update(dict.fromkeys(found.paths, part))
+        for path, plain in zip(found.paths, plain_paths(found.paths), strict=True):
+            other, first = seen.setdefault(plain, (part, path))
+            if other != part:
+                spelt = "" if path == first else f" (as {first})"
+                raise UserError(
+                    f"{folder / LIST_FILES[part]} has {path}, which {LIST_FILES[other]} has, "
+                    f"too{spelt}; an image may be in one part only."
+                )
 
 
 # The split.
-
-
-@dataclass(frozen=True)
-class ImageTree:
-    """The images of a folder, sorted by class and path.
-
-    Attributes:
-        class_names: names of the folders, (C,), sorted.
-        images: all of them, (N,).
-        outside: images that are in no class's folder.
-    """
-
-    class_names: tuple[str, ...]
-    images: ImageList
-    outside: int
-
-
-def scan_tree(folder: Path) -> ImageTree:
-    """Find the images below each class's folder, at any depth.
-
-    Names that begin with a dot are left out. Links to images and to the folder of a class are
-    followed, links to folders in it are not.
-
-    Raises:
-        UserError: there are less than two class folders, or they are called train, test and so on;
-            a name cannot stand in a list; a folder cannot be read.
-    """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "is missing"
-        raise UserError(f"{folder} {what}; name the folder that holds a folder for each class.")
-    try:
-        found = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise describe_os_error(error, folder) from error
-    names = tuple(name for name in found if (folder / name).is_dir())
-    if len(names) < 2:
-        raise UserError(
-            f"{folder} holds {len(names)} class folders where at least 2 belong; "
-            "put the images of each class into a folder of its name."
-        )
-    if _DIVIDED.issuperset(names):
-        raise UserError(
-            f"{folder} is already divided into {', '.join(names)}, which are no classes; name the "
-            "one that holds a folder for each class, or write the lists yourself."
-        )
-    for name in names:
-        if not _can_be_listed(name) or name != name.strip():
-            raise UserError(f"{folder}: the class folder {name!r} cannot be listed; rename it.")
-    of_classes = [_images_below(folder, name) for name in names]
-    labels = torch.arange(len(names)).repeat_interleave(torch.tensor([*map(len, of_classes)]))
-    images = ImageList(tuple(path for paths in of_classes for path in paths), labels)
-    return ImageTree(names, images, sum(_is_image(name) for name in found if name not in names))
-
-
-def _images_below(folder: Path, name: str) -> list[str]:
-    """Paths of a class's images, relative to ``folder``, sorted."""
-    paths = sorted(_walk(folder, name))
-    bad = next((path for path in paths if not _can_be_listed(path)), None)
-    if bad is not None:
-        raise UserError(f"{folder}: the name of {bad!r} cannot stand in a list; rename it.")
-    return paths
-
-
-def _walk(folder: Path, name: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise describe_os_error(error, error.filename or folder) from error
-
-    for base, folders, files in os.walk(folder / name, onerror=refuse):
-        folders[:] = [below for below in folders if not below.startswith(".")]
-        below = Path(base).relative_to(folder).as_posix()
-        yield from (f"{below}/{file}" for file in files if _is_image(file))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def _can_be_listed(path: str) -> bool:
-    """Whether a path can stand in a list: text, without control characters."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:  # The file system's bytes are not UTF-8.
-        return False
-    return is_path_below(path)
 
 
 def split_tree(
@@ -249,6 +190,11 @@ def split_tree(
     for option, number in (("difficulty", difficulty), ("test", test)):
         if number < 1:
             raise UserError(f"--{option} {number} is too few; give at least 1 image a class.")
+    return _hold_out(tree, difficulty, test, split_seed)
+
+
+def _hold_out(tree: ImageTree, difficulty: int, test: int, split_seed: int) -> dict[str, ImageList]:
+    """As :func:`split_tree`; ``test`` may be 0."""
     held_out = test + difficulty
     _check_sizes(tree, difficulty, test)
     generator = split_generator(split_seed)
@@ -280,23 +226,74 @@ def _check_sizes(tree: ImageTree, difficulty: int, test: int) -> None:
     small = [f"{name} ({count})" for name, count in named if count <= difficulty + test]
     if small:
         more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
+        options = f"--difficulty {difficulty}" + (f" and --test {test}" if test else "")
         raise UserError(
-            f"{len(small)} classes have too few images: {', '.join(small[:_NAMED])}{more}; "
-            f"--difficulty {difficulty} and --test {test} need at least {difficulty + test + 1} of "
-            "each class to leave one to train on. Hold out fewer, add images, or take these "
+            f"too few images in {len(small)} of {len(counts)} classes: {', '.join(small[:_NAMED])}"
+            f"{more}; {options} must leave one to train on and so ask for at least "
+            f"{difficulty + test + 1} of each class. Hold out fewer, add images, or take these "
             "folders away."
         )
 
 
+def _take_parts(
+    folder: Path,
+    names: Mapping[str, str],
+    difficulty: int | None,
+    test: int | None,
+    split_seed: int,
+) -> tuple[dict[str, ImageTree], dict[str, ImageList]]:
+    """The trees and parts of a folder that is divided; without val, difficulty is held out.
+
+    Raises:
+        UserError: an option has no effect; a class has no image to train on; see
+            :func:`scan_parts`.
+    """
+    held_out = "difficulty" not in names
+    without_effect = {
+        f"--test {test}": test is not None,
+        f"--difficulty {difficulty}": difficulty is not None and not held_out,
+        f"--split-seed {split_seed}": split_seed != 0 and not held_out,
+    }
+    for option, given in without_effect.items():
+        if given:
+            raise UserError(
+                f"{option} has no effect on {folder}, which is already divided into "
+                f"{', '.join(names.values())}; leave it out."
+            )
+    trees = scan_parts(folder, names)
+    parts = {part: tree.images for part, tree in trees.items()}
+    if held_out:
+        number = HELD_OUT if difficulty is None else difficulty
+        if number < 1:
+            raise UserError(f"--difficulty {number} is too few; give at least 1 image a class.")
+        parts = _hold_out(trees["train"], number, 0, split_seed) | {"test": parts["test"]}
+    else:
+        _check_sizes(trees["train"], 0, 0)
+    return trees, {part: parts[part] for part in PARTS}
+
+
 def write_lists(
-    folder: Path, names: tuple[str, ...], parts: dict[str, ImageList], overwrite: bool
+    folder: Path,
+    names: tuple[str, ...],
+    parts: dict[str, ImageList],
+    overwrite: bool,
+    images: Path | None = None,
 ) -> None:
     """Write classes.txt and the three lists, train.txt last.
+
+    Args:
+        folder: where to; made if it is not there.
+        names: of the classes, in label order.
+        parts: train, difficulty and test.
+        overwrite: replace other lists that are there.
+        images: the folder of the images, if it is another.
 
     Raises:
         UserError: there are other lists and ``overwrite`` is False, or there is no room.
     """
-    contents = {CLASSES_FILE: "".join(f"{name}\n" for name in names)}
+    # An empty text: no such file.
+    contents = {IMAGES_FILE: _other_folder(images, folder)}
+    contents[CLASSES_FILE] = "".join(f"{name}\n" for name in names)
     for part in reversed(PARTS):
         lines = zip(parts[part].paths, parts[part].labels.tolist(), strict=True)
         contents[LIST_FILES[part]] = "".join(f"{path} {label}\n" for path, label in lines)
@@ -309,14 +306,30 @@ def write_lists(
     if others:
         # Stopped from here on, the folder has no train.txt, and no mixture of lists is trained on.
         remove(folder / LIST_FILES["train"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
     for name, text in contents.items():
-        write_atomically(folder / name, text.encode())
+        if text:
+            write_atomically(folder / name, text.encode())
+        else:
+            remove(folder / name)
+
+
+def _other_folder(images: Path | None, folder: Path) -> str:
+    """The line that names the folder of the images; empty if it is that of the lists."""
+    if images is None or images.resolve() == folder.resolve():
+        return ""
+    if not can_be_listed(f".{images.resolve()}"):
+        raise UserError(f"{images}: the name of this folder cannot stand in a file; rename it.")
+    return f"{images.resolve()}\n"
 
 
 def _is_other(file: Path, text: str) -> bool:
-    """Whether a file is there with other content."""
+    """Whether a file is there with other content; where none belongs, ``text`` is empty."""
     try:
-        return file.read_bytes() != text.encode()
+        return file.read_bytes() != text.encode() or not text
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -328,27 +341,48 @@ def _is_other(file: Path, text: str) -> bool:
 
 def split(
     folder: Folder,
-    difficulty: int = HELD_OUT,
-    test: int = HELD_OUT,
+    difficulty: int | None = None,
+    test: int | None = None,
     split_seed: int = 0,
     overwrite: bool = False,
+    out: Path | None = None,
 ) -> None:
     """Write train.txt, difficulty.txt, test.txt and classes.txt into a folder of classes.
 
     Args:
-        folder: holds a folder of images for each class.
-        difficulty: images of each class to measure its difficulty on, at least 1.
-        test: images of each class to test on, at least 1.
+        folder: holds a folder of images for each class; or train, val and test, each with such.
+        difficulty: images of each class to measure its difficulty on, at least 1; else 20.
+        test: images of each class to test on, at least 1; else 20.
         split_seed: which split, 0 or more.
         overwrite: replace other lists that are there.
+        out: where to write the lists instead of into the folder; training is then given this one.
     """
-    tree = scan_tree(folder)
-    parts = split_tree(tree, difficulty, test, split_seed)
-    write_lists(folder, tree.class_names, parts, overwrite)
-    if tree.outside:
-        print(f"{tree.outside} images in {folder} are in no class's folder and were left out")
-    print_split(load_image_folder(folder))
-    print(f"wrote {', '.join(LIST_FILES.values())} and {CLASSES_FILE} into {folder}")
+    names = find_parts(folder)
+    if names:
+        trees, parts = _take_parts(folder, names, difficulty, test, split_seed)
+    else:
+        trees = {"train": scan_tree(folder)}
+        held_out = HELD_OUT if difficulty is None else difficulty
+        tested = HELD_OUT if test is None else test
+        parts = split_tree(trees["train"], held_out, tested, split_seed)
+    links = frozenset[str]().union(*(tree.links for tree in trees.values()))
+    refuse_shared(folder, parts, links)
+    lists = out or folder
+    write_lists(lists, trees["train"].class_names, parts, overwrite, folder)
+    _print_left_out(trees)
+    print_split(load_image_folder(lists))
+    print(f"wrote {', '.join(LIST_FILES.values())} and {CLASSES_FILE} into {lists}")
+
+
+def _print_left_out(trees: Mapping[str, ImageTree]) -> None:
+    """What is in the folder and in no list, by kind."""
+    left_out = Counter[str]()
+    for tree in trees.values():
+        left_out.update(tree.left_out)
+        left_out["image in no class's folder"] += tree.outside
+    said = ", ".join(f"{count} x {kind}" for kind, count in sorted(left_out.items()) if count)
+    if said:
+        print(f"left out: {said}")
 
 
 def check(
@@ -367,7 +401,8 @@ def check(
     """
     found = load_image_folder(folder)
     print_split(found)
-    check_images(found, decode, "bring them back, or split the folder again", threads, report)
+    remedy = "bring them back, or split the folder again"
+    check_images(found, decode, remedy, threads, report, own=True)
 
 
 def example(folder: Folder) -> None:

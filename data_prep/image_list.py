@@ -8,12 +8,14 @@ Shapes: N images of a list, C classes; labels are 0 to C-1.
 import gzip
 import hashlib
 import itertools
+import os
+import posixpath
 import re
+import unicodedata
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
-from os import listdir
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -27,6 +29,8 @@ PARTS: Final = ("train", "difficulty", "test")
 PACKED: Final = ".gz"
 NAMED: Final = 5
 """How many missing files a message names."""
+FROM_ONE: Final = "the labels seem to count from 1: subtract 1 from each, in every list"
+"""For messages."""
 
 _LABEL: Final = re.compile(r"[0-9]{1,9}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -158,9 +162,9 @@ def parse_image_list(content: bytes, file: Path, num_classes: int | None = None)
     fields = [tuple(line.rsplit(None, 1)) for line in _lines(content, file)]
     if any(len(field) != 2 for field in fields):
         line = next(line for line, field in enumerate(fields) if len(field) != 2)
-        raise UserError(
-            f"{_place(file, line)}: {' '.join(fields[line])!r} is not 'PATH LABEL'; mend the line."
-        )
+        found = " ".join(fields[line])
+        what = f"{found!r} is not 'PATH LABEL'; mend" if found else "it is empty; take out"
+        raise UserError(f"{place_in(file, line)}: {what} the line.")
     paths = tuple(path for path, _ in fields)
     words = [word for _, word in fields]
     values = {word: _label(word, words, file, num_classes) for word in dict.fromkeys(words)}
@@ -188,24 +192,33 @@ def _lines(content: bytes, file: Path) -> list[str]:
     return text.split("\n")
 
 
-def _place(file: Path, line: int) -> str:
+def place_in(file: Path, line: int) -> str:
+    """File and line in words; ``line`` is counted from 0."""
     return f"{file}, line {line + 1}"
 
 
 def _label(word: str, words: list[str], file: Path, num_classes: int | None) -> int:
     """The label that a word stands for."""
-    if not _LABEL.fullmatch(word):
+    if not _is_label(word):
         raise UserError(
-            f"{_place(file, words.index(word))}: the label {word!r} is not a whole number of at "
+            f"{place_in(file, words.index(word))}: the label {word!r} is not a whole number of at "
             "least 0; write 'PATH LABEL'."
         )
     label = int(word)
     if num_classes is not None and label >= num_classes:
+        from_one = label == num_classes and all(
+            int(other) for other in {*words} if _is_label(other)
+        )
         raise UserError(
-            f"{_place(file, words.index(word))}: the label {label} is out of range; there are "
-            f"{num_classes} classes, 0 to {num_classes - 1}."
+            f"{place_in(file, words.index(word))}: the label {label} is out of range; there are "
+            f"{num_classes} classes, 0 to {num_classes - 1}"
+            f"{f'; {FROM_ONE}' if from_one else ''}."
         )
     return label
+
+
+def _is_label(word: str) -> bool:
+    return _LABEL.fullmatch(word) is not None
 
 
 def _check_paths(paths: tuple[str, ...], file: Path) -> None:
@@ -216,14 +229,16 @@ def _check_paths(paths: tuple[str, ...], file: Path) -> None:
     bad = next((path for path in paths if not is_path_below(path)), None) if doubtful else None
     if bad is not None:
         raise UserError(
-            f"{_place(file, paths.index(bad))}: {bad!r} is not a path below the folder of the "
+            f"{place_in(file, paths.index(bad))}: {bad!r} is not a path below the folder of the "
             "images; write it relative to that folder."
         )
-    if len(set(paths)) < len(paths):
-        first, second = _first_repeated(paths)
+    plain = plain_paths(paths)
+    if len(set(plain)) < len(plain):
+        first, second = _first_repeated(plain)
+        spelt = "" if paths[first] == paths[second] else f" (as {paths[first]})"
         raise UserError(
-            f"{_place(file, second)}: {paths[second]} stands in line {first + 1} too; an image may "
-            "be in a list once."
+            f"{place_in(file, second)}: {paths[second]} stands in line {first + 1} too{spelt}; an "
+            "image may be in a list once."
         )
 
 
@@ -235,6 +250,19 @@ def is_path_below(path: str) -> bool:
     """
     goes_up = ".." in path and ".." in PurePosixPath(path).parts
     return path[0] != "/" and not goes_up and not _CONTROL.search(path)
+
+
+def plain_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The same in the simplest spelling.
+
+    >>> plain_paths(("./a/0.png", "a//1.png", "a/./2.png", "a./3.png"))
+    ('a/0.png', 'a/1.png', 'a/2.png', 'a./3.png')
+    """
+    # One look at all of them, as nearly all lists are plain.
+    together = "/".join(paths)
+    if "//" not in together and "./" not in together:
+        return paths
+    return tuple(map(posixpath.normpath, paths))
 
 
 def _first_repeated(paths: tuple[str, ...]) -> tuple[int, int]:
@@ -261,8 +289,21 @@ def lists_digest(parts: Mapping[str, ImageList]) -> str:
 # The files.
 
 
-def find_missing(split: ImageSplit) -> list[str]:
-    """The paths of a split that are not there, in the order of its lists, with a progress bar.
+@dataclass(frozen=True)
+class FoundImages:
+    """What a look into the folders of a split showed.
+
+    Attributes:
+        missing: paths that are not there, in the order of the lists.
+        links: paths that are symbolic links.
+    """
+
+    missing: tuple[str, ...]
+    links: frozenset[str]
+
+
+def look_for_images(split: ImageSplit) -> FoundImages:
+    """Look for the images of a split, with a progress bar.
 
     Each folder is listed once, which on a network's file system takes a small part of the time of
     asking for each file. A file that is there may still be unreadable.
@@ -275,31 +316,113 @@ def find_missing(split: ImageSplit) -> list[str]:
     """
     wanted = _by_folder(split)
     missing: set[str] = set()
+    links: set[str] = set()
     with Count("folders of images", len(wanted)) as count:
         for folder, names in wanted.items():
-            absent = names.difference(_names_in(split.folder / folder))
-            missing.update(folder + name for name in absent)
+            found = _names_in(split.folder / folder)
+            missing.update(folder + name for name in names.difference(found))
+            links.update(folder + name for name in names if found.get(name))
             count.advance()
-    return [path for path in _paths(split) if path in missing] if missing else []
+    in_order = (path for path in _paths(split) if path in missing) if missing else ()
+    return FoundImages(tuple(in_order), frozenset(links))
 
 
-def require_images(split: ImageSplit, remedy: str) -> None:
+def find_missing(split: ImageSplit) -> list[str]:
+    """The paths of a split that are not there; see :func:`look_for_images`."""
+    return list(look_for_images(split).missing)
+
+
+def require_images(split: ImageSplit, remedy: str, *, distinct: bool = False) -> None:
     """Refuse a split of which files are missing; to be called before any training.
 
     Args:
         split: whose images are looked for.
         remedy: what to do, for the message.
+        distinct: also refuse one file in two parts, see :func:`refuse_shared`.
 
     Raises:
         UserError: it names the first few of them and tells their number.
     """
-    missing = find_missing(split)
-    if missing:
+    found = look_for_images(split)
+    if found.missing:
         total = sum(map(len, split.parts.values()))
+        why = explain_missing(split, found.missing) or remedy
         raise UserError(
-            f"{split.folder}: {len(missing)} of {total} images are missing, such as "
-            f"{', '.join(missing[:NAMED])}; {remedy}."
+            f"{split.folder}: {len(found.missing)} of {total} images are missing, such as "
+            f"{', '.join(found.missing[:NAMED])}; {why}."
         )
+    if distinct:
+        refuse_shared(split.folder, split.parts, found.links)
+
+
+def explain_missing(split: ImageSplit, missing: tuple[str, ...]) -> str:
+    """What is wrong with how the first of the missing paths is written, if its file is there.
+
+    Args:
+        split: whose paths they are.
+        missing: at least one.
+
+    Returns:
+        Where the file is, and the remedy; empty if nothing was found.
+    """
+    path = missing[0]
+    spellings = {
+        "with '/' in place of '\\'": path.replace("\\", "/"),
+        "without quotation marks": path.strip("\"'"),
+        "without the blank before it": path.strip(),
+        "in another form of Unicode (NFC)": unicodedata.normalize("NFC", path),
+        "in another form of Unicode (NFD)": unicodedata.normalize("NFD", path),
+    }
+    for how, other in spellings.items():
+        if other != path and os.path.isfile(split.folder / other):
+            return f"{path!r} is there {how}: write the paths of the lists so"
+    return ""
+
+
+def refuse_shared(folder: Path, parts: Mapping[str, ImageList], links: Set[str]) -> None:
+    """Refuse one file in two parts; links are followed.
+
+    Args:
+        folder: that the paths are relative to.
+        parts: by name.
+        links: paths that are symbolic links.
+
+    Raises:
+        UserError: naming both paths.
+    """
+    paths = itertools.chain.from_iterable(images.paths for images in parts.values())
+    true = true_paths(folder, paths, links)
+    seen: dict[str, tuple[str, str]] = {}
+    for part, images in parts.items() if true else ():
+        for path in images.paths:
+            other, first = seen.setdefault(true[path], (part, path))
+            if other != part:
+                raise UserError(
+                    f"{folder}: {path} of the {part} part and {first} of the {other} part are one "
+                    "file (links are followed); an image may be in one part only."
+                )
+
+
+def true_paths(folder: Path, paths: Iterable[str], links: Set[str]) -> dict[str, str]:
+    """Where paths lead when links are followed; empty where all lead to different files.
+
+    Each folder is resolved once, and of the files the links only.
+
+    Args:
+        folder: that the paths are relative to.
+        paths: in the simplest spelling.
+        links: those that are symbolic links themselves.
+    """
+    paths = tuple(paths)
+    folders = {head: os.path.realpath(folder / head) for head in {*map(posixpath.dirname, paths)}}
+    if not links and len(set(folders.values())) == len(folders):
+        return {}
+    return {
+        path: os.path.realpath(folder / path)
+        if path in links
+        else os.path.join(folders[posixpath.dirname(path)], posixpath.basename(path))
+        for path in paths
+    }
 
 
 def _paths(split: ImageSplit) -> Iterator[str]:
@@ -315,10 +438,12 @@ def _by_folder(split: ImageSplit) -> dict[str, set[str]]:
     return wanted
 
 
-def _names_in(folder: Path) -> list[str]:
+def _names_in(folder: Path) -> dict[str, bool]:
+    """The names in a folder, and whether each is a symbolic link; none if there is no folder."""
     try:
-        return listdir(folder)
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_symlink() for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return {}
     except OSError as error:
         raise describe_os_error(error, folder) from error

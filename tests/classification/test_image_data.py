@@ -3,11 +3,34 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from classification.image_data import Reading, load_parts, load_split
-from classification.image_recipes import IMAGE_FOLDER
+from classification.image_recipes import DIGIT_IMAGES, IMAGE_FOLDER, ImageConfig
 from common.errors import UserError
 from tests.classification.small_images import write_images
+
+
+@pytest.mark.parametrize(("config", "turned"), [(IMAGE_FOLDER, True), (DIGIT_IMAGES, False)])
+def test_images_of_ones_own_and_only_these_are_turned_as_exif_says(
+    tmp_path: Path, config: ImageConfig, turned: bool
+) -> None:
+    folder = write_images(tmp_path / "images")
+    split = load_split(config, folder)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(folder / split.train.paths[0], exif=exif)
+    parts = load_parts(config, split, torch.device("cpu"), Reading())
+    _, size = parts["train"].reader.files.read(0)
+    assert size == ((20, 40) if turned else (40, 20))
+
+
+def test_a_link_to_a_training_image_is_no_test_image(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images")
+    (folder / "test/0 0.png").unlink()
+    (folder / "test/0 0.png").symlink_to(folder / "train/0 0.png")
+    with pytest.raises(UserError, match=r"test/0 0\.png of the test part and train/0 0\.png of"):
+        load_split(IMAGE_FOLDER, folder)
 
 
 def test_room_is_checked_for_all_parts_before_the_first_is_decoded(

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from classification.image_files import ImageFiles, ImageReader, read_square
 from common.errors import UserError
@@ -76,7 +76,27 @@ def test_transparency_is_dropped_without_a_warning(
     assert not len(recwarn)
 
 
-def test_exif_s_orientation_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lies", [2, 3, 6, 7])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_an_image_is_turned_as_its_exif_says_where_asked_for(
+    tmp_path: Path, lies: int, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = lies
+    # Large enough for a JPEG to be decoded at half its size.
+    image = picture(51, 39)
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    square, size = read_square(tmp_path / f"a.{suffix}", SIDE, turn=True)
+    image.getexif()[0x0112] = lies
+    expected = ImageOps.exif_transpose(image)
+    assert size == expected.size == ((51, 39) if lies < 5 else (39, 51))
+    wanted = np.asarray(expected.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.int16)
+    assert np.abs(square.numpy() - wanted).mean() < 3
+    files = ImageFiles(tmp_path, [f"a.{suffix}"], SIDE, turn=True)
+    assert torch.equal(files.read(0)[0], square)
+
+
+def test_exif_s_orientation_is_ignored_where_not_asked_for(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     picture(40, 30).save(tmp_path / "turned.jpg", exif=exif)

@@ -1,5 +1,6 @@
 """The user's own folder of images: split, lists, check, and the example."""
 
+import errno
 import sys
 from pathlib import Path
 
@@ -9,19 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.errors import UserError, run_main
+from common.errors import UserError, describe_os_error, run_main
 from data_prep import image_example, image_folder
 from data_prep.digit_plan import CATEGORIES
 from data_prep.image_check import find_unreadable
 from data_prep.image_example import EXTRA, PROFILE, make_example, plan_example, render_example
-from data_prep.image_folder import (
-    ImageTree,
-    load_image_folder,
-    scan_tree,
-    split_tree,
-    write_lists,
-)
+from data_prep.image_folder import load_image_folder, split_tree, write_lists
 from data_prep.image_list import ImageList, find_missing
+from data_prep.image_tree import ImageTree, scan_tree
 from data_prep.mnist import Digits, load_digits
 
 LISTS = ("train.txt", "difficulty.txt", "test.txt", "classes.txt")
@@ -62,13 +58,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 # What is in a folder.
 
 
-def test_images_of_all_five_kinds_are_found_at_any_depth_and_nothing_else(tmp_path: Path) -> None:
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_images_are_found_at_any_depth_and_nothing_else(tmp_path: Path) -> None:
     make_tree(tmp_path, cat=0, dog=1)
-    for name in ("a.JPG", "b.jpeg", "c.PnG", "d.webp", "e.bmp", "f.gif", "g.txt", ".h.jpg"):
-        (tmp_path / "cat" / name).touch()
-    for name in ("cat/sub/deep/i.jpg", "cat/.hidden/j.jpg", ".cache/k.jpg", "l.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path / "cat", "a.JPG", "b.jpeg", "c.PnG", "d.webp", "e.bmp", "g.txt", ".h.jpg")
+    touch(tmp_path, "cat/sub/deep/i.jpg", "cat/.hidden/j.jpg", ".cache/k.jpg", "l.jpg")
     tree = scan_tree(tmp_path)
     assert tree.class_names == ("cat", "dog")
     assert tree.images.paths == (
@@ -78,6 +77,66 @@ def test_images_of_all_five_kinds_are_found_at_any_depth_and_nothing_else(tmp_pa
     )
     assert tree.images.labels.tolist() == [0] * 6 + [1]
     assert tree.outside == 1
+
+
+@pytest.mark.parametrize(
+    "ending", ["tif", "TIFF", "gif", "jfif", "jpe", "ppm", "pgm", "tga", "jp2", "avif", "dib"]
+)
+def test_what_pillow_reads_is_found_and_read(tmp_path: Path, ending: str) -> None:
+    make_tree(tmp_path, cat=0, dog=1)
+    picture = Image.new("L" if ending == "pgm" else "RGB", (4, 3))
+    picture.save(tmp_path / "cat" / f"a.{ending}")
+    assert scan_tree(tmp_path).images.paths[0] == f"cat/a.{ending}"
+    assert find_unreadable([tmp_path / "cat" / f"a.{ending}"]) == []
+
+
+def test_what_is_left_out_is_told_by_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree(tmp_path, cat=3, dog=3)
+    touch(tmp_path, "cat/a.txt", "dog/b.TXT", "cat/raw.cr2", "dog/README", "cat/.h.jpg", "top.png")
+    (tmp_path / "cat" / "more").symlink_to(tmp_path / "dog")
+    assert run(monkeypatch, "split", tmp_path, "--difficulty", 1, "--test", 1) == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "left out: 1 x .cr2, 2 x .txt, 1 x hidden image, 1 x image in no class's folder, "
+        "1 x link to a folder, 1 x no ending"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir", "#recycle", "@Recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
+        "__MACOSX", "lost+found", "._thumbs",
+    ],
+)  # fmt: skip
+def test_what_a_nas_or_an_archive_leaves_is_neither_class_nor_image(
+    tmp_path: Path, name: str
+) -> None:
+    make_tree(tmp_path, cat=1, dog=1)
+    touch(tmp_path, f"{name}/cat/000.jpg", f"cat/{name}/000.jpg", f"dog/deep/{name}/0/1.jpg")
+    touch(tmp_path, "cat/._000.jpg")
+    tree = scan_tree(tmp_path)
+    assert tree.class_names == ("cat", "dog")
+    assert tree.images.paths == ("cat/000.jpg", "dog/000.jpg")
+    assert sum(tree.left_out.values()) == 4
+
+
+def test_of_links_to_one_image_of_a_class_one_stays(tmp_path: Path) -> None:
+    make_tree(tmp_path, cat=2, dog=1)
+    (tmp_path / "cat" / "900.jpg").symlink_to("000.jpg")
+    (tmp_path / "cat" / "000 again.jpg").symlink_to(tmp_path / "cat" / "001.jpg")
+    tree = scan_tree(tmp_path)
+    assert tree.images.paths == ("cat/000 again.jpg", "cat/000.jpg", "dog/000.jpg")
+    assert tree.left_out == {"link to an image that is there": 2}
+
+
+@pytest.mark.parametrize("link", ["kitten", "dog/0.jpg"])
+def test_an_image_of_two_classes_by_a_link_is_refused(tmp_path: Path, link: str) -> None:
+    make_tree(tmp_path, cat=1, dog=1)
+    (tmp_path / link).symlink_to(tmp_path / "cat" / ("000.jpg" if "/" in link else ""))
+    with pytest.raises(UserError, match=r"are one file .* cannot be of two classes"):
+        scan_tree(tmp_path)
 
 
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
@@ -93,9 +152,9 @@ def test_folders_without_two_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "only.jpg").touch()
     with pytest.raises(UserError, match=r"only.jpg is a file"):
         scan_tree(tmp_path / "only.jpg")
-    with pytest.raises(UserError, match=r"holds 0 class folders where at least 2 belong"):
+    with pytest.raises(UserError, match=r"holds no class folders where at least 2 belong"):
         scan_tree(tmp_path)
-    with pytest.raises(UserError, match=r"holds 1 class folders where at least 2 belong"):
+    with pytest.raises(UserError, match=r"holds one class folder where at least 2 belong"):
         scan_tree(make_tree(tmp_path, cat=3))
 
 
@@ -118,6 +177,87 @@ def test_names_that_cannot_stand_in_a_list_are_refused(tmp_path: Path, name: str
     (tmp_path / "cat" / "000.jpg").rename(tmp_path / "cat" / f"{name.strip()}\t.jpg")
     with pytest.raises(UserError, match=r"cannot stand in a list; rename it"):
         scan_tree(tmp_path)
+
+
+# Parts that are there.
+
+
+def divided(folder: Path, **parts: dict[str, int]) -> Path:
+    for part, sizes in parts.items():
+        make_tree(folder / part, **sizes)
+    return folder
+
+
+SIZES = {"cat": 4, "dog": 3, "eel": 2}
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_a_folder_that_is_divided_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val: str
+) -> None:
+    parts = {"train": SIZES, val: {"cat": 2, "eel": 1}, "test": {"dog": 1, "eel": 2}}
+    assert run(monkeypatch, "split", divided(tmp_path, **parts)) == 0
+    split = load_image_folder(tmp_path)
+    assert split.class_names == ("cat", "dog", "eel")
+    assert split.train_counts == (4, 3, 2)
+    # Labels are those of training, where a part lacks a class too.
+    assert split.difficulty_counts == (2, 0, 1)
+    assert split.test_counts == (0, 1, 2)
+    assert split.test.paths == ("test/dog/000.jpg", "test/eel/000.jpg", "test/eel/001.jpg")
+    assert find_missing(split) == []
+
+
+def test_without_val_the_difficulty_set_is_held_out_of_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divided(tmp_path, train=SIZES, test={"cat": 2, "dog": 2, "eel": 1})
+    assert run(monkeypatch, "split", tmp_path, "--difficulty", 1) == 0
+    split = load_image_folder(tmp_path)
+    assert (split.train_counts, split.difficulty_counts) == ((3, 2, 1), (1, 1, 1))
+    assert split.test_counts == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "words"),
+    [
+        ({"train": SIZES, "val": SIZES}, (), "is already divided into train, val, but has no test"),
+        ({"val": SIZES, "test": SIZES}, (), "divided into test, val, but has no train"),
+        ({"train": SIZES, "val": SIZES, "valid": SIZES, "test": SIZES}, (), "has val and valid;"),
+        ({"train": SIZES, "test": {"fox": 1}}, (), "test/fox: there is no class of this name in"),
+        ({"train": SIZES, "test": {"cat": 0}}, (), "test holds no image;"),
+        ({"train": {"cat": 9}, "test": SIZES}, (), "train holds one class folder where"),
+        ({"train": {"cat": 9, "dog": 0}, "val": SIZES, "test": SIZES}, (), "no class of this name"),
+        ({"train": SIZES | {"fox": 0}, "val": SIZES, "test": SIZES}, (), "1 of 4 classes: fox (0)"),
+        ({"train": SIZES, "test": SIZES}, ("--difficulty", 2), "in 1 of 3 classes: eel (2); --dif"),
+        ({"train": SIZES, "test": SIZES}, ("--difficulty", 0), "--difficulty 0 is too few"),
+        ({"train": SIZES, "test": SIZES}, ("--test", 2), "--test 2 has no effect on"),
+        ({"train": SIZES, "val": SIZES, "test": SIZES}, ("--difficulty", 2), "2 has no effect on"),
+        ({"train": SIZES, "val": SIZES, "test": SIZES}, ("--split-seed", 2), "2 has no effect on"),
+    ],
+)
+def test_parts_that_cannot_be_taken_as_they_are_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    parts: dict[str, dict[str, int]],
+    options: tuple[object, ...],
+    words: str,
+) -> None:
+    assert run(monkeypatch, "split", divided(tmp_path, **parts), *options) == 2
+    assert words in capsys.readouterr().err
+    assert not any((tmp_path / name).exists() for name in LISTS)
+
+
+def test_a_link_from_one_part_to_another_is_refused_before_a_list_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    divided(tmp_path, train=SIZES, val=SIZES, test=SIZES)
+    (tmp_path / "test/cat/9.jpg").symlink_to(tmp_path / "train/cat/000.jpg")
+    assert run(monkeypatch, "split", tmp_path) == 2
+    assert (
+        "test/cat/9.jpg of the test part and train/cat/000.jpg of the tr" in capsys.readouterr().err
+    )
+    assert not any((tmp_path / name).exists() for name in LISTS)
 
 
 # The split.
@@ -170,8 +310,8 @@ def test_classes_that_would_have_nothing_to_train_on_are_named() -> None:
     with pytest.raises(UserError) as refused:
         split_tree(tree_of(30, 5, 6, 0, 5, 5), difficulty=2, test=3, split_seed=0)
     assert str(refused.value).startswith(
-        "4 classes have too few images: class 1 (5), class 3 (0), class 4 (5) and 1 more; "
-        "--difficulty 2 and --test 3 need at least 6 of each class"
+        "too few images in 4 of 6 classes: class 1 (5), class 3 (0), class 4 (5) and 1 more; "
+        "--difficulty 2 and --test 3 must leave one to train on and so ask for at least 6 of each"
     )
 
 
@@ -235,6 +375,45 @@ def test_a_refused_split_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert not any((tmp_path / name).exists() for name in LISTS)
 
 
+def test_lists_may_lie_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, lists = make_tree(tmp_path / "images", cat=9, dog=9), tmp_path / "new" / "lists"
+    before = contents(images)
+    words = ("split", images, "--difficulty", 2, "--test", 2)
+    assert run(monkeypatch, *words, "--out", lists) == 0
+    assert contents(images) == before
+    split = load_image_folder(lists)
+    assert split.folder == images
+    assert find_missing(split) == []
+    assert run(monkeypatch, "check", lists) == 0
+    assert run(monkeypatch, *words) == 0
+    assert load_image_folder(images).digest == split.digest
+    images.rename(tmp_path / "moved")
+    with pytest.raises(
+        UserError, match=r"image_folder\.txt names .*images, which is missing; write"
+    ):
+        load_image_folder(lists)
+    (lists / "image_folder.txt").write_text("../../moved\n")
+    assert find_missing(load_image_folder(lists)) == []
+    capsys.readouterr()
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_an_option_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree(tmp_path, cat=9, dog=9)
+
+    def refuse(path: Path, *content: bytes) -> None:
+        raise describe_os_error(OSError(errno.EROFS, "Read-only file system"), path)
+
+    monkeypatch.setattr(image_folder, "write_atomically", refuse)
+    assert run(monkeypatch, "split", tmp_path, "--difficulty", 2, "--test", 2) == 2
+    assert "choose another folder with --out" in capsys.readouterr().err
+    assert run(monkeypatch, "split", "--help") == 0
+    assert "--out" in capsys.readouterr().out
+
+
 def test_replacing_lists_that_stops_halfway_leaves_none_to_train_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +462,9 @@ def test_without_names_of_classes_their_numbers_are_taken(tmp_path: Path) -> Non
         ({"test": "d.jpg 2\n"}, "test.txt, line 1: the label 2 is out of range"),
         ({"difficulty": ""}, "difficulty.txt is empty"),
         ({"test": "b.jpg 1\n"}, "test.txt has b.jpg, which train.txt has, too"),
+        ({"test": "./b.jpg 1\n"}, "test.txt has ./b.jpg, which train.txt has, too (as b.jpg); an"),
+        ({"train": "a.jpg 1\nb.jpg 2\n"}, "class 0; the labels seem to count from 1: subtract 1"),
+        ({"train": "a.jpg 1\nb.jpg 3\n"}, "class 0; a class without a training image"),
         ({"difficulty": "d.jpg 1\n"}, "test.txt has d.jpg, which difficulty.txt has, too"),
         ({"classes": "a\na\n"}, "classes.txt, line 2: 'a' is the name in line 1, too"),
         ({"classes": "a\n\nb\n"}, "classes.txt, line 2: it has no name"),
@@ -294,6 +476,56 @@ def test_lists_that_cannot_be_trained_on_are_refused(
     with pytest.raises(UserError) as refused:
         load_image_folder(write_all(tmp_path, **texts))
     assert words in str(refused.value)
+
+
+TRAIN = "cat/0.jpg 0\ndog/0.jpg 1\neel/0.jpg 2\n"
+INSIDE = "train/cat/0.jpg 0\ntrain/dog/0.jpg 1\ntrain/eel/0.jpg 2\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        # Of a part without dogs, counted anew.
+        (
+            {"train": TRAIN, "test": "cat/1.jpg 0\neel/1.jpg 1\n"},
+            "test.txt, line 2: eel/1.jpg has label 1, but in {0}/train.txt the label of the folder "
+            "eel is 2; count the classes once, and write the same labels into all lists.",
+        ),
+        ({"train": TRAIN, "difficulty": "./dog//old/1.jpg 0\n"}, "difficulty.txt, line 1: dog/old"),
+        ({"train": INSIDE, "test": "test/cat/1.jpg 0\ntest/eel/1.jpg 1\n"}, "test.txt, line 2: te"),
+        (
+            {"train": TRAIN, "classes": "cat\neel\ndog\n"},
+            "classes.txt, line 2: eel is the name of label 1, but the label of the folder eel is 2",
+        ),
+        ({"train": INSIDE, "classes": "dog\ncat\neel\n"}, "classes.txt, line 1: dog is the name"),
+    ],
+)
+def test_labels_and_names_that_contradict_the_folders_of_training_are_refused(
+    tmp_path: Path, texts: dict[str, str], words: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        load_image_folder(write_all(tmp_path, **texts))
+    assert words.format(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"train": TRAIN, "test": "fox/1.jpg 1\ncat/1.jpg 0\n1.jpg 2\n"},
+        # Folders that are no classes: one for all, days with several classes, two days of a class.
+        {"train": "x/a.jpg 0\nx/b.jpg 1\n", "test": "x/c.jpg 1\ny/d.jpg 0\n"},
+        {"train": "x/a.jpg 0\nx/b.jpg 1\ny/a.jpg 1\n", "test": "y/c.jpg 0\n"},
+        {"train": "x/a.jpg 0\ny/b.jpg 1\nz/a.jpg 1\n", "test": "y/c.jpg 0\n"},
+        {"train": "a.jpg 0\nx/b.jpg 1\n", "test": "x/c.jpg 0\n"},
+        # Names that no folder has, and no names: numbers are no folders' then.
+        {"train": TRAIN, "classes": "Katze\nHund\nAal\n"},
+        {"train": "1/a.jpg 0\n0/b.jpg 1\n", "test": "1/c.jpg 0\n"},
+    ],
+)
+def test_labels_that_no_folder_contradicts_are_accepted(
+    tmp_path: Path, texts: dict[str, str]
+) -> None:
+    load_image_folder(write_all(tmp_path, **texts))
 
 
 def test_the_default_folder_is_data_images_unless_the_variable_names_another(

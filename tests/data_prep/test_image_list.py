@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.errors import UserError
-from data_prep import image_list as image_list_module
 from data_prep.image_check import check_images, find_unreadable, print_split
 from data_prep.image_list import (
     ImageList,
@@ -102,13 +101,17 @@ def test_a_packed_list_reads_as_the_plain_one(tmp_path: Path) -> None:
     ("text", "line", "words"),
     [
         ("a.jpg 0\nb.jpg\nc.jpg 0\n", 2, "'b.jpg' is not 'PATH LABEL'"),
-        ("a.jpg 0\n\nc.jpg 0\n", 2, "'' is not 'PATH LABEL'"),
+        ("a.jpg 0\n\nc.jpg 0\n", 2, "it is empty; take out the line"),
         ("a.jpg 0\nb.jpg one\n", 2, "the label 'one' is not a whole number"),
         ("a.jpg 0\nb.jpg -1\n", 2, "the label '-1' is not a whole number"),
         ("a.jpg 0\nb.jpg 1.0\n", 2, "the label '1.0' is not a whole number"),
         ("a.jpg 0\nb.jpg ٣\n", 2, "the label '٣' is not a whole number"),
         ("a.jpg 0\nb.jpg 9999999999\n", 2, "the label '9999999999' is not a whole number"),
         ("a.jpg 2\nb.jpg 3\nc.jpg 3\n", 2, "the label 3 is out of range; there are 3 classes"),
+        ("a.jpg 1\nb.jpg 3\nc.jpg 2\n", 2, "0 to 2; the labels seem to count from 1: subtract 1"),
+        ("a.jpg 0\nb.jpg 3\nc.jpg 2\n", 2, "classes, 0 to 2."),
+        ("a/0.jpg 0\n./a/0.jpg 1\n", 2, "./a/0.jpg stands in line 1 too (as a/0.jpg)"),
+        ("a//0.jpg 0\na/./0.jpg 0\n", 2, "a/./0.jpg stands in line 1 too (as a//0.jpg)"),
         ("a.jpg 0\nb.jpg 0\nc.jpg 0\nb.jpg 1\n", 4, "b.jpg stands in line 2 too"),
         ("/tmp/a.jpg 0\n", 1, "is not a path below the folder"),
         ("a/../../b.jpg 0\n", 1, "is not a path below the folder"),
@@ -250,6 +253,81 @@ def test_required_images_are_refused_with_their_number_and_the_first_few(tmp_pat
     require_images(split, "bring them")
 
 
+def linked(folder: Path) -> ImageSplit:
+    """Each part has an image of its own; that of test is a link to the training part's."""
+    parts = {
+        "train": image_list(("cat/a.png", 0)),
+        "difficulty": image_list(("cat/b.png", 0)),
+        "test": image_list(("cat/c.png", 0)),
+    }
+    (folder / "cat").mkdir()
+    for name in "ab":
+        (folder / "cat" / f"{name}.png").write_bytes(png())
+    (folder / "cat/c.png").symlink_to("a.png")
+    return ImageSplit(folder, **parts, class_names=("cat",), digest="")
+
+
+def test_a_link_in_one_part_to_an_image_of_another_is_refused_where_images_must_differ(
+    tmp_path: Path,
+) -> None:
+    split = linked(tmp_path)
+    require_images(split, "")
+    with pytest.raises(UserError) as refused:
+        require_images(split, "", distinct=True)
+    assert str(refused.value) == (
+        f"{tmp_path}: cat/c.png of the test part and cat/a.png of the train part are one file "
+        "(links are followed); an image may be in one part only."
+    )
+    with pytest.raises(UserError, match="are one file"):
+        check_images(split, False, "", own=True)
+    (tmp_path / "cat/c.png").unlink()
+    (tmp_path / "cat/c.png").symlink_to(tmp_path / "elsewhere.png")
+    require_images(split, "", distinct=True)
+
+
+def test_a_folder_that_is_a_link_hides_no_image_that_is_in_two_parts(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "kitten").symlink_to("cat")
+    for name in "abc":
+        (tmp_path / "cat" / f"{name}.png").write_bytes(png())
+    parts = {
+        "train": image_list(("cat/a.png", 0), ("cat/b.png", 0)),
+        "difficulty": image_list(("kitten/c.png", 0)),
+        "test": image_list(("kitten/b.png", 0)),
+    }
+    split = ImageSplit(tmp_path, **parts, class_names=("cat",), digest="")
+    with pytest.raises(
+        UserError, match=r"kitten/b\.png of the test part and cat/b\.png of the tra"
+    ):
+        require_images(split, "", distinct=True)
+
+
+@pytest.mark.parametrize(
+    ("written", "there", "words"),
+    [
+        ("cat\\a.png", "cat/a.png", "with '/' in place of"),
+        ('"cat/a.png"', "cat/a.png", "without quotation marks"),
+        ("'cat/a.png'", "cat/a.png", "without quotation marks"),
+        (" cat/a.png", "cat/a.png", "without the blank before it"),
+        ("cat/u\u0308.png", "cat/\u00fc.png", r"in another form of Unicode \(NFC\)"),
+        ("cat/\u00fc.png", "cat/u\u0308.png", r"in another form of Unicode \(NFD\)"),
+    ],
+)
+def test_a_path_that_is_only_written_otherwise_is_named_for_what_it_is(
+    tmp_path: Path, written: str, there: str, words: str
+) -> None:
+    (tmp_path / there).parent.mkdir()
+    (tmp_path / there).write_bytes(png())
+    file = write(tmp_path / "list.txt", f"{written} 0\n")
+    part = read_image_list(file)
+    split = ImageSplit(tmp_path, part, part, part, ("cat",), "")
+    said = rf"is there {words}.*: write the paths of the lists so\.$"
+    with pytest.raises(UserError, match=said):
+        require_images(split, "bring them")
+    with pytest.raises(UserError, match=said):
+        check_images(split, False, "bring them")
+
+
 # Files that cannot be read.
 
 
@@ -311,14 +389,36 @@ def test_check_names_missing_and_unreadable_images_and_reports_all(
     assert report.read_text() == ""
     (tmp_path / "top.png").unlink()
     (tmp_path / "cat" / "a.png").write_bytes(b"")
-    with pytest.raises(UserError, match="of 5 images 1 are missing; mend them"):
+    with pytest.raises(UserError, match="of 5 images 1 missing; mend them"):
         check_images(split, False, "mend them")
-    with pytest.raises(UserError, match="1 are missing and 1 are unreadable; mend them"):
+    with pytest.raises(UserError, match="1 missing and 1 unreadable; mend them"):
         check_images(split, True, "mend them", report=report)
     first, second = report.read_text().splitlines()
     assert first == f"{tmp_path / 'top.png'} is missing."
     assert second.startswith(f"{tmp_path / 'cat' / 'a.png'} cannot be read as an image (")
     assert first in capsys.readouterr().out
+
+
+def test_a_decoding_check_says_what_is_turned_dropped_or_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(io.BytesIO(png()))
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    picture.convert("RGBA").save(tmp_path / "clear.png")
+    picture.save(tmp_path / "two.tif", save_all=True, append_images=[picture])
+    train = image_list(("turned.jpg", 0), ("clear.png", 0))
+    part = image_list(("two.tif", 0))
+    split = ImageSplit(tmp_path, train, part, part, ("a",), "")
+    check_images(split, True, "", own=True)
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        f"{tmp_path}: 1 of 4 images turned as EXIF says",
+        f"{tmp_path}: 1 of 4 images see-through in places, which is dropped",
+        f"{tmp_path}: 2 of 4 images with several pictures, of which the first is read",
+    ]
+    check_images(split, True, "")
+    assert "EXIF" not in capsys.readouterr().out
 
 
 def test_only_the_first_twenty_are_printed(
@@ -327,7 +427,7 @@ def test_only_the_first_twenty_are_printed(
     train = image_list(*((f"{number}.png", 0) for number in range(30)))
     other = image_list(("x.png", 0))
     split = ImageSplit(tmp_path, train, other, image_list(("y.png", 0)), ("a",), "")
-    with pytest.raises(UserError, match="of 32 images 32 are missing"):
+    with pytest.raises(UserError, match="of 32 images 32 missing"):
         check_images(split, False, "mend them")
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "... and 12 more; name a file with --report for all"
@@ -347,10 +447,10 @@ def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(folder: Path) -> list[str]:
+    def refuse(folder: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
-    monkeypatch.setattr(image_list_module, "listdir", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(UserError, match=r"cat cannot be written or read \(Permission denied\)"):
         find_missing(split_of(tmp_path))
 

@@ -349,10 +349,10 @@ def test_check_ends_with_2_and_names_what_is_missing_after_the_counts(
     assert run(monkeypatch, *words) == 2
     shown = capsys.readouterr()
     assert f"{folder}/val/ILSVRC2012_val_00000002.JPEG is missing." in shown.out
-    assert "of 16 images 1 are missing; name the folder of ILSVRC 2012" in shown.err
+    assert "of 16 images 1 missing; name the folder of ILSVRC 2012" in shown.err
     # These images are no images.
     assert run(monkeypatch, *words, "--decode") == 2
-    assert "1 are missing and 15 are unreadable" in capsys.readouterr().err
+    assert "1 missing and 15 unreadable" in capsys.readouterr().err
 
 
 def test_check_counts_images_that_two_lists_share(
