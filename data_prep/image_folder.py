@@ -106,8 +106,10 @@ def _name_folder() -> str:
 
 
 def _split_remedy(folder: Path) -> str:
-    command = f"python -m data_prep.image_folder split {shlex.quote(str(folder))}"
-    return f"make the lists with: {command}"
+    images = _folder_of_images(folder)
+    command = f"python -m data_prep.image_folder split {shlex.quote(str(images))}"
+    elsewhere = f" --out {shlex.quote(str(folder))}" if images != folder else ""
+    return f"make the lists with: {command}{elsewhere}"
 
 
 def _folder_of_images(folder: Path) -> Path:

@@ -389,6 +389,12 @@ def test_lists_may_lie_in_another_folder(
     assert run(monkeypatch, "check", lists) == 0
     assert run(monkeypatch, *words) == 0
     assert load_image_folder(images).digest == split.digest
+    (lists / "test.txt").rename(lists / "gone")
+    with pytest.raises(
+        UserError, match=rf"test\.txt is missing; .*split {images} --out {lists}\.$"
+    ):
+        load_image_folder(lists)
+    (lists / "gone").rename(lists / "test.txt")
     images.rename(tmp_path / "moved")
     with pytest.raises(
         UserError, match=r"image_folder\.txt names .*images, which is missing; write"
