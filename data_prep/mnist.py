@@ -268,6 +268,9 @@ def _remedy(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     """The first line of an exception, or its kind when it says nothing."""
+    if "allow_pickle" in str(error):
+        # Numpy's word for a file of any other kind, with advice that is dangerous here.
+        return "it is no .npz file"
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 

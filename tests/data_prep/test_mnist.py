@@ -253,7 +253,11 @@ def test_no_remedy_would_write_to_the_file_that_was_named(tmp_path: Path, kind: 
         load_digits(path)
     problem, remedy = str(refused.value).split("; ")
     assert str(path) not in remedy
-    wanted = {"text": "is truncated or damaged", "folder": "is a folder", "missing": "is missing"}
+    wanted = {
+        "text": "is truncated or damaged (it is no .npz file)",
+        "folder": "is a folder",
+        "missing": "is missing",
+    }
     assert problem.startswith(f"{path} {wanted[kind]}")
 
 
