@@ -22,6 +22,7 @@ from analysis.claims import DEMOS, claims_grid, demo_claims_makers, short_claims
 from analysis.comparison import SHORT_NAMES, comparison_grid, tables_of
 from analysis.detection import LVIS, lvis_makers, scenes_makers
 from analysis.findings import cifar100_findings
+from analysis.front_page import front_grid
 from analysis.grid import Grid
 from analysis.images import apart_makers as image_makers
 from analysis.images import folder_groups
@@ -116,8 +117,9 @@ def block_makers(frame: pd.DataFrame) -> dict[str, Callable[[], str]]:
     def text(make: Callable[[], Grid]) -> str:
         return make().to_markdown()
 
+    more: dict[str, Callable[[], Grid]] = {"front-page": partial(front_grid, frame)}
     claims = {f"claims-{n}": partial(claims_grid, frame, d) for n, d in SHORT_NAMES.items()}
-    grids = table_makers(frame) | claims
+    grids = table_makers(frame) | claims | more
     blocks: dict[str, Callable[[], str]] = {n: partial(text, make) for n, make in grids.items()}
     return blocks | {"cifar100-findings": partial(cifar100_findings, frame)}
 
