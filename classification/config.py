@@ -45,6 +45,7 @@ class ClassificationConfig(RunConfig, ABC):
         "l2rw_batch_size": ("l2rw",),
         "mwn_batch_size": ("meta-weight-net",),
         "mwn_learning_rate": ("meta-weight-net",),
+        "mwn_virtual_step": ("meta-weight-net",),
         "ldam_margin": ("ldam-drw",),
         "ldam_scale": ("ldam-drw",),
         "drw_epoch": ("ldam-drw",),

@@ -25,6 +25,7 @@ from classification.models import (
     make_resnet,
 )
 from classification.recipes import RECIPES, CifarConfig, DecoupledConfig, MnistConfig
+from common.config import with_earlier
 from common.difficulty import class_accuracy
 from common.errors import UserError, run_main
 from common.history import plain_numbers
@@ -91,12 +92,15 @@ class Arguments:
 def config_from(settings: dict[str, Any]) -> ClassificationConfig:
     """The configuration whose settings a run's folder or a record holds.
 
+    A setting that a record lacks, because it was made before the setting was there, has the value
+    that the run was made with, which need not be today's default.
+
     Raises:
         UserError: for a value out of its range.
         KeyError, TypeError: when they are not those of a recipe.
     """
-    recipe = RECIPES[settings.get("recipe", settings["dataset"])]
-    return type(recipe)(**settings)
+    kind = type(RECIPES[settings.get("recipe", settings["dataset"])])
+    return kind(**with_earlier(kind, settings))
 
 
 def read_config(folder: Path) -> ClassificationConfig:

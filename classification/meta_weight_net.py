@@ -3,6 +3,9 @@
 Shapes: B training samples, V samples of the balanced (difficulty) set.
 """
 
+from collections.abc import Callable
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
@@ -16,6 +19,11 @@ from classification.meta import (
     losses_at,
     sum_to_one,
 )
+
+VirtualStep = Literal["normalised", "raw"]
+VIRTUAL_STEPS: tuple[VirtualStep, ...] = get_args(VirtualStep)
+Weigh = Callable[[Tensor], Tensor]
+"""V at some Theta: losses (B,) -> weights (B,)."""
 
 
 class MetaWeightNet(nn.Module):
@@ -43,6 +51,24 @@ class MetaWeightNet(nn.Module):
         return torch.sigmoid(self.output(features).squeeze(1))
 
 
+def raw_factors(weigh: Weigh, losses: Tensor) -> Tensor:
+    """c_i of :meth:`MetaReweighter.weights`, (B,): V(l_i), each loss being data."""
+    return weigh(losses)
+
+
+def normalised_factors(weigh: Weigh, losses: Tensor) -> Tensor:
+    """c_i of :meth:`MetaReweighter.weights`, (B,): B d/dl_i of sum_j l_j V(l_j) / sum_k V(l_k).
+
+    They sum to B up to the part that comes from V's argument, and can be negative.
+    """
+
+    def weighted(at: Tensor) -> Tensor:
+        return (sum_to_one(weigh(at)) * at).sum()
+
+    slopes: Tensor = grad(weighted)(losses)
+    return len(losses) * slopes
+
+
 class MetaReweighter(nn.Module):
     """Meta-Weight-Net with its own SGD (Nesterov): gives sample weights and learns from each batch.
 
@@ -58,6 +84,7 @@ class MetaReweighter(nn.Module):
         learning_rate: float = 1e-5,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        virtual_step: VirtualStep = "normalised",
     ) -> None:
         """Start with no momentum.
 
@@ -67,8 +94,16 @@ class MetaReweighter(nn.Module):
             learning_rate: eta, of Theta's own SGD; the same throughout.
             momentum: Nesterov's, > 0.
             weight_decay: of Theta.
+            virtual_step: which loss the virtual step descends, see :meth:`weights`.
+
+        Raises:
+            ValueError: for an unknown virtual step.
         """
         super().__init__()
+        if virtual_step not in VIRTUAL_STEPS:
+            raise ValueError(
+                f"virtual_step must be one of {', '.join(VIRTUAL_STEPS)}, not {virtual_step!r}"
+            )
         self.net = MetaWeightNet(generator, hidden)
         # Zeros from the start and not torch.optim.SGD, which makes its buffers in the first step:
         # the first step is then like any other for a CUDA graph. 0.9 * 0 + g = g.
@@ -77,6 +112,7 @@ class MetaReweighter(nn.Module):
         )
         self.learning_rate, self.momentum = learning_rate, momentum
         self.weight_decay = weight_decay
+        self._factors = normalised_factors if virtual_step == "normalised" else raw_factors
 
     def weights(
         self,
@@ -88,19 +124,23 @@ class MetaReweighter(nn.Module):
     ) -> Tensor:
         """One step of Theta on the balanced batch, then the weights of the training batch.
 
-        Shu et al., with l_i the loss at theta, which V is given as data (no gradient of theta
-        through V's argument, as in the authors' code):
+        Shu et al., with l_i the loss at theta:
 
-        virtual step: theta'(Theta) = theta - alpha grad_theta (1/B) sum_i V(l_i; Theta) l_i(theta),
+        virtual step: theta'(Theta) = theta - alpha grad_theta F(l(theta); Theta),
         Theta <- Theta - eta grad_Theta L_balanced(theta'(Theta)),
         w_i = V(l_i; Theta) / sum_j V(l_j; Theta)  with the new Theta.
 
-        theta' is linear in the values V(l_i), so that, exactly,
-        grad_Theta L = -alpha/B sum_i <grad L_balanced(theta'), grad l_i(theta)> grad_Theta V(l_i).
-        The inner products of all samples are one forward-mode pass; no backward pass is
-        differentiated. BatchNorm, in training mode, uses the statistics of the batch in every pass;
-        the running ones are not touched. Under ``torch.autocast`` the passes through the model run
-        in its precision, V does not. Nothing waits for the device.
+        ``normalised``, as the code behind their CIFAR numbers: F = sum_i l_i V(l_i) / sum_j V(l_j),
+        differentiated through V's argument too. ``raw``, as their paper prints it:
+        F = 1/B sum_i V(l_i) l_i, V's argument being data, through which no gradient flows.
+
+        grad_theta F = 1/B sum_i c_i grad l_i with factors c(l; Theta) = B dF/dl, so that theta' is
+        linear in c and, exactly,
+        grad_Theta L = -alpha/B sum_i <grad L_balanced(theta'), grad l_i(theta)> grad_Theta c_i.
+        The inner products of all samples are one forward-mode pass; no backward pass of the model
+        is differentiated. BatchNorm, in training mode, uses the statistics of the batch in every
+        pass; the running ones are not touched. Under ``torch.autocast`` the passes through the
+        model run in its precision, V does not. Nothing waits for the device.
 
         Args:
             model: parameters, their gradients and buffers are left as they are; the caller makes
@@ -119,7 +159,7 @@ class MetaReweighter(nn.Module):
         def weighted_loss(at: Parameters) -> tuple[Tensor, Tensor]:
             losses = losses_at(model, at, images, labels)
             data = losses.detach()
-            return (self._of(data) * losses).mean(), data
+            return (self._factors(self._of, data) * losses).mean(), data
 
         gradient, losses = grad(weighted_loss, has_aux=True)(theta)
         virtual = {name: p - learning_rate * gradient[name] for name, p in theta.items()}
@@ -128,21 +168,24 @@ class MetaReweighter(nn.Module):
         self._learn(losses, -learning_rate / losses.numel() * slopes)
         return sum_to_one(self._of(losses))
 
-    @torch.no_grad()
     def _of(self, losses: Tensor) -> Tensor:
-        """V of losses (B,), in V's own precision whatever surrounds the call."""
+        """V of losses (B,) at the present Theta, to which no gradient flows."""
+        return self._at(detached_parameters(self.net), losses)
+
+    def _at(self, parameters: Parameters, losses: Tensor) -> Tensor:
+        """V of losses (B,) at any Theta, in V's own precision whatever surrounds the call."""
         with torch.autocast(losses.device.type, enabled=False):
-            weights: Tensor = self.net(losses.to(self.net.output.weight.dtype))
+            data = losses.to(self.net.output.weight.dtype)
+            weights: Tensor = functional_call(self.net, parameters, (data,))
         return weights
 
     def _learn(self, losses: Tensor, slopes: Tensor) -> None:
-        """One step of Theta's SGD; losses (B,), slopes (B,): dL_balanced / dV(l_i)."""
-        dtype = self.net.output.weight.dtype
+        """One step of Theta's SGD; losses (B,), slopes (B,): dL_balanced / dc_i."""
 
         def linearised(at: Parameters) -> Tensor:
             """Has the gradient of L_balanced(theta'(Theta)): the slopes are constants."""
-            weights: Tensor = functional_call(self.net, at, (losses.to(dtype),))
-            return (slopes.to(dtype) * weights).sum()
+            factors = self._factors(lambda values: self._at(at, values), losses)
+            return (slopes.to(factors.dtype) * factors).sum()
 
         parameters = detached_parameters(self.net)
         with torch.autocast(losses.device.type, enabled=False):

@@ -246,9 +246,11 @@ def _set_l2rw(
 def _set_meta_weight_net(
     method: Method, config: CifarConfig, data: LongTailedData, streams: Streams, rate: Tensor
 ) -> None:
-    meta = MetaReweighter(streams["meta-weight-net"], learning_rate=config.mwn_learning_rate).to(
-        data.train.labels.device
-    )
+    meta = MetaReweighter(
+        streams["meta-weight-net"],
+        learning_rate=config.mwn_learning_rate,
+        virtual_step=config.mwn_virtual_step,
+    ).to(data.train.labels.device)
     balanced = data.difficulty
     assert isinstance(balanced, LabelledImages)
 

@@ -13,6 +13,7 @@ import tyro
 from classification.config import ClassificationConfig, Method, Precision, SubsampledConfig
 from classification.config import resolved as resolved
 from classification.image_recipes import IMAGE_RECIPES
+from classification.meta_weight_net import VirtualStep
 from classification.models import Initialisation, LenetArchitecture
 from common.config import changed_settings, checked_milestones, handed_on
 from common.errors import UserError
@@ -104,13 +105,18 @@ class CifarConfig(SubsampledConfig):
     difficulty_per_class: int | None = None
     """Images of each class that are held out for its difficulty; None: 50 (Sec. 4.1.1). The most
     frequent class has the rest of its 500."""
+    mwn_virtual_step: VirtualStep = "normalised"
+    """meta-weight-net: weights in the virtual step that sum to 1 and depend on the classifier, as
+    the code behind the row of Table 1, or weights as they are that count as data (raw), as Shu et
+    al. print it."""
 
-    left_out: ClassVar[Mapping[str, Any]] = {
-        **SubsampledConfig.left_out,
+    earlier: ClassVar[Mapping[str, Any]] = {
+        **SubsampledConfig.earlier,
         "decay_bias": True,
         "difficulty_per_class": None,
+        "mwn_virtual_step": "raw",
     }
-    """Settings that a run's file names only where they have another value than this."""
+    """Settings that older records lack, and what these were made with."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""

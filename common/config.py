@@ -84,8 +84,9 @@ class RunConfig:
         "cb_beta": ("cb",),
     }
     """The methods that an option is for, where it is not for all."""
-    left_out: ClassVar[Mapping[str, Any]] = {"sampler_unit": "class"}
-    """Settings that a run's file names only where they have another value than this."""
+    earlier: ClassVar[Mapping[str, Any]] = {"sampler_unit": "class"}
+    """Settings that came after published records: by name, the value that a run was made with whose
+    record lacks it."""
     limits: ClassVar[Limits] = with_limits(
         {},
         at_least={
@@ -150,13 +151,22 @@ def _all_settings(config: RunConfig) -> dict[str, Any]:
     return settings
 
 
+def _counts(name: str, config: RunConfig) -> bool:
+    """Whether a setting is for one of the run's methods."""
+    return bool(set(config.methods) & set(config.used_by.get(name, config.methods)))
+
+
 def plain(config: RunConfig) -> dict[str, Any]:
-    """The settings as JSON gives them back (a tuple is a list), less what ``left_out`` says."""
-    usual = config.left_out
+    """The settings as JSON gives them back (a tuple is a list).
+
+    Of those in ``earlier`` only what counts for the method and differs from what records without
+    them were made with: a run that could be made before has the settings that it had then.
+    """
+    earlier = config.earlier
     return {
         name: value
         for name, value in _all_settings(config).items()
-        if name not in usual or value != usual[name]
+        if name not in earlier or (_counts(name, config) and value != earlier[name])
     }
 
 
@@ -173,6 +183,17 @@ def handed_on(second: RunConfig, first: RunConfig, own: Collection[str]) -> dict
         for field in fields(first)
         if field.name not in own and first.method in first.used_by.get(field.name, (first.method,))
     }
+
+
+def with_earlier(kind: type[RunConfig], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that :func:`plain` gave, now or before some were there, with all that count."""
+    method = settings.get("method", kind.method)
+    lacking = {
+        name: old
+        for name, old in kind.earlier.items()
+        if method in kind.used_by.get(name, (method,))
+    }
+    return lacking | settings
 
 
 def checked_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
@@ -202,13 +223,21 @@ def resolved_tau(config: RunConfig) -> str | None:
 def changed_settings(config: RunConfig, usual: RunConfig, named: set[str]) -> list[str]:
     """What a run's name says of every setting that is not the usual one: ``epochs-3``.
 
+    The usual one of a setting in ``earlier`` is that of the runs that were named without it.
+
     Args:
         config: a resolved configuration.
         usual: the one it departs from, resolved.
         named: fields that the name tells already.
     """
-    before, parts = _all_settings(usual), []
+    # Where a default has changed since, names go by what it was.
+    defaults = {field.name: field.default for field in fields(usual)}
+    before = _all_settings(usual)
+    before |= {name: old for name, old in usual.earlier.items() if defaults[name] != old}
+    parts = []
     for name, value in _all_settings(config).items():
+        if name in config.earlier and not _counts(name, config):
+            continue
         if name not in named and value != before[name]:
             text = "-".join(map(str, value)) if isinstance(value, list) else value
             parts.append(f"{name.replace('_', '-')}-{text}")

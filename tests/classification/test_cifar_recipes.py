@@ -1,7 +1,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from classification.config import METHODS, ClassificationConfig, SubsampledConfig
 from classification.engine import Training
-from classification.evaluate import read_config
+from classification.evaluate import config_from, read_config
 from classification.recipes import (
     CIFAR100_LT,
     CIFAR100_LT_CODE,
@@ -42,6 +42,7 @@ OTHERS: dict[str, Any] = {
     "augmentation": "none", "precision": "float32", "mwn_batch_size": 10,
     "mwn_learning_rate": 0.001, "ldam_margin": 0.25, "ldam_scale": 10.0, "drw_epoch": 3,
     "hard_weight": 0.5, "sampler_unit": "image", "decay_bias": False, "difficulty_per_class": 25,
+    "mwn_virtual_step": "raw",
 }  # fmt: skip
 # Those of DecoupledConfig that its methods can use, and its own.
 STAGE2_OTHERS: dict[str, Any] = {
@@ -220,7 +221,7 @@ def test_one_run_has_one_name_however_it_is_spelt() -> None:
 def test_settings_survive_a_file(name: str) -> None:
     usual = changed(for_option(name), **{name: OTHERS[name]})
     for config in (usual, resolved(usual)):
-        again = CifarConfig(**json.loads(json.dumps(plain(config))))
+        again = config_from(json.loads(json.dumps(plain(config))))
         assert again == config
         assert hash(again) == hash(config)  # Milestones are a tuple again.
 
@@ -238,6 +239,31 @@ def test_a_folders_settings_are_read_as_what_they_were(name: str, tmp_path: Path
     read = read_config(tmp_path)
     assert type(read) is type(RECIPES[name])
     assert read == config
+
+
+def test_settings_from_before_there_was_a_choice_of_virtual_step_are_those_of_the_raw_one() -> None:
+    raw = resolved(replace(CIFAR100_LT, method="meta-weight-net", mwn_virtual_step="raw"))
+    old = {name: value for name, value in asdict(raw).items() if name != "mwn_virtual_step"}
+    read = config_from(json.loads(json.dumps(old)))
+    assert read == raw
+    assert run_name(read) == "meta-weight-net_imbalance-100_seed-0"
+    assert plain(read) == json.loads(json.dumps(old))  # Its folder and record are found again.
+
+
+def test_the_default_virtual_step_is_recorded_and_named() -> None:
+    config = resolved(replace(CIFAR100_LT, method="meta-weight-net"))
+    assert plain(config)["mwn_virtual_step"] == "normalised"
+    name = "meta-weight-net_imbalance-100_mwn-virtual-step-normalised_seed-0"
+    assert run_name(config) == name
+    assert config_from(plain(config)) == config
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "meta-weight-net"])
+def test_the_virtual_step_is_neither_recorded_nor_named_for_other_methods(method: Any) -> None:
+    config = resolved(replace(CIFAR100_LT, method=method))
+    assert "mwn_virtual_step" not in plain(config)
+    assert "virtual" not in run_name(config)
+    assert config_from(plain(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -433,6 +459,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "precision": ("ce", {}, "bfloat16"),
     "mwn_batch_size": ("meta-weight-net", {}, 5),
     "mwn_learning_rate": ("meta-weight-net", {}, 10.0),
+    "mwn_virtual_step": ("meta-weight-net", {"mwn_learning_rate": 10.0}, "raw"),
     "ldam_margin": ("ldam-drw", {}, 0.1),
     "ldam_scale": ("ldam-drw", {}, 10.0),
     "drw_epoch": ("ldam-drw", {}, 0),

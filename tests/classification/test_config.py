@@ -95,9 +95,11 @@ def test_an_option_is_refused_with_the_methods_of_its_data_set(
 
 
 def _another(name: str, value: Any) -> Any:
-    """A value that is in every range: a little less, or the other truth."""
+    """A value that is in every range: a little less, or the other truth or name."""
     if value is None:
         return "2" if name == "tau" else 3
+    if isinstance(value, str):
+        return "raw"
     return not value if isinstance(value, bool) else value + 1 if value >= 1 else value / 2
 
 

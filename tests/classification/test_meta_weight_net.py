@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from classification.meta_weight_net import MetaReweighter, MetaWeightNet
+from classification.meta_weight_net import (
+    VIRTUAL_STEPS,
+    MetaReweighter,
+    MetaWeightNet,
+    VirtualStep,
+    normalised_factors,
+)
 from tests.classification.test_l2rw import (
     NETS,
     Batch,
@@ -34,9 +40,13 @@ def literal_net(theta: list[Tensor], losses: Tensor) -> Tensor:
 
 
 class LiteralReweighter:
-    """Shu et al.'s algorithm as written, by second-order autograd and torch.optim.SGD."""
+    """Shu et al.'s algorithm as written, by second-order autograd and torch.optim.SGD.
 
-    def __init__(self, start: MetaReweighter) -> None:
+    Normalised as in their code, nothing detached; or raw as in their paper, losses as data.
+    """
+
+    def __init__(self, start: MetaReweighter, virtual_step: VirtualStep = "normalised") -> None:
+        self.virtual_step = virtual_step
         self.theta = [p.detach().clone().requires_grad_() for p in start.net.parameters()]
         self.optimizer = torch.optim.SGD(
             self.theta, lr=ETA, momentum=0.9, nesterov=True, weight_decay=5e-4
@@ -46,7 +56,12 @@ class LiteralReweighter:
         model = copy.deepcopy(model)
         names, parameters = zip(*model.named_parameters(), strict=True)
         losses = nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
-        weighted = (literal_net(self.theta, losses.detach()) * losses).sum() / len(losses)
+        if self.virtual_step == "normalised":
+            values = literal_net(self.theta, losses)
+            total = values.sum()
+            weighted = (losses * (values / total if total != 0 else values)).sum()
+        else:
+            weighted = (literal_net(self.theta, losses.detach()) * losses).sum() / len(losses)
         gradients = torch.autograd.grad(weighted, parameters, create_graph=True)
         steps = zip(names, parameters, gradients, strict=True)
         virtual = {name: parameter - alpha * gradient for name, parameter, gradient in steps}
@@ -59,13 +74,14 @@ class LiteralReweighter:
             return weights / weights.sum() if weights.sum() > 0 else weights
 
 
+@pytest.mark.parametrize("virtual_step", VIRTUAL_STEPS)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("seed", range(3))
 def test_weights_and_theta_equal_those_of_the_algorithm_as_written(
-    net: Callable[[int], nn.Module], seed: int
+    net: Callable[[int], nn.Module], seed: int, virtual_step: VirtualStep
 ) -> None:
-    model, ours = net(seed), reweighter(seed)
-    literal = LiteralReweighter(ours)
+    model, ours = net(seed), reweighter(seed, virtual_step=virtual_step)
+    literal = LiteralReweighter(ours, virtual_step)
     for step in range(4):  # Momentum and weight decay of Theta count from the second step on.
         batch, balanced = image_batch(16, 2 * step), image_batch(9, 2 * step + 1)
         alpha = 0.5 / (step + 1)
@@ -76,13 +92,35 @@ def test_weights_and_theta_equal_those_of_the_algorithm_as_written(
         torch.testing.assert_close(parameter.detach(), wanted.detach(), rtol=1e-10, atol=1e-12)
 
 
-def test_a_meta_step_lowers_the_loss_after_the_virtual_step() -> None:
-    model, ours = batch_norm_net(0), reweighter(0, learning_rate=1.0)
+def test_normalised_factors_worked_by_hand() -> None:
+    # V(l) = l: F = sum l^2 / sum l = 10 / 4, dF/dl_i = (2 l_i - F) / 4 = -1/8, 7/8; B = 2.
+    factors = normalised_factors(lambda losses: losses, torch.tensor([1.0, 3.0]))
+    assert factors.tolist() == [-0.25, 1.75]
+
+
+def test_factors_of_equal_weights_are_one_where_nothing_depends_on_the_loss() -> None:
+    factors = normalised_factors(lambda losses: torch.full_like(losses, 0.2), torch.rand(5))
+    torch.testing.assert_close(factors, torch.ones(5))
+
+
+def test_an_unknown_virtual_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be one of normalised, raw, not 'detached'"):
+        reweighter(virtual_step="detached")
+
+
+@pytest.mark.parametrize("virtual_step", VIRTUAL_STEPS)
+def test_a_meta_step_lowers_the_loss_after_the_virtual_step(virtual_step: VirtualStep) -> None:
+    model = batch_norm_net(0)
+    ours = reweighter(0, learning_rate=1.0, virtual_step=virtual_step)
     batch, balanced = image_batch(16, 0), image_batch(9, 1)
 
     def balanced_loss_after_a_step() -> float:
         losses = nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
-        weighted = (ours.net(losses.detach()).detach() * losses).mean()
+        if virtual_step == "normalised":
+            weights = ours.net(losses)
+            weighted = (weights / weights.sum() * losses).sum()
+        else:
+            weighted = (ours.net(losses.detach()) * losses).mean()
         gradients = torch.autograd.grad(weighted, list(model.parameters()))
         moved = copy.deepcopy(model)
         with torch.no_grad():
@@ -132,14 +170,16 @@ def test_another_balanced_batch_gives_other_weights() -> None:
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("option", ["learning_rate", "momentum", "weight_decay", "hidden"])
+CHANGED: dict[str, Any] = {
+    "learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.1, "hidden": 7, "virtual_step": "raw",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", CHANGED)
 def test_each_option_changes_the_weights(option: str) -> None:
-    changed: dict[str, float] = {
-        "learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.1, "hidden": 7,
-    }  # fmt: skip
     batch, balanced = image_batch(16, 0), image_batch(9, 1)
     results = []
-    for ours in (reweighter(), reweighter(**{option: changed[option]})):
+    for ours in (reweighter(), reweighter(**{option: CHANGED[option]})):
         for _ in range(2):
             weights = ours.weights(plain_net(0), *batch, balanced, 0.5)
         results.append(weights)
@@ -160,12 +200,14 @@ def test_without_a_slope_only_weight_decay_moves_theta() -> None:
         torch.testing.assert_close(parameter.detach(), start * (1 - 0.1 * 1.9 * 0.5))
 
 
-def test_if_every_weight_underflows_all_are_zero_and_not_nan() -> None:
-    ours = reweighter()
+@pytest.mark.parametrize("virtual_step", VIRTUAL_STEPS)
+def test_if_every_weight_underflows_all_are_zero_and_not_nan(virtual_step: VirtualStep) -> None:
+    ours = reweighter(virtual_step=virtual_step)
     with torch.no_grad():
         ours.net.output.bias.fill_(-1e4)
     weights = ours.weights(plain_net(0), *image_batch(4, 0), image_batch(9, 1), 0.5)
     assert weights.tolist() == [0.0] * 4
+    assert all(bool(parameter.isfinite().all()) for parameter in ours.net.parameters())
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -16,6 +16,7 @@ from common.config import (
     plain,
     resolved_tau,
     uses_difficulty,
+    with_earlier,
     with_limits,
 )
 from common.errors import UserError
@@ -100,6 +101,32 @@ def test_a_name_tells_the_settings_that_are_not_the_usual_ones() -> None:
     changed = replace(usual, places=(3, 5), batch_size=7, seed=2)
     assert changed_settings(changed, usual, {"seed"}) == ["batch-size-7", "places-3-5"]
     assert changed_settings(usual, usual, set()) == []
+
+
+@dataclass(frozen=True)
+class Later(Made):
+    """Its share came after records of focal had been made with 0.75."""
+
+    earlier: ClassVar[Mapping[str, Any]] = {"share": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("changes", "recorded", "name"),
+    [
+        ({}, {}, []),
+        ({"method": "focal", "share": 0.75}, {}, []),
+        ({"method": "focal"}, {"share": 0.5}, ["share-0.5"]),
+    ],
+)
+def test_a_later_setting_is_recorded_and_named_where_a_run_differs_from_the_earlier_ones(
+    changes: dict[str, Any], recorded: dict[str, float], name: list[str]
+) -> None:
+    config = Later(**changes)
+    settings = plain(config)
+    assert {key: settings[key] for key in settings.keys() & {"share"}} == recorded
+    assert changed_settings(config, Later(method=config.method), set()) == name
+    read = with_earlier(Later, settings)
+    assert Later(**(read | {"places": (1, 2)})) == config
 
 
 def test_the_learning_rate_is_constant_where_a_task_says_nothing_else() -> None:
