@@ -85,8 +85,8 @@ class RunConfig:
     }
     """The methods that an option is for, where it is not for all."""
     earlier: ClassVar[Mapping[str, Any]] = {"sampler_unit": "class"}
-    """Settings that came after published records: by name, the value that a run was made with whose
-    record lacks it."""
+    """Settings that came after published records, with the value that a run was made with whose
+    record lacks them; it need not be today's default."""
     limits: ClassVar[Limits] = with_limits(
         {},
         at_least={
