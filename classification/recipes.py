@@ -154,6 +154,9 @@ class DecoupledConfig(CifarConfig):
     The first stage is the run of the recipe without -crt or -lws that has the same settings, but
     for the method and what each stage has for itself: epochs, warm-up, milestones and decay. It is
     trained first if it has not finished. Its last epoch's weights are used.
+
+    Epochs, learning rate and milestones are Zhang et al. 2021's for CIFAR; weight decay and warm-up
+    are not: they have --weight-decay 0.0005 --warmup-epochs 5.
     """
 
     recipe: tyro.conf.Fixed[CifarRecipe] = "cifar100-lt-crt"
@@ -165,7 +168,7 @@ class DecoupledConfig(CifarConfig):
     method: Literal["class-aware", "cdb-w-ce", "cdb-s"] = "class-aware"
     """The method of the second stage."""
     epochs: int = 30
-    """Epochs of the second stage; with the milestones, Zhang et al. 2021's for CIFAR."""
+    """Epochs of the second stage."""
     warmup_epochs: float = 0
     """The learning rate grows linearly, step by step, over so many epochs."""
     milestones: tuple[int, ...] = (10, 20)

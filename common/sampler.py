@@ -192,9 +192,9 @@ class ImageWeightSampler(ClassProbabilitySampler):
 class ClassAwareSampler(EpochSampler):
     """Cycles over the classes in shuffled order; every class is equally likely.
 
-    Shen et al. 2016, as used by Kang et al. 2020: go through a shuffled list of classes, take the
-    next ``samples_per_class`` of each class's shuffled list, shuffle a list again when it is used
-    up. Lists run on from epoch to epoch, so a rare class's samples are all seen equally often.
+    Shen et al. 2016: go through a shuffled list of classes, take the next ``samples_per_class`` of
+    each class's shuffled list, shuffle a list again when it is used up. Lists run on from epoch to
+    epoch, so a rare class's samples are all seen equally often.
     """
 
     def __init__(
@@ -210,7 +210,8 @@ class ClassAwareSampler(EpochSampler):
             labels: shape (N,).
             num_classes: C.
             generator: own CPU generator.
-            samples_per_class: consecutive samples of a class, >= 1 (OLTR: 4).
+            samples_per_class: consecutive samples of a class, >= 1; 4 in the code of OLTR (Liu et
+                al. 2019) and of Kang et al. 2020.
         """
         super().__init__(labels, num_classes, generator)
         if samples_per_class < 1:

@@ -127,7 +127,8 @@ class SecondStage(nn.Module):
     """Decoupled learning's second stage (Kang et al. 2020): trained features stay as they are.
 
     cRT trains a new linear classifier; LWS multiplies each class's logit of the first stage by a
-    scale that it learns. The features' batch normalisation stays in evaluation mode.
+    scale that it learns. The features' batch normalisation stays in evaluation mode; Kang et al.'s
+    code leaves it in training mode.
     """
 
     def __init__(self, first: CifarResNet, num_classes: int, *, rescale: bool) -> None:

@@ -94,7 +94,7 @@ def test_the_recipe_of_the_authors_code_differs_in_what_is_listed_only() -> None
 
 @pytest.mark.parametrize("name", SECOND_STAGES)
 def test_the_second_stages_schedule(name: str) -> None:
-    """Zhang et al. 2021's for CIFAR."""
+    """Zhang et al. 2021's for CIFAR, but without their warm-up of 5 epochs."""
     recipe = RECIPES[name]
     assert isinstance(recipe, DecoupledConfig)
     assert (recipe.epochs, recipe.learning_rate, recipe.warmup_epochs) == (30, 0.1, 0)

@@ -113,10 +113,15 @@ def test_the_shipped_counts_are_those_published_for_imagenet_lt() -> None:
     assert list(names) == sorted(names)
     assert (sum(counts), max(counts), min(counts)) == (115_846, 1280, 5)
     assert max(counts) / min(counts) == 256
-    # As published: more than 100, 20 to 100, fewer than 20.
-    assert sum(count > 100 for count in counts) == 385
-    assert sum(20 <= count <= 100 for count in counts) == 479
-    assert sum(count < 20 for count in counts) == 136
+
+
+def test_the_shot_groups_of_the_shipped_counts_by_the_rules_of_the_paper_kang_and_liu() -> None:
+    counts = read_class_counts()[1]
+    over, at_least = sum(n > 100 for n in counts), sum(n >= 100 for n in counts)
+    under, at_most = sum(n < 20 for n in counts), sum(n <= 20 for n in counts)
+    assert (over, 1000 - over - at_most, at_most) == (385, 469, 146)
+    assert (over, 1000 - over - under, under) == (385, 479, 136)
+    assert (at_least, 1000 - at_least - at_most, at_most) == (391, 463, 146)
 
 
 def test_the_official_difficulty_and_test_lists_have_20_and_50_images_a_class() -> None:
