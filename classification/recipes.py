@@ -268,7 +268,7 @@ def run_name(config: ClassificationConfig) -> str:
     'cdb-s_tau-2.0_imbalance-199_epochs-3_seed-0'
     >>> run_name(RECIPES["cifar100-lt-crt"])
     'crt+class-aware_stage1-ce_imbalance-100_seed-0'
-    >>> run_name(replace(IMAGENET_LT, method="cdb-w-ce", epochs=90))
+    >>> run_name(replace(RECIPES["imagenet-lt"], method="cdb-w-ce", epochs=90))
     'cdb-w-ce_tau-sigmoid_epochs-90_seed-0'
     """
     config = resolved(config)
