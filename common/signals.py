@@ -1,8 +1,9 @@
 """A polite request to stop (SIGTERM, Ctrl-C): finish the step, save, exit; start again to go on."""
 
 import signal
+import time
 from types import FrameType, TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -12,12 +13,17 @@ from common.distributed import all_reduce_sum, is_distributed
 class StopRequest:
     """Within ``with StopRequest() as stop:`` the first signal is only remembered."""
 
+    in_hand: ClassVar["StopRequest | None"] = None
+    """The one that this process is within."""
+
     def __init__(self) -> None:
         """No request yet."""
         self.signal: int | None = None
         """As of the last :meth:`requested`: the same on every rank."""
         # Apart from it: a signal that comes while the ranks agree counts the next time.
         self.came: int | None = None
+        self.came_at = 0.0
+        """When it came, by ``time.monotonic``."""
 
     def requested(self) -> bool:
         """Whether a signal has come, to any rank: under torchrun all ranks ask together."""
@@ -30,6 +36,8 @@ class StopRequest:
         return self.signal is not None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.came is None:
+            self.came_at = time.monotonic()
         self.came = number
         if number == signal.SIGINT:
             # A second Ctrl-C ends the process at once. Not a second SIGTERM: torchrun sends two.
@@ -41,6 +49,7 @@ class StopRequest:
             number: signal.signal(number, self._remember)
             for number in (signal.SIGTERM, signal.SIGINT)
         }
+        StopRequest.in_hand = self
         return self
 
     def __exit__(
@@ -50,5 +59,6 @@ class StopRequest:
         traceback: TracebackType | None,
     ) -> None:
         """Give the signals back."""
+        StopRequest.in_hand = None
         for number, handler in self._before.items():
             signal.signal(number, handler)

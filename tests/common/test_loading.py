@@ -1,16 +1,21 @@
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
 from common.loading import read_batches
+from common.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,3 +97,92 @@ def test_a_signal_while_workers_start_is_not_lost(monkeypatch: pytest.MonkeyPatc
         assert not signal.pthread_sigmask(signal.SIG_BLOCK, set()) & {signal.SIGTERM}
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Short(Dataset["Tensor | UserError"]):
+    """Tensors of 1 MB, of which no file may hold more than 64 KB: as where /dev/shm is short."""
+
+    def __getitem__(self, number: int) -> Tensor | UserError:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+        return torch.full((2**20,), number, dtype=torch.uint8)
+
+
+def nested(items: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    return items, {"all": torch.stack(items)}
+
+
+@pytest.mark.parametrize("together", [torch.stack, list, nested])
+def test_too_little_shared_memory_is_said(together: Callable[[list[Tensor]], object]) -> None:
+    got = read_batches(Short(), [[1, 2], [3, 4]], 1, together)
+    with pytest.raises(UserError, match=r"shared memory.*--workers 0.*--cache.*/dev/shm"):
+        next(got)
+    assert not multiprocessing.active_children()
+
+
+class Pictures(Dataset["Tensor | UserError"]):
+    def __getitem__(self, number: int) -> Tensor | UserError:
+        return torch.full((3,), number)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tensors_come_from_workers_in_whatever_holds_them(workers: int) -> None:
+    (items, named), last = read_batches(Pictures(), [[1, 2], [3]], workers, nested)
+    assert [item.tolist() for item in items] == [[1] * 3, [2] * 3]
+    assert named["all"].tolist() == [[1] * 3, [2] * 3]
+    assert last[1]["all"].tolist() == [[3] * 3]
+
+
+class Dying(Dataset["int | UserError"]):
+    """The number asked for; for a negative one the process ends by that signal."""
+
+    def __getitem__(self, number: int) -> int | UserError:
+        if number < 0:
+            os.kill(os.getpid(), -number)
+        return number
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, r"\(Killed\).*fewer --workers.*smaller batch.*continues"),
+     (signal.SIGBUS, r"\(Bus error\).*/dev/shm")],
+)  # fmt: skip
+def test_a_killed_worker_is_said(number: int, words: str) -> None:
+    got = read_batches(Dying(), [[1], [-number], [3], [4]], 2, list)
+    with pytest.raises(UserError, match=words):
+        list(got)
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_does_not_raise_in_the_midst_of_a_step() -> None:
+    got = read_batches(Dying(), [[1], [2], [-signal.SIGKILL], [4]], 1, list)
+    assert [next(got), next(got)] == [[1], [2]]
+    time.sleep(0.5)  # A step, in which the worker dies.
+    with pytest.raises(UserError, match="Killed"):
+        next(got)
+
+
+class Stuck(Dataset["int | UserError"]):
+    def __getitem__(self, number: int) -> int | UserError:
+        time.sleep(number)
+        return number
+
+
+def test_a_run_that_waits_for_a_batch_in_vain_ends_after_a_request_to_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("common.loading.STOP_SECONDS", 0.1)
+    with StopRequest():
+        got = read_batches(Stuck(), [[0], [600]], 1, list)
+        assert next(got) == [0]
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            next(got)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_a_batch_that_is_only_late_still_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.loading.POLL_SECONDS", 0.1)
+    with StopRequest():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert list(read_batches(Stuck(), [[1], [0]], 1, list)) == [[1], [0]]
