@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -70,12 +71,31 @@ def _end(words: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _open_standard_streams() -> None:
+    """Let closed standard streams (``>&-``) lead nowhere, and none refuse a character."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Left free it would be the next file's that is opened, and be printed into. All below
+            # it are taken, so that the system gives this one.
+            os.open(os.devnull, os.O_RDWR)
+    # Python has None where it found one closed.
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # As standard error is.
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run ``main``; a :class:`UserError` becomes one line on standard error and exit code 2.
 
     So does an error of the operating system that ``main`` let pass, such as a full disk under
-    standard output.
+    standard output. A closed standard output is as one that leads nowhere; what a terminal cannot
+    show is written as its number.
     """
+    _open_standard_streams()
     try:
         main()
         sys.stdout.flush()
