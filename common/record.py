@@ -129,6 +129,20 @@ SCHEMA: dict[str, Any] = {
                 "versions": {"type": "object"},
                 "hardware": {"type": "object"},
                 "starts": {"type": "integer", "minimum": 1},
+                # Of a run whose starts differed: the versions and hardware of each, in their order,
+                # from the start of that number on.
+                "environments": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["from_start", "versions", "hardware"],
+                        "properties": {
+                            "from_start": {"type": "integer", "minimum": 1},
+                            "versions": {"type": "object"},
+                            "hardware": {"type": "object"},
+                        },
+                    },
+                },
             },
         },
     },
@@ -196,6 +210,9 @@ def _detection_schema() -> dict[str, Any]:
 
 DETECTION_SCHEMA = _detection_schema()
 
+SCHEMA_NUMBER = SCHEMA["properties"]["schema"]["const"]
+_ANEW = "take a whole copy of it, or move the file away and run its experiment again"
+
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 _DETECTION_VALIDATOR = jsonschema.Draft202012Validator(DETECTION_SCHEMA)
 
@@ -212,13 +229,32 @@ def check_record(record: dict[str, Any], source: object) -> None:
     Raises:
         UserError: naming ``source`` and the first field that does not fit.
     """
+    number = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(number, int) and number > SCHEMA_NUMBER:
+        raise UserError(
+            f"{source} is a record of schema {number}, which a newer version of this project "
+            f"wrote; this one reads schema {SCHEMA_NUMBER}: read it with that version."
+        )
     error = jsonschema.exceptions.best_match(_validator_of(record).iter_errors(record))
     if error is not None:
         where = "/".join(str(part) for part in error.absolute_path) or "the record"
-        raise UserError(
-            f"{source} is not a result record ({where}: {error.message}); delete the file and run "
-            "its experiment again."
+        raise UserError(f"{source} is not a result record ({where}: {error.message}); {_ANEW}.")
+
+
+def _not_json(text: str, error: Exception) -> str:
+    """What a file is whose text is no JSON, and the remedy."""
+    if text.startswith("version https://git-lfs."):
+        return "is Git LFS's pointer to the record; fetch the record with 'git lfs pull'"
+    if any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in text.splitlines()):
+        return (
+            "holds the conflict markers of a merge; take one side's file, with git checkout --ours "
+            "or --theirs"
         )
+    if text.startswith("\ufeff"):
+        return "begins with a byte-order mark, as an editor adds it; save it as UTF-8 without one"
+    if not text.strip("\0 \r\n\t"):
+        return f"is empty; {_ANEW}"
+    return f"cannot be read as a result record ({error}); {_ANEW}"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -228,12 +264,16 @@ def read_record(path: Path) -> dict[str, Any]:
         UserError: when the file is not JSON or does not fit the schema.
     """
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+        record: dict[str, Any] = json.loads(text)
+    except OSError as error:
         raise UserError(
-            f"{path} cannot be read as a result record ({error}); delete the file and run its "
-            "experiment again."
+            f"{path} cannot be read ({error.strerror}); check its permissions."
         ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read as a result record ({error}); {_ANEW}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} {_not_json(text, error)}.") from error
     check_record(record, path)
     return record
 

@@ -276,7 +276,7 @@ def damaged_while_read(bench: Bench, name: str, pattern: str) -> Course:
 
 
 def damaged_checkpoint(bench: Bench, name: str, damage: Damage) -> Course:
-    """A checkpoint hurt: refused by name; deleted, as told, the run starts anew."""
+    """A checkpoint hurt: refused by name; moved away, as told, the run starts anew."""
     reference = bench.references[name]
     with bench.course(reference) as (course, place):
         path = bench.interrupt(reference, place, "runs/*/*/checkpoint.pt")
@@ -302,13 +302,13 @@ def damaged_config(bench: Bench, name: str, damage: Damage) -> Course:
 
 
 def damaged_record(bench: Bench, name: str, damage: Damage) -> Course:
-    """A finished run's record hurt: refused by name; deleted, as told, the run is made again."""
+    """A finished run's record hurt: refused by name; moved away, as told, the run is made again."""
     reference = bench.references[name]
     with bench.course(reference) as (course, place):
         bench.end(course, reference, place)
         (path,) = place.glob("runs/*/*/record.json")
         course.faults.append(f"record: {damage(path, bench.draw)}")
-        refused(course, bench.start(reference, place).wait(), str(path), "delete the file")
+        refused(course, bench.start(reference, place).wait(), str(path), "move the file away")
         path.unlink()
         bench.end(course, reference, place)
     return course
