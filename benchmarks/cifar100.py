@@ -47,7 +47,7 @@ from classification.recipes import (
     resolved,
 )
 from common.errors import UserError, run_main
-from common.run import has_bfloat16, provenance
+from common.run import environment, has_bfloat16
 from common.signals import StopRequest
 from data_prep.cifar100 import (
     CLASS_NAMES,
@@ -500,7 +500,7 @@ def choose_extent(device: torch.device, steps: int | None, samples: int) -> Exte
 
 def show_conditions(data: LongTailedData, device: torch.device) -> None:
     """Where and on what it is measured."""
-    made = provenance(0, 1, device)
+    made = environment(device)
     hardware, versions = made["hardware"], made["versions"]
     where = f"{hardware['cores']} cores of {hardware['processor']}, device {hardware['device']}"
     images = "CIFAR100-LT" if "digest" in data.description else "random images (no CIFAR-100 found)"

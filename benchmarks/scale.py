@@ -50,7 +50,7 @@ from common.balancer import ClassDifficultyBalancer
 from common.difficulty import ClassAccuracy, count_per_class
 from common.errors import UserError, run_main
 from common.files import remove, write_atomically
-from common.run import provenance, save_tensors
+from common.run import environment, save_tensors
 from common.sampler import (
     ClassAwareSampler,
     ClassProbabilitySampler,
@@ -587,7 +587,7 @@ def as_record(
     command: str, measurements: Sequence[Measurement], left_out: Sequence[LeftOut]
 ) -> dict[str, Any]:
     """What is written: where it was measured, the numbers, how they grow, what was left out."""
-    made = provenance(sum(m.total for m in measurements), 1, torch.device("cpu"))
+    made = environment(torch.device("cpu"))
     return {
         "command": command,
         "machine": made["hardware"] | {"memory_bytes": machine_memory()},

@@ -33,7 +33,7 @@ from common.fit import (
     record_of,
     set_threads,
 )
-from common.run import RunFolder, provenance
+from common.run import RunFolder, environment
 from common.streams import Streams
 
 
@@ -139,13 +139,13 @@ def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], 
             return record, True
         advise_on_precision(config, device)
         training = _begin(arguments, device)
-        clock = Clock()
+        packages = ("pillow", "torchvision") if isinstance(config, ImageConfig) else ()
+        clock = Clock(environment(device, packages))
         go_on(training, folder, clock)
         fit(training, folder, clock, arguments.checkpoint_seconds)
         weights, metrics = _results(training)
         record = _record(arguments, training, metrics)
-        packages = ("pillow", "torchvision") if isinstance(config, ImageConfig) else ()
-        record["provenance"] = provenance(clock.seconds(), clock.starts, device, packages)
+        record["provenance"] = clock.provenance()
         folder.finish(weights, record)
         return record, False
 

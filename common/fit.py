@@ -3,6 +3,7 @@
 Under torchrun every rank calls the same functions; rank 0 alone writes and shows.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,15 +19,19 @@ from common.config import RunConfig, plain
 from common.distributed import is_first_rank, local_rank
 from common.errors import UserError
 from common.progress import EpochProgress
-from common.record import COURSES
-from common.run import RunFolder, has_bfloat16
+from common.record import COURSES, SCHEMA_NUMBER
+from common.run import RunFolder, differences, has_bfloat16, provenance
 from common.signals import StopRequest
 from common.tensorboard import EpochLog
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """Where and how a run is carried out; nothing here changes its numbers on one device."""
+    """Where and how a run is carried out.
+
+    Another device, number of threads or number of processes changes its numbers by their last bits,
+    which training makes larger; nothing else here changes them.
+    """
 
     out: Path = Path("runs")
     """Folder of all runs; this one is in OUT/GROUP/RUN."""
@@ -37,9 +42,24 @@ class RunArguments:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: cuda if there is one."""
     threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """CPU threads; two runs of one thread beat one run of two."""
+    """CPU threads; two runs of one thread beat one run of two. Another number sums in another
+    order, so that the results differ slightly, as with another seed."""
     checkpoint_seconds: float = 10.0
     """Least time between two checkpoints; a lost process loses no more than this and an epoch."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, or leads out of ``out``."""
+        group = self.group
+        if group is not None and (group in ("", ".", "..") or "/" in group or "\0" in group):
+            raise UserError(
+                f"--group {group!r} must be the name of one folder within --out; name the place of "
+                "all runs with --out."
+            )
+        # Not '< 0': NaN fails every comparison.
+        if not self.checkpoint_seconds >= 0:
+            raise UserError(
+                f"--checkpoint-seconds must be at least 0, not {self.checkpoint_seconds}."
+            )
 
 
 Arguments = TypeVar("Arguments", bound=RunArguments)
@@ -101,25 +121,41 @@ class Trainable(Protocol):
 
 
 class Clock:
-    """Wall time of a run over all its starts, and of the last checkpoint."""
+    """Wall time of a run over all its starts, and what they were made with; the last checkpoint."""
 
-    def __init__(self) -> None:
-        """Start counting."""
+    def __init__(self, made_with: dict[str, Any]) -> None:
+        """Start counting.
+
+        Args:
+            made_with: what :func:`common.run.environment` says of this start.
+        """
         self.before = 0.0
+        self.environments = [{"from_start": 1, **made_with}]
         self.starts = 1
         self._start = self._last_save = time.monotonic()
 
-    def state_dict(self) -> dict[str, float]:
-        """Seconds and starts so far."""
-        return {"seconds": self.seconds(), "starts": self.starts}
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds, starts and environments so far."""
+        return {
+            "seconds": self.seconds(), "starts": self.starts, "environments": self.environments
+        }  # fmt: skip
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`: one start more."""
         self.before, self.starts = state["seconds"], int(state["starts"]) + 1
+        # A checkpoint of before they were kept has none.
+        before, [now] = state.get("environments", []), self.environments
+        now = now | {"from_start": self.starts}
+        same = bool(before) and not differences(before[-1], now)
+        self.environments = before if same else [*before, now]
 
     def seconds(self) -> float:
         """Wall time of all starts."""
         return self.before + time.monotonic() - self._start
+
+    def provenance(self) -> dict[str, Any]:
+        """The record's provenance of a run that has finished now."""
+        return provenance(self.seconds(), self.starts, self.environments)
 
     def due(self, interval: float) -> bool:
         """Whether ``interval`` seconds have passed since this last was true."""
@@ -138,6 +174,13 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is available; use --device cpu.")
     if name == "cpu" or not torch.cuda.is_available():
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if name == "auto" and processes > 1 and local_rank() == 0:
+            print(
+                f"no CUDA device is available: the {processes} processes of this run train on the "
+                "CPU",
+                file=sys.stderr,
+            )
         return torch.device("cpu")
     if local_rank() >= torch.cuda.device_count():
         raise UserError(
@@ -190,6 +233,23 @@ def go_on(training: Trainable, folder: RunFolder, clock: Clock) -> None:
             f"{folder.checkpoint_path} does not fit this version of the program; delete it and "
             "start the same command again: the run then starts at its first epoch."
         ) from error
+    _say_changes(clock)
+
+
+def _say_changes(clock: Clock) -> None:
+    """Say at a start what is not as at the one before: the numbers may then be others."""
+    now = clock.environments[-1]
+    if now["from_start"] != clock.starts or len(clock.environments) < 2 or not is_first_rank():
+        return
+    changes = [
+        f"{name} {there} before, {here} now"
+        for name, (there, here) in differences(clock.environments[-2], now).items()
+    ]
+    print(
+        f"goes on with other means than its start before ({'; '.join(changes)}): its numbers may "
+        "differ from an undisturbed run's; the record names both",
+        file=sys.stderr,
+    )
 
 
 class _Shown:
@@ -252,7 +312,7 @@ def record_of(
     ``history`` is kept without what :func:`common.record.courses` computes from the rest.
     """
     return {
-        "schema": 1,
+        "schema": SCHEMA_NUMBER,
         "run": run,
         "group": group,
         "task": task,

@@ -54,7 +54,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _NotPassed(UserError):
+class _NotPassedError(UserError):
     """A batch does not come from its worker; the worker's end, if it has ended, says more."""
 
 
@@ -100,7 +100,7 @@ class _Workers:
                 if str(error).startswith("DataLoader timed out"):
                     batch = _LATE
                 elif str(error).startswith(("DataLoader worker", "Too many open files")):
-                    batch = _NotPassed(_LOST.format(reason=error))
+                    batch = _NotPassedError(_LOST.format(reason=error))
                 else:
                     raise
             finally:
@@ -110,7 +110,7 @@ class _Workers:
                 continue
             if isinstance(batch, _Packed):
                 batch = batch.unpacked()
-            yield _reason(workers) or batch if isinstance(batch, _NotPassed) else batch
+            yield _reason(workers) or batch if isinstance(batch, _NotPassedError) else batch
             began = time.monotonic()
 
     def _take_over(self) -> None:
@@ -197,7 +197,7 @@ class _Packed:
         try:
             return ForkingPickler.loads(self._bytes)
         except (RuntimeError, OSError, EOFError) as error:
-            return _NotPassed(_NO_ROOM.format(reason=error))
+            return _NotPassedError(_NO_ROOM.format(reason=error))
 
     def pin_memory(self) -> Any:
         """The batch in page-locked memory; called by a thread of torch's loader."""

@@ -281,32 +281,42 @@ def has_bfloat16() -> bool:
     return flags is None or bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
 
+def _git(*words: str) -> str:
+    """What git says of this checkout, whatever the shell's variables tell git.
+
+    Raises:
+        OSError: there is no git.
+        subprocess.CalledProcessError: git refuses.
+    """
+    told = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    root = Path(__file__).resolve().parent.parent
+    asked = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, env=told
+    )
+    return asked.stdout.strip()
+
+
 def _commit() -> str | None:
-    """The checkout's commit, with '+changes' if the code differs from it; None outside git."""
-    root = Path(__file__).parent.parent
-    git = ["git", "-C", str(root)]
+    """The checkout's commit, with '+changes' if the code differs from it; None outside git.
+
+    Also where the checkout lies in a repository that is not its own.
+    """
+    code = ["common", "classification", "detection", "video", "data_prep"]
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        code = ["common", "classification", "detection", "video", "data_prep"]
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        if _git("rev-parse", "--show-prefix"):
+            return None
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *code)
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{head}+changes" if changes else head
 
 
-def provenance(
-    seconds: float, starts: int, device: torch.device, packages: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Where and with what a run was made; the only part of a record that may differ by machine.
+def environment(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """With what this start of a run is made: ``versions`` and ``hardware``.
 
     Args:
-        seconds: wall time of the run over all its starts.
-        starts: how often it was started or continued.
-        device: what it trained on.
+        device: what it trains on.
         packages: whose versions matter besides torch's and numpy's.
     """
     hardware: dict[str, Any] = {
@@ -326,10 +336,36 @@ def provenance(
     commit = _commit()
     if commit is not None:
         versions["commit"] = commit
+    return {"versions": versions, "hardware": hardware}
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two environments have of different value, by name; 'none' for what one lacks."""
+    flat = [{**there["hardware"], **there["versions"]} for there in (before, now)]
+    names = [name for name in {**flat[0], **flat[1]} if name != "cores"]  # It changes no bit.
+    pairs = {name: (flat[0].get(name, "none"), flat[1].get(name, "none")) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def provenance(
+    seconds: float, starts: int, environments: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Where and with what a run was made; the only part of a record that may differ by machine.
+
+    Args:
+        seconds: wall time of the run over all its starts.
+        starts: how often it was started or continued.
+        environments: what :func:`environment` said, and ``from_start``, the first start (from 1)
+            that it holds for; a further one for each start that differed from the one before. The
+            last one's versions and hardware are the record's; all are kept if there are several.
+    """
+    last = environments[-1]
+    several = {"environments": list(environments)} if len(environments) > 1 else {}
     return {
         "seconds": round(seconds, 1),
         "starts": starts,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions,
-        "hardware": hardware,
+        "versions": dict(last["versions"]),
+        "hardware": dict(last["hardware"]),
+        **several,
     }

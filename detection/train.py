@@ -27,7 +27,7 @@ from common.fit import (
     set_threads,
 )
 from common.methods import make_balancer
-from common.run import RunFolder, provenance
+from common.run import RunFolder, environment
 from common.streams import Streams
 from detection.engine import Training
 from detection.evaluate import describe, measure_ap, metrics_of, read_weights
@@ -147,7 +147,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     sets = load_sets(config, arguments.data, arguments.images)
     _say(f"{config.dataset}: {_describe(sets)}")
     training = _begin(arguments, sets, device)
-    clock = Clock()
+    clock = Clock(environment(device, packages=("torchvision",)))
     go_on(training, folder, clock)
     fit(training, folder, clock, arguments.checkpoint_seconds)
     training.say_cost(clock.seconds())
@@ -164,9 +164,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
         metrics={"last": {"epoch": training.epoch, **metrics}},
         history=training.history.rows,
     )
-    record["provenance"] = provenance(
-        clock.seconds(), clock.starts, device, packages=("torchvision",)
-    )
+    record["provenance"] = clock.provenance()
     if is_first_rank():
         write_pictures(training.model, sets.val, folder.path / "pictures.png")
     folder.finish({"last": training.model.state_dict()}, record)

@@ -30,7 +30,7 @@ from common.fit import (
     record_of,
     set_threads,
 )
-from common.run import RunFolder, provenance
+from common.run import RunFolder, environment
 from common.streams import Streams
 from video.cache import FrameCache
 from video.data import (
@@ -148,7 +148,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     """The record of a run that has not finished; it is written with the weights."""
     config = arguments.config
     training = _begin(arguments, device)
-    clock = Clock()
+    clock = Clock(environment(device, packages=("av",)))
     go_on(training, folder, clock)
     fit(training, folder, clock, arguments.checkpoint_seconds)
     weights, metrics = _results(arguments, training)
@@ -162,7 +162,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
         metrics=metrics,
         history=training.history.rows,
     )
-    record["provenance"] = provenance(clock.seconds(), clock.starts, device, packages=("av",))
+    record["provenance"] = clock.provenance()
     if training.start_digest:
         record["provenance"]["versions"]["kinetics_weights_sha256"] = training.start_digest
     folder.finish(weights, record)

@@ -1,5 +1,6 @@
 """A run from its folder to its last epoch, with a made-up training."""
 
+import contextlib
 import os
 import signal
 import time
@@ -29,6 +30,8 @@ from common.run import RunFolder
 from common.signals import StopRequest
 
 CONFIG = RunConfig(dataset="made", epochs=3)
+
+WITH: dict[str, Any] = {"versions": {"torch": "2.0"}, "hardware": {"threads": 1, "cores": 2}}
 
 
 class Counting:
@@ -65,7 +68,7 @@ def folder_at(path: Path, stack: ExitStack) -> RunFolder:
 def trained(path: Path, training: Counting, interval: float = 1000.0) -> Counting:
     """Go on from the folder, to the end."""
     with ExitStack() as stack:
-        folder, clock = folder_at(path, stack), Clock()
+        folder, clock = folder_at(path, stack), Clock(WITH)
         go_on(training, folder, clock)
         fit(training, folder, clock, interval)
     return training
@@ -105,9 +108,9 @@ def test_a_signal_saves_after_the_step_and_the_next_start_goes_on(
 
 
 def test_the_clock_counts_starts_and_adds_up_their_seconds(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(WITH)
     assert (clock.starts, clock.seconds() >= 0) == (1, True)
-    other = Clock()
+    other = Clock(WITH)
     other.load_state_dict({"seconds": 100.0, "starts": 2})
     assert other.starts == 3
     assert 100 <= other.seconds() < 160
@@ -117,7 +120,7 @@ def test_the_clock_counts_starts_and_adds_up_their_seconds(tmp_path: Path) -> No
 def test_a_checkpoint_is_due_after_each_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 50.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock()
+    clock = Clock(WITH)
     found = []
     for now in (54.0, 60.0, 69.0, 70.5, 71.0):  # noqa: B007
         found.append(clock.due(10.0))
@@ -129,7 +132,56 @@ def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path) -> N
         folder = folder_at(tmp_path, stack)
         folder.save_checkpoint({"training": {"epoch": 1}, "seconds": 1.0, "starts": 1})
         with pytest.raises(UserError, match=rf"{tmp_path}/checkpoint.pt does not fit this version"):
-            go_on(Counting(), folder, Clock())
+            go_on(Counting(), folder, Clock(WITH))
+
+
+# What it is made with.
+
+
+def resumed(path: Path, capsys: pytest.CaptureFixture[str], *environments: Any) -> tuple[Any, str]:
+    """Provenance of a run with a start for each environment, and what the last start said."""
+    for number, made_with in enumerate(environments, start=1):
+        last = number == len(environments)
+        training = Counting({} if last else {number: signal.SIGTERM})
+        capsys.readouterr()
+        with ExitStack() as stack:
+            folder, clock = folder_at(path, stack), Clock(made_with)
+            go_on(training, folder, clock)
+            with contextlib.suppress(SystemExit):
+                fit(training, folder, clock, 1000.0)
+    return clock.provenance(), capsys.readouterr().err
+
+
+def test_a_run_resumed_with_other_means_says_so_and_its_record_has_them_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = {"versions": {"torch": "2.1", "commit": "abc"}, "hardware": {"threads": 2, "cores": 2}}
+    told, said = resumed(tmp_path, capsys, WITH, WITH, other)
+    assert told["starts"] == 3
+    assert told["versions"] == other["versions"]
+    assert told["hardware"] == other["hardware"]
+    assert told["environments"] == [{"from_start": 1, **WITH}, {"from_start": 3, **other}]
+    for words in (
+        "threads 1 before, 2 now",
+        "torch 2.0 before, 2.1 now",
+        "commit none before, abc",
+    ):
+        assert words in said
+    assert "may differ" in said
+
+
+def test_a_run_resumed_with_the_same_means_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, said = resumed(tmp_path, capsys, WITH, WITH, WITH)
+    assert (told["starts"], "environments" in told, said) == (3, False, "")
+
+
+def test_a_checkpoint_of_before_means_were_kept_is_gone_on_with() -> None:
+    clock = Clock(WITH)
+    clock.load_state_dict({"seconds": 100.0, "starts": 2})
+    assert clock.provenance()["starts"] == 3
+    assert clock.environments == [{"from_start": 3, **WITH}]
 
 
 # Where it is carried out.
@@ -171,6 +223,39 @@ def test_the_device_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_device("cpu") == choose_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="--device cuda: no CUDA device"):
         choose_device("cuda")
+
+
+def test_processes_without_a_gpu_are_told_to_train_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for name, rank, said in (("auto", "0", True), ("auto", "1", False), ("cpu", "0", False)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        choose_device(name)
+        assert ("the 3 processes of this run train on the CPU" in capsys.readouterr().err) is said
+
+
+@pytest.mark.parametrize("group", ["..", ".", "", "a/b", "/tmp", "a/../..", "a\0b"])
+def test_a_group_is_a_folder_within_out(group: str) -> None:
+    with pytest.raises(UserError, match=r"--group .* must be the name of one folder within --out"):
+        Arguments(config=CONFIG, group=group)
+    assert parse("made", "--group", "..a").group == "..a"
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "-inf"])
+def test_the_time_between_checkpoints_is_not_negative(seconds: str) -> None:
+    with pytest.raises(UserError, match="--checkpoint-seconds must be at least 0"):
+        parse("made", f"--checkpoint-seconds={seconds}")
+    assert parse("made", "--checkpoint-seconds", "0").checkpoint_seconds == 0
+
+
+def test_help_says_which_settings_change_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse("made", "--help")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Another number sums in another order" in said
+    assert "nothing here" not in said
 
 
 def test_each_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,34 @@ def test_what_is_no_record_at_all_is_refused() -> None:
     _refused([], "is not a result record")  # type: ignore[arg-type]
 
 
+def test_a_record_of_a_newer_schema_is_named_as_such() -> None:
+    _refused(_with(_classification(), 2, "schema"), "schema 2, which a newer version .* wrote")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        ('{\n<<<<<<< HEAD\n"schema": 1\n=======\n>>>>>>> other\n}', "conflict markers of a merge"),
+        ("\ufeff{}", "byte-order mark"),
+        ("", "is empty"),
+        ("\0\0\0", "is empty"),
+        ('{"schema": 1', "cannot be read as a result record .* move the file away"),
+        ("\udcff", "cannot be read as a result record .* move the file away"),
+        ("{}", "is not a result record .* move the file away"),
+    ],
+)
+def test_what_is_no_record_is_named_for_what_it_is_and_never_to_be_deleted(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=message) as refused:
+        read_record(path)
+    assert str(path) in str(refused.value)
+    assert "delete" not in str(refused.value)
+
+
 # What follows from what was measured.
 
 CDB = {"tau_max": 4.0, "eps": 0.02, "tau_power": 3.0, "normalize_weights": False}
@@ -199,31 +227,3 @@ def test_a_run_without_a_balancer_has_no_courses() -> None:
         "history": {"class_accuracy": [[0.5, 0.25]]},
     }
     assert courses(record) == {}
-
-
-def test_a_record_of_a_newer_schema_is_named_as_such() -> None:
-    _refused(_with(_classification(), 2, "schema"), "schema 2, which a newer version .* wrote")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
-        ('{\n<<<<<<< HEAD\n"schema": 1\n=======\n        ("\ufeff{}", "byte-order mark"),
-        ("", "is empty"),
-        ("\0\0\0", "is empty"),
-        ('{"schema": 1', "cannot be read as a result record .* move the file away"),
-        ("\udcff", "cannot be read as a result record .* move the file away"),
-        ("{}", "is not a result record .* move the file away"),
-    ],
-)
-def test_what_is_no_record_is_named_for_what_it_is_and_never_to_be_deleted(
-    text: str, message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "record.json"
-    path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UserError, match=message) as refused:
-        read_record(path)
-    assert str(path) in str(refused.value)
-    assert "delete" not in str(refused.value)
->>>>>>> 3db4223 (What is no record is named for what it is, and no remedy deletes a result)

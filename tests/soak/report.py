@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from common.run import provenance
+from common.run import environment
 from tests.soak.kills import Course
 
 COLUMNS = ("Fault", "Run", "Tried", "Runs", "Ended equal", "Data lost")
@@ -110,7 +110,7 @@ def as_json(
         seconds: that it all took.
         disk: how full disks were made.
     """
-    where = provenance(seconds, 1, torch.device("cpu"))
+    where = environment(torch.device("cpu"))
     return {
         "seed": seed,
         "disk": disk,
