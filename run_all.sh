@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Sets up, runs experiments, prints the table beside the paper's, draws the figures and
 # writes the report: see --help.
-source "$(dirname "${BASH_SOURCE[0]}")/common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common/experiment.sh"
 
 readonly DEFAULT=mnist_table1
-SCRIPTS=(*/experiments/*.sh)
+mapfile -t SCRIPTS < <(LC_ALL=C; printf '%s\n' */experiments/*.sh) # in one order for all languages
 
 SEEDS=
 CHOSEN=()
@@ -112,7 +112,7 @@ headers() {
   local name
   for name in "${CHOSEN[@]}"; do
     header "$(script_of "$name")" "$1"
-  done | sort -u
+  done | LC_ALL=C sort -u
 }
 
 # One --data cannot be the place of two data sets.
@@ -174,7 +174,7 @@ experiment() {
 
 # Runs a command so that a signal for this script ends it, and then this script.
 run_interruptible() {
-  "$@" &
+  "$@" <&0 & # else in the background it would read from nothing
   local child=$!
   trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 143' TERM HUP
   trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 130' INT
@@ -187,15 +187,17 @@ run_interruptible() {
 print_all_commands() {
   local name
   for name in "${CHOSEN[@]}"; do
-    experiment "$name" --dry-run
+    experiment "$name" --dry-run || exit
   done
 }
 
 # One launcher for all, so that the remaining time is that of the whole job.
 run_experiments() {
-  local commands=$OUT/logs/commands.txt
-  echo "Experiments: ${CHOSEN[*]} ($(wc -l <"$commands") runs, $(jobs_at_a_time) at a time)"
-  run_interruptible "$PYTHON" -m common.launch -j "$(jobs_at_a_time)" --logs "$OUT/logs" "$commands"
+  local commands=$1
+  echo "Experiments: ${CHOSEN[*]} ($(wc -l <<<"$commands") runs, $(jobs_at_a_time) at a time)"
+  # Not from the file: another launch into the same folder writes its own there.
+  run_interruptible "$PYTHON" -m common.launch -j "$(jobs_at_a_time)" --logs "$OUT/logs" \
+    <<<"$commands"
 }
 
 # The arrays of all experiments, and the report that waits for their end, however that is.
@@ -281,9 +283,11 @@ if [[ $MODE == slurm ]]; then
   submit_experiments
   exit
 fi
-print_all_commands >"$OUT/logs/commands.txt"
+commands=$(print_all_commands)
+echo "$commands" >"$OUT/logs/commands.txt"
+warn_without_gpus
 code=0
-run_experiments || code=$?
+run_experiments "$commands" || code=$?
 [[ $code -lt 128 ]] || exit "$code"
 "$PYTHON" -m analysis.report --runs "$OUT" --out "$OUT/report"
 exit "$code"

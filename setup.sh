@@ -2,8 +2,12 @@
 # Makes .venv in this checkout, holding exactly the packages of requirements.lock. Needs Python 3.11
 # or 3.12 and nothing else. Instant when nothing changed; an interrupted or outdated set-up is made
 # anew, so .venv is no place for packages of your own.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no variable changes what it does; experiment.sh
+set +o posix -euo pipefail
+unset BASH_ENV PYTHONHOME PYTHONSAFEPATH PIP_USER PIP_TARGET PIP_PREFIX
+{ [[ ! /dev/fd/1 -ef $0 ]] && : 3>&1; } 2>/dev/null || exec >/dev/null
+{ [[ ! /dev/fd/2 -ef $0 ]] && : 3>&2; } || exec 2>/dev/null
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")"
 
 readonly mark=.venv/.made-by-setup  # the folder is ours, so we may rebuild it
 readonly stamp=.venv/.installed     # the locks it holds; written last
@@ -32,11 +36,16 @@ find_python() {
 
 # An interrupted call leaves the mark without the stamp; the next call then starts from nothing.
 make_empty_venv() {
-  if [[ ! -e $mark && -n $(ls -A .venv 2>/dev/null) ]]; then
+  if [[ ! -e $mark && -n $(ls -A .venv/ 2>/dev/null) ]]; then
     fail "the folder .venv was not made by setup.sh; move it away and start the same command again."
   fi
-  rm -rf .venv
-  mkdir .venv
+  if [[ -L .venv ]]; then # to where there is room: the link stays
+    mkdir -p "$(realpath -m .venv)"
+    find .venv/ -mindepth 1 -delete
+  else
+    rm -rf .venv
+    mkdir .venv
+  fi
   touch "$mark"
 }
 
@@ -67,12 +76,22 @@ install_packages() {
 
 is_current && exit 0
 
-exec 9>.setup.lock
-if ! flock --nonblock 9; then
-  echo "Another set-up is at work in this folder; waiting for it."
-  flock 9
-  is_current && exit 0
-fi
+# lock takes the lock, once another set-up that has it has ended. Without the command flock, or on a
+# file system without locks, it says so and goes on.
+lock() {
+  local code=0 reason
+  exec 9>.setup.lock
+  reason=$(flock --nonblock 9 2>&1) || code=$?
+  if [[ $code -eq 1 ]]; then
+    echo "Another set-up is at work in this folder; waiting for it."
+    flock 9
+  elif [[ $code -ne 0 ]]; then
+    echo "no lock can be had here (flock: ${reason##*: }); start no other set-up meanwhile." >&2
+  fi
+}
+
+lock
+is_current && exit 0
 
 python=$(find_python)
 echo "Setting up .venv (once; about 6 GB, under a minute on free cores from a warm cache) ..."

@@ -11,13 +11,22 @@
 # is run before anything starts, with the folder of --data as its --folder.
 #
 # Every command is run from the root of the checkout, wherever the script was called.
-set -euo pipefail
+#
+# No variable of the user's shell changes what a script does, but those that it names itself. A bash in
+# privileged mode takes no CDPATH, GLOBIGNORE, BASH_ENV, SHELLOPTS, BASHOPTS and no function from it.
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@"
+set +o posix -euo pipefail
+unset BASH_ENV BASH_COMPAT CDPATH GLOBIGNORE GLOBSORT EXECIGNORE FUNCNEST TMOUT POSIXLY_CORRECT \
+  GREP_OPTIONS PYTHONSAFEPATH PYTHONHOME PYTHONINSPECT "${!GIT_@}"
+# A closed output, whose number bash may give to the script itself, is as one that leads nowhere.
+{ [[ ! /dev/fd/1 -ef $0 ]] && : 3>&1; } 2>/dev/null || exec >/dev/null
+{ [[ ! /dev/fd/2 -ef $0 ]] && : 3>&2; } || exec 2>/dev/null
 
 CALLED_FROM=$PWD
 SCRIPT=$(realpath "$0")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/.."
 
-EXPERIMENT=$(basename "$0" .sh)
+EXPERIMENT=$(basename "$SCRIPT" .sh)
 MODE=launch # or slurm
 DRY=no
 JOBS=
@@ -231,6 +240,14 @@ check_packages() {
       "PYTHON=..."
 }
 
+# warn_without_gpus says it where the processes of each run will share the CPU.
+warn_without_gpus() {
+  [[ ${GPUS:-1} -gt 1 && " ${EXTRA[*]} " != *" --device"[\ =]"cpu "* ]] || return 0
+  "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+    echo "--gpus $GPUS: this machine has no CUDA device; each run trains in $GPUS processes on the" \
+      "CPU." >&2
+}
+
 # check_data CHECK runs the command of a Check line; failing, it says in a sentence what is wrong.
 check_data() {
   local words
@@ -336,6 +353,7 @@ finish() {
     slurm-*) submit ;;
     launch-yes) print_commands ;;
     launch-no)
+      warn_without_gpus
       # exec: a signal for this script then reaches the launcher, which ends the runs.
       exec "$PYTHON" -m common.launch -j "$(jobs_at_a_time)" --logs "$OUT/logs" \
         < <(print_commands)

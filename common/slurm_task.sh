@@ -6,7 +6,9 @@
 # script alone: the run is asked to stop at a checkpoint, and the task goes back into the queue.
 # TERM comes to all processes of the task when Slurm ends it, so that it is not passed on (torchrun
 # bears one, not two); after preemption Slurm requeues the task itself, after scancel nobody does.
-set -euo pipefail
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # as in experiment.sh
+set +o posix -euo pipefail
+unset BASH_ENV PYTHONSAFEPATH PYTHONHOME PYTHONINSPECT
 
 # A run that was stopped before a checkpoint so often in a row would do so for ever: the time limit is
 # too short for it.
@@ -57,7 +59,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONUNBUFFERED=1
 
 line=$(sed -n "${SLURM_ARRAY_TASK_ID:-1}p" "$1")
 echo "\$ $line"
-bash -c "exec $line" </dev/null &
+"$BASH" -p -c "exec $line" </dev/null &
 PID=$!
 [[ $WARNED == no ]] || kill -TERM "$PID"
 code=0

@@ -1305,6 +1305,79 @@ def processes_with(setting: str) -> list[str]:
     return found
 
 
+def test_a_script_is_called_through_a_link_as_from_its_place(tmp_path: Path) -> None:
+    for script in (ROOT / "run_all.sh", TABLE1):
+        link = tmp_path / "to" / f"link-{script.name}"
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(script)
+        result = call(link, "--dry-run", cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout == call(script, "--dry-run", cwd=tmp_path).stdout != ""
+
+
+# What bash, and the programs that the scripts call, read from the environment.
+OF_THE_SHELL = {
+    "CDPATH": "OTHER", "BASH_ENV": "FUNCTIONS", "GLOBIGNORE": "*", "EXECIGNORE": "*",
+    "FUNCNEST": "1", "POSIXLY_CORRECT": "1", "SHELLOPTS": "noglob:posix", "TMOUT": "1",
+    "BASHOPTS": "nocasematch", "BASH_COMPAT": "3.1", "GIT_DIR": "OTHER", "PYTHONSAFEPATH": "1",
+    "BASH_FUNC_cd%%": "() { builtin cd /; }", "BASH_FUNC_printf%%": "() { echo no; }",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_THE_SHELL)
+def test_no_variable_of_the_users_shell_changes_what_a_script_does(
+    name: str, tmp_path: Path
+) -> None:
+    # A script that tells where it is, and what its programs would be told.
+    tell = (
+        'echo "$PWD ${PYTHONSAFEPATH-no} ${GIT_DIR-no}" */\nprintf "%s\\n" "$(header "$0" Cost)"\n'
+    )
+    for checkout in ("mine", "OTHER"):
+        shared = tmp_path / checkout / "common/experiment.sh"
+        shared.parent.mkdir(parents=True)
+        shutil.copy(ROOT / "common/experiment.sh", shared)
+        script = tmp_path / checkout / "classification/experiments/tell.sh"
+        write_program(script, TABLE1.read_text().split("# The slowest")[0] + tell)
+    (tmp_path / "FUNCTIONS").write_text("cd() { builtin cd /; }\nset -f\n")
+    value = OF_THE_SHELL[name]
+    value = str(tmp_path / value) if value.isupper() else value
+    words = ["bash", "classification/experiments/tell.sh"]
+    run = subprocess.run(
+        words, cwd=tmp_path / "mine", env={"PATH": os.environ["PATH"], name: value},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+    place, cost = run.stdout.splitlines()
+    assert place == f"{tmp_path}/mine no no classification/ common/"
+    assert cost.startswith("90 runs of about")
+
+
+@pytest.mark.parametrize("closed", ["", "2"])
+def test_a_closed_output_of_a_script_is_as_one_that_leads_nowhere(closed: str) -> None:
+    shell = f'"$@" {closed}>&-'
+    call_of = ["bash", "-c", shell, "-", str(ROOT / "run_all.sh"), "--list"]
+    run = subprocess.run(call_of, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
+    run = subprocess.run([*call_of[:-1], "--wrong"], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+
+
+def test_processes_without_a_gpu_are_said_before_they_start(tmp_path: Path) -> None:
+    python = write_program(
+        tmp_path / "python",
+        FAKE_PYTHON.replace('"-c "*)', '"-c import sys, torch"*) exit 1 ;;\n  "-c "*)'),
+    )
+    settings = {"PYTHON": str(python), "CALLS": str(tmp_path / "calls")}
+    out = ("--out", str(tmp_path / "out"), "--seeds", "0", "-j", "8")
+    for words, said in (
+        (("--gpus", "3"), True), (("--gpus", "3", "--", "--device", "cpu"), False),
+        (("--gpus", "1"), False),
+    ):  # fmt: skip
+        result = call(TABLE3, *out, *words, **settings)
+        assert result.returncode == 0, result.stderr
+        assert ("each run trains in 3 processes on the CPU" in result.stderr) is said
+
+
 # ---- which Python
 
 
@@ -1459,10 +1532,49 @@ def test_environment_of_the_users_own_is_left_alone(checkout: Path) -> None:
     assert installer_calls(checkout) == []
 
 
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_to_where_there_is_room_stays_a_link(checkout: Path, dangling: bool) -> None:
+    scratch = checkout.parent / "scratch/venv"
+    (checkout / ".venv").symlink_to(scratch)
+    if not dangling:
+        scratch.mkdir(parents=True)
+    for _ in range(2):
+        assert set_up(checkout).returncode == 0
+        assert (checkout / ".venv").readlink() == scratch
+        assert (scratch / "bin/python").exists()
+        (scratch / "left-over").touch()
+        with (checkout / "requirements.lock").open("a") as file:
+            file.write("# changed\n")
+    assert set_up(checkout).returncode == 0
+    assert not (scratch / "left-over").exists()
+
+
+def test_setup_without_locks_says_so_and_goes_on(checkout: Path) -> None:
+    # As util-linux' flock on a file system without locks.
+    no_locks = "#!/bin/sh\necho 'flock: 9: No locks available' >&2\nexit 71\n"
+    write_program(checkout.parent / "bin/flock", no_locks)
+    result = set_up(checkout)
+    assert (result.returncode, "Another set-up" in result.stdout) == (0, False)
+    assert "no lock can be had here (flock: No locks available)" in result.stderr
+    assert len(installer_calls(checkout)) == 2
+
+
+def test_setup_without_the_command_flock_says_so_and_goes_on(checkout: Path) -> None:
+    programs = checkout.parent / "programs"
+    programs.mkdir()
+    for name in os.listdir("/usr/bin"):
+        if name != "flock" and not name.startswith("python"):
+            (programs / name).symlink_to(Path("/usr/bin") / name)
+    result = set_up(checkout, PATH=f"{checkout.parent / 'bin'}:{programs}")
+    assert result.returncode == 0, result.stderr
+    assert "no lock can be had here (flock: command not found)" in result.stderr
+    assert len(installer_calls(checkout)) == 2
+
+
 def test_no_supported_python_is_one_sentence(checkout: Path) -> None:
     programs = checkout.parent / "few-programs"
     programs.mkdir()
-    for name in ("bash", "env", "cat", "sha256sum", "cut", "flock", "dirname"):
+    for name in ("bash", "env", "cat", "sha256sum", "cut", "flock", "dirname", "realpath"):
         found = shutil.which(name)
         assert found is not None
         (programs / name).symlink_to(found)
