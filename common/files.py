@@ -13,6 +13,9 @@ from common.errors import describe_os_error
 
 _PARTIAL: Final = ".partial"
 
+IN_USE: Final = "is in use by another process"
+"""What a run says before it waits for its folder; ``common.launch`` hears it."""
+
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Write the pieces of ``content``, one after the other, to ``path``, all or nothing.

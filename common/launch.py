@@ -11,6 +11,7 @@ had nothing to do.
 """
 
 import argparse
+import fcntl
 import heapq
 import math
 import os
@@ -26,11 +27,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from common.errors import EXIT_USER_ERROR, UserError, describe_os_error, run_main
+from common.files import IN_USE
 
 POLL_SECONDS = 0.1  # how often ended runs are looked for
 READ_SECONDS = 1.0  # how often the logs are read and the bar is drawn
@@ -42,6 +45,7 @@ LEAST_DONE = 0.05
 
 _EPOCH = re.compile(rb"\bepoch (\d+)/(\d+)")
 _ALREADY = re.compile(rb"\bfinished already\b")
+_IN_USE = re.compile(re.escape(IN_USE).encode())
 _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 # Which seed and which folder say nothing about how long a run takes, nor does the log's name need
 # the interpreter and the folder.
@@ -119,6 +123,8 @@ class Run:
     """Duration once ended."""
     already: bool = False
     """The run said that it was finished before it began."""
+    elsewhere: bool = False
+    """The run said that another process had it in hand."""
     epochs: int = 0
     """Length of the run, 0 while unknown."""
     epoch: int = 0
@@ -157,6 +163,7 @@ class Run:
     def hear(self, text: bytes, now: float) -> None:
         """Take in what the run has printed since the last call."""
         self.already = self.already or _ALREADY.search(text) is not None
+        self.elsewhere = self.elsewhere or _IN_USE.search(text) is not None
         for match in _EPOCH.finditer(text):
             epoch, epochs = int(match[1]), int(match[2])
             if epoch > epochs or epochs == 0:
@@ -232,6 +239,17 @@ def child_environment() -> dict[str, str]:
     return settings | dict(os.environ)
 
 
+def _lock(file: BinaryIO) -> bool:
+    """Whether a log is ours: the run that gets it as its output keeps the lock until it ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # No locks on this file system.
+        return True
+    return True
+
+
 class Launcher:
     """Runs commands ``jobs`` at a time, in their order."""
 
@@ -268,8 +286,12 @@ class Launcher:
             remaining = "estimating the time left"
         else:
             remaining = f"about {describe_seconds(left)} left"
+        waiting = sum(run.elsewhere and not run.epochs for run in self.running)
+        running = f"{len(self.running)} running"
+        if waiting:
+            running += f" ({waiting} wait for another process that has the run in hand)"
         return (
-            f"{ended - len(self.failed)} of {self.total} finished, {len(self.running)} running, "
+            f"{ended - len(self.failed)} of {self.total} finished, {running}, "
             f"{len(self.failed)} failed, {remaining}"
         )
 
@@ -306,10 +328,10 @@ class Launcher:
             os.killpg(run.process.pid, number)
 
     def _start(self, command: Command) -> None:
-        log = self._log_path(command)
+        log, file = self._open_log(command)
         run = Run(command, log, started=time.monotonic())
-        with log.open("ab") as file:
-            file.write(f"$ {shlex.join(command.words)}\n".encode())
+        with file:
+            file.write(os.fsencode(f"$ {shlex.join(command.words)}\n"))
             file.flush()
             run._offset = file.tell()
             try:
@@ -320,7 +342,7 @@ class Launcher:
                     env=child_environment(), start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
-                file.write(f"error: {command.words[0]} cannot be started: {error}\n".encode())
+                file.write(os.fsencode(f"error: {command.words[0]} cannot be started: {error}\n"))
                 run.exit_code = 127
         self.runs.append(run)
 
@@ -330,14 +352,18 @@ class Launcher:
         run.seconds = now - run.started
         run.read_log(now)
 
-    def _log_path(self, command: Command) -> Path:
-        """A log of the command's name; another log of this launch is never shared."""
+    def _open_log(self, command: Command) -> tuple[Path, BinaryIO]:
+        """A log of the command's name, which no other run of this launch or another writes."""
         name, number = command.log_name, 2
-        while name in self._log_names:
+        while True:
+            if name not in self._log_names:
+                file = (self.logs / name).open("ab")
+                if _lock(file):
+                    self._log_names.add(name)
+                    return self.logs / name, file
+                file.close()
             name = f"{command.log_name.removesuffix('.log')}-{number}.log"
             number += 1
-        self._log_names.add(name)
-        return self.logs / name
 
 
 class Display:
@@ -348,7 +374,7 @@ class Display:
         self._console = console
         self._next_line = 0.0
         self._bar: Progress | None = None
-        if console.is_terminal:
+        if console.is_interactive:  # Not in TERM=dumb: nothing is drawn.
             columns = (BarColumn(), TextColumn("{task.description}"))
             # Drawn by hand once a second: rich's own thread would draw ten times as often.
             self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
@@ -395,8 +421,10 @@ def report(launcher: Launcher, seconds: float) -> int:
     failed = launcher.failed
     ended = [run for run in launcher.runs if run.exit_code == 0]
     already = sum(run.already for run in ended)
+    elsewhere = sum(run.already and run.elsewhere for run in ended)
+    by_another = f", {elsewhere} by another process meanwhile" if elsewhere else ""
     print(
-        f"{len(ended)} of {launcher.total} finished ({already} of them already), "
+        f"{len(ended)} of {launcher.total} finished ({already} of them already{by_another}), "
         f"{len(failed)} failed, in {seconds:.0f} s; logs in {launcher.logs}",
         flush=True,
     )
@@ -444,9 +472,9 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _read_source(name: str) -> list[Command]:
     if name == "-":
-        return read_commands(sys.stdin.read(), "standard input")
+        return read_commands(os.fsdecode(sys.stdin.buffer.read()), "standard input")
     try:
-        return read_commands(Path(name).read_text(encoding="utf-8"), name)
+        return read_commands(os.fsdecode(Path(name).read_bytes()), name)
     except OSError as error:
         raise describe_os_error(error, name) from error
 
@@ -463,7 +491,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _listen(launcher)
     try:
         launcher.logs.mkdir(parents=True, exist_ok=True)
-        with Display(launcher, Console()) as display:
+        # A file is no terminal, whatever FORCE_COLOR says.
+        with Display(launcher, Console(force_terminal=sys.stdout.isatty())) as display:
             launch(launcher, display)
     except OSError as error:
         raise describe_os_error(error, launcher.logs) from error

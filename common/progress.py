@@ -27,7 +27,7 @@ class EpochProgress:
         self._next_line = 0.0
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and Console().is_interactive:  # Not in TERM=dumb: nothing is drawn.
             columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total}")
             self._bar = Progress(
                 *columns, TimeRemainingColumn(), TextColumn("{task.fields[words]}")
@@ -77,7 +77,7 @@ class Count:
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(),
             TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
-            console=console, disable=not console.is_terminal,
+            console=console, disable=not (sys.stderr.isatty() and console.is_interactive),
         )  # fmt: skip
         self._task = self._bar.add_task(words, total=total)
 

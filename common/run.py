@@ -5,6 +5,7 @@ file or the new one.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -13,6 +14,7 @@ import os
 import pickle
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,10 +26,12 @@ import torch
 
 from common.distributed import barrier, is_first_rank, is_of_another_process, world_size
 from common.errors import UserError, describe_os_error
-from common.files import remove, remove_partial_files, write_atomically
+from common.files import IN_USE, remove, remove_partial_files, write_atomically
 from common.record import check_record, read_record
 
 CHECKPOINT_FORMAT = 1
+# What a file system without locks says, as some clusters' are set up.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _START_ANEW = "delete it and start the same command again: the run then starts at its first epoch"
 
 
@@ -152,7 +156,10 @@ class RunFolder:
         except OSError as error:
             raise describe_os_error(error, self.path) from error
         try:
-            self._wait_for_lock(self._lock)
+            try:
+                self._wait_for_lock(self._lock)
+            except OSError as error:
+                raise describe_os_error(error, self.path / "lock") from error
             # The lock says that whoever left one is dead.
             remove_partial_files(self.path)
             self._check_config()
@@ -183,11 +190,24 @@ class RunFolder:
             write_atomically(self.failure_path, to_json(note))
 
     def _wait_for_lock(self, lock: IO[str]) -> None:
+        """Wait until no other process has the lock, where the file system has locks.
+
+        Raises:
+            OSError: for another reason.
+        """
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{self.path} is in use by another process; waiting for it", flush=True)
+            print(f"{self.path} {IN_USE}; waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            print(
+                f"the file system of {self.path} has no locks ({error.strerror}): nothing keeps "
+                "two processes from one run, so start none twice",
+                file=sys.stderr,
+            )
 
     def _check_config(self) -> None:
         """Write config.json, or compare with the one there."""

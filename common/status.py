@@ -13,6 +13,7 @@ import getpass
 import importlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -320,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     look = Look.at(parser.parse_args(arguments).out)
     experiments = {
         name: [look.status(line) for line in commands]
-        for name, commands in read_experiments(sys.stdin.read()).items()
+        for name, commands in read_experiments(os.fsdecode(sys.stdin.buffer.read())).items()
     }
     if not experiments:
         raise UserError("there is no command on standard input; see run_all.sh --status.")

@@ -1,5 +1,6 @@
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from rich.console import Console
 
 import common.launch as launch_module
 from common.errors import UserError
+from common.files import IN_USE
 from common.launch import (
     Command,
     Display,
@@ -256,6 +258,53 @@ def test_second_launch_keeps_the_first_log(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "echo-one.log").read_text() == "$ echo one\none\n" * 2
 
 
+def test_two_launches_at_once_tell_their_own_runs_and_that_another_is_at_work(
+    tmp_path: Path,
+) -> None:
+    # As two starts of one run: the second waits for the first, and then finds it finished.
+    go, first = tmp_path / "go", tmp_path / "first"
+    script = (
+        f"if mkdir {first} 2>/dev/null; then while [ ! -e {go} ]; do sleep 0.05; done; "
+        f"else echo x {IN_USE}; touch {go}; echo finished already; fi"
+    )
+    line = shlex.join(["sh", "-c", script])
+    one = start_launcher(tmp_path, [line])
+    wait_until(first.exists)
+    other = run_launcher(tmp_path, [line])
+    said, _ = one.communicate(timeout=60)
+    assert "1 of 1 finished (0 of them already), 0 failed" in said
+    by_another = "1 of 1 finished (1 of them already, 1 by another process meanwhile), 0 failed"
+    assert by_another in other.stdout
+    assert len(list((tmp_path / "logs").iterdir())) == 2
+
+
+def test_a_run_that_waits_for_another_process_is_said(tmp_path: Path) -> None:
+    launcher = Launcher([train("ce", 0), train("ce", 1)], jobs=2, logs=tmp_path)
+    launcher.runs = [make_run(launcher.queue.pop(0)), make_run(launcher.queue.pop(0))]
+    launcher.runs[1].hear(f"runs/x {IN_USE}; waiting for it\n".encode(), now=1.0)
+    waiting = "2 running (1 wait for another process that has the run in hand)"
+    assert waiting in launcher.status(now=2.0)
+    launcher.runs[1].hear(b"epoch 0/10\n", now=3.0)
+    assert "2 running, 0 failed" in launcher.status(now=4.0)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_commands_are_the_bytes_that_were_written_in_any_encoding(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "é猫"
+    folder.mkdir()
+    (tmp_path / "commands.txt").write_text(f"touch '{folder}/made'\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    with (tmp_path / "commands.txt").open() as commands:
+        run = subprocess.run(
+            [sys.executable, "-m", "common.launch", "--logs", tmp_path / "logs"],
+            cwd=ROOT, stdin=commands, capture_output=True, timeout=60,
+        )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert (folder / "made").exists()
+
+
 def test_old_log_is_no_progress_of_a_new_run(tmp_path: Path) -> None:
     (tmp_path / "sh--c-true.log").write_text("finished already: long ago\n")
     launcher = Launcher([Command(("sh", "-c", "true"))], jobs=1, logs=tmp_path)
@@ -369,6 +418,16 @@ def test_plain_line_comes_every_ten_seconds(
         for now in (100.0, 101.0, 109.9, 110.0, 111.0):
             display.update(now)
     assert capsys.readouterr().out.count("0 of 1 finished") == 2
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    launcher = Launcher([train("ce", 0)], jobs=1, logs=tmp_path)
+    with Display(launcher, Console(force_terminal=True)) as display:
+        display.update(100.0)
+    assert "0 of 1 finished" in capsys.readouterr().out
 
 
 # ---- surroundings

@@ -63,6 +63,23 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "epoch 3/3" not in shown
 
 
+def test_a_terminal_that_cannot_draw_gets_lines(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    with EpochProgress("my-run", done=1, total=3) as progress:
+        for epoch in (2, 3):
+            clock[0] += 2
+            progress.show(epoch, "loss 0.1234")
+    with Count("clips", 1) as count:
+        count.advance()
+    lines = ["my-run: epoch 1/3", "epoch 2/3  loss 0.1234", "epoch 3/3  loss 0.1234", "clips 1/1"]
+    assert terminal.getvalue().splitlines() == lines
+
+
 def test_a_count_in_a_file_is_a_line_now_and_then_and_the_last(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

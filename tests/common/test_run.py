@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import pickle
@@ -268,6 +269,31 @@ def test_a_second_process_waits_until_the_first_lets_go(tmp_path: Path) -> None:
         assert second.poll() is None
     assert second.communicate(timeout=60)[0] == "in\n"
     assert second.returncode == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_said_and_gone_on_with(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with RunFolder(tmp_path, CONFIG) as folder:
+        folder.finish({"last": {"w": torch.ones(1)}}, record_of(CONFIG))
+    assert folder.record_path.exists()
+    assert f"{tmp_path} has no locks ({os.strerror(code)})" in capsys.readouterr().err
+
+
+def test_another_error_of_a_lock_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=rf"{tmp_path}/lock: Input/output error"):
+        RunFolder(tmp_path, CONFIG).__enter__()
 
 
 def failure_of(error: BaseException, path: Path) -> Path:

@@ -380,11 +380,11 @@ def test_main_prints_the_table_and_the_runs(
 ) -> None:
     folder(out, "record.json")
     lines = f"# mine\n{command(out)}\n{command(out, 'b')}\n"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
     main(["--out", str(out)])
     head, line = capsys.readouterr().out.splitlines()[:2]
     counts = dict(zip(head.split(), line.split()[1:], strict=True))
     assert {name for name, count in counts.items() if count == "1"} == {"finished", "missing"}
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(UserError, match="no command"):
         main(["--out", str(out)])
