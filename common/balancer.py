@@ -1,11 +1,15 @@
 """The one object a training loop holds: performance -> difficulty -> tau -> class weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.difficulty import difficulty_from_performance
+from common.difficulty import Labels, as_labels, difficulty_from_performance
 from common.distributed import broadcast_from_first
 from common.losses import REDUCTIONS, PerSampleLoss, Reduction, weighted_mean
 from common.tau import (
@@ -15,7 +19,7 @@ from common.tau import (
     performance_bias,
     tau_from_performance,
 )
-from common.weights import difficulty_weights, normalize_weights
+from common.weights import difficulty_weights, normalize_weights, sample_weights
 
 
 class ClassDifficultyBalancer(nn.Module):
@@ -27,12 +31,13 @@ class ClassDifficultyBalancer(nn.Module):
     update all classes weigh the same.
 
     The state is in buffers, updated in place: it moves with ``.to(device)``, is saved with
-    ``state_dict()``, and captured CUDA graphs and compiled steps see new weights. All ranks of a
-    process group hold the same numbers.
+    ``state_dict()``, and captured CUDA graphs and compiled steps see new weights. Inside a model of
+    low precision it keeps its own. All ranks of a process group hold the same numbers.
 
     Attributes:
         difficulty: d_c, shape (C,), float64, in [0, 1]; 1 until a class is measured.
-        measured: shape (C,), bool: classes measured at least once.
+        measured: shape (C,), float64: 1 for a class measured at least once, else 0 (no bool, of
+            which torch's averaged models can take no mean).
         bias: Eq. 5, 0-d, float64, in [0, 1/eps - 1].
         tau: the exponent in force, 0-d, float64, >= 0.
         class_weights: w_c, shape (C,), float32, >= 0; summing to C if ``normalize``.
@@ -94,15 +99,25 @@ class ClassDifficultyBalancer(nn.Module):
         self._normalize = normalize
         self._reduction: Reduction = reduction
         self.register_buffer("difficulty", torch.ones(num_classes, dtype=torch.float64))
-        self.register_buffer("measured", torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer("measured", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float64))
         self.register_buffer("tau", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("class_weights", torch.ones(num_classes))
+        self.register_buffer("class_weights", torch.ones(num_classes, dtype=torch.float32))
         self._refresh()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move, but keep every number's type: an accuracy of 0.999 is 1 in bfloat16."""
+
+        def same_type(value: Tensor) -> Tensor:
+            changed = fn(value)
+            # Not back from what has been rounded.
+            return changed if changed.dtype == value.dtype else value.to(changed.device)
+
+        return super()._apply(same_type, recurse)
 
     def _refresh(self) -> None:
         """Difficulty -> bias -> tau -> weights, in place."""
-        performance = (1.0 - self.difficulty).where(self.measured, torch.nan)
+        performance = (1.0 - self.difficulty).where(self.measured > 0, torch.nan)
         self.bias.copy_(performance_bias(performance, self._eps))
         if isinstance(self._tau, float):
             self.tau.fill_(self._tau)
@@ -116,11 +131,15 @@ class ClassDifficultyBalancer(nn.Module):
                     power=self._power,
                 )
             )
-        weights = difficulty_weights(self.difficulty, self.tau)
-        self.class_weights.copy_(normalize_weights(weights) if self._normalize else weights)
+        if self._normalize:
+            weights = normalize_weights(difficulty_weights(self.difficulty, self.tau))
+        else:
+            kept = self.class_weights.dtype
+            weights = difficulty_weights(self.difficulty, self.tau, kept)
+        self.class_weights.copy_(weights)
 
     @torch.no_grad()
-    def update(self, performance: Tensor) -> None:
+    def update(self, performance: Tensor | Sequence[float] | NDArray[np.floating[Any]]) -> None:
         """Take the performance measured after an epoch; weights, tau and probabilities follow.
 
         Under ``torch.distributed`` every rank calls it and rank 0's numbers count, so that no
@@ -132,16 +151,26 @@ class ClassDifficultyBalancer(nn.Module):
                 class that was not measured: it keeps its difficulty.
 
         Raises:
-            ValueError: for another shape or a value outside [0, 1]; the state is then unchanged.
+            ValueError: for another shape, a value more than 1e-6 outside [0, 1], or where no class
+                was measured; the state is then unchanged.
         """
+        performance = torch.as_tensor(
+            performance, dtype=self.difficulty.dtype, device=self.difficulty.device
+        )
         if performance.shape != (self.num_classes,):
             raise ValueError(
                 f"expected the performance of {self.num_classes} classes, got a tensor of shape "
                 f"{tuple(performance.shape)}"
             )
-        performance = broadcast_from_first(performance.to(self.difficulty))
+        performance = broadcast_from_first(performance)
+        if bool(performance.isnan().all()):
+            raise ValueError(
+                "no class was measured; look for a loader without a batch (drop_last), a generator "
+                "that is spent after its first pass, or labels that are all ignored; after an "
+                "epoch that measures nothing leave the update out"
+            )
         self.difficulty.copy_(difficulty_from_performance(performance, self.difficulty))
-        self.measured.logical_or_(~performance.isnan())
+        self.measured.masked_fill_(~performance.isnan(), 1.0)
         self._refresh()
 
     @property
@@ -150,34 +179,46 @@ class ClassDifficultyBalancer(nn.Module):
         weights = difficulty_weights(self.difficulty, self.tau)
         return weights / weights.sum()
 
-    def sample_weights(self, labels: Tensor) -> Tensor:
-        """w_{y_i} of each sample (Eq. 12). Labels (B,) -> (B,).
+    def sample_weights(self, labels: Labels, ignore_index: int | None = None) -> Tensor:
+        """w_{y_i} of each sample: :func:`common.weights.sample_weights`."""
+        return sample_weights(self.class_weights, labels, ignore_index)
 
-        Raises:
-            IndexError: for a label outside 0..C-1.
-        """
-        # Not class_weights[labels]: that takes -1 for the last class, and uint8 labels for a mask.
-        return self.class_weights.index_select(0, labels)
-
-    def weighted_mean(self, losses: Tensor, labels: Tensor) -> Tensor:
+    def weighted_mean(
+        self, losses: Tensor, labels: Labels, ignore_index: int | None = None
+    ) -> Tensor:
         """CDB-W of any per-sample loss (Eqs. 12 and 14), reduced to a 0-d loss.
 
         Args:
-            losses: shape (B,).
-            labels: shape (B,), 0..C-1.
+            losses: shape (B,), or any other, as (B, H, W) of pixels.
+            labels: of the same shape, 0..C-1.
+            ignore_index: the label of what is left out (often 255 or -100).
 
         Raises:
-            ValueError: for losses of another shape, for instance a loss that is a mean already.
-            IndexError: for a label outside 0..C-1.
+            TypeError: for labels that are not integers.
+            ValueError: for losses of another shape, for instance a loss that is a mean already, or
+                a label outside 0..C-1 on a CPU.
         """
-        return weighted_mean(losses, self.sample_weights(labels), self._reduction)
+        labels = as_labels(labels, self.class_weights.device)
+        counted = None if ignore_index is None else labels != ignore_index
+        weights = self.sample_weights(labels, ignore_index)
+        return weighted_mean(losses, weights, self._reduction, counted)
 
-    def weighted(self, loss: PerSampleLoss) -> Callable[[Tensor, Tensor], Tensor]:
+    def _weighted_loss(
+        self, loss: PerSampleLoss, ignore_index: int | None, logits: Tensor, labels: Tensor
+    ) -> Tensor:
+        return self.weighted_mean(loss(logits, labels), labels, ignore_index)
+
+    def weighted(
+        self, loss: PerSampleLoss, ignore_index: int | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """The CDB-W version of a per-sample loss: logits (B, C), labels (B,) -> 0-d loss.
+
+        It can be pickled where ``loss`` can. A copy, as another process gets it, follows the copy
+        of the balancer that is pickled with it.
 
         >>> from common.losses import focal_loss
         >>> cdb_w_fl = ClassDifficultyBalancer(num_classes=3).weighted(focal_loss)
         >>> cdb_w_fl(torch.zeros(2, 3), torch.tensor([0, 2]))
         tensor(0.7324)
         """
-        return lambda logits, labels: self.weighted_mean(loss(logits, labels), labels)
+        return partial(self._weighted_loss, loss, ignore_index)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 from common.errors import UserError
 from common.losses import Reduction
-from common.tau import parse_tau
+from common.tau import LARGEST_TAU_MAX, SMALLEST_EPS, parse_tau
 
 CDB_METHODS = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
 """The paper's methods."""
@@ -91,10 +91,11 @@ class RunConfig:
         {},
         at_least={
             "seed": 0, "tau_max": 0, "tau_power": 1, "focal_gamma": 0, "cfs_q": 0, "cb_beta": 0,
-            "epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0,
+            "epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0, "eps": SMALLEST_EPS,
         },
+        at_most={"tau_max": LARGEST_TAU_MAX},
         below={"eps": 1, "cb_beta": 1, "momentum": 1},
-        above={"eps": 0, "learning_rate": 0},
+        above={"learning_rate": 0},
     )  # fmt: skip
     """The range of each number."""
 

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.difficulty import Labels, as_labels
 from common.distributed import all_reduce_sum, is_distributed, world_size
+from common.streams import check_generator
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 Reduction = Literal["batch-size", "weight-sum", "sum"]
@@ -19,25 +21,30 @@ REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def weighted_mean(
-    losses: Tensor, sample_weights: Tensor, reduction: Reduction = "batch-size"
+    losses: Tensor,
+    sample_weights: Tensor,
+    reduction: Reduction = "batch-size",
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Mean of w_i * loss_i; the paper does not say what it is divided by.
 
     ``batch-size``: sum_i w_i l_i / B, as the authors' CIFAR and EGTEA code. ``weight-sum``:
     sum_i w_i l_i / sum_i w_i, as their ImageNet-LT code and torch's ``CrossEntropyLoss(weight)``.
-    ``sum``: sum_i w_i l_i, not divided at all. If all weights of the batch are 0 the loss is 0.
+    ``sum``: sum_i w_i l_i, not divided at all. If all weights of the batch are 0, or if it is
+    empty, the loss is 0.
 
     Under ``torch.distributed`` the divisor is that of all ranks' batches over the number of ranks,
     so that the mean of the ranks' gradients is the gradient of the whole batch, however it is
     shared, even with nothing for some rank; each rank must call it in every step.
 
     Args:
-        losses: shape (B,).
-        sample_weights: shape (B,), >= 0.
+        losses: shape (B,), or any other, as (B, H, W) of pixels: B is then the number of them.
+        sample_weights: of the same shape, >= 0.
         reduction: what to divide by.
+        counted: of the same shape, bool: False where a loss is left out, of B too; None: all count.
 
     Returns:
-        0-d.
+        0-d, of the losses' dtype; float32 for those of less precision, in which a sum of many ends.
 
     Raises:
         ValueError: for an unknown reduction, or when the two shapes differ.
@@ -52,13 +59,18 @@ def weighted_mean(
             f"losses of shape {tuple(losses.shape)} cannot be weighted by weights of shape "
             f"{tuple(sample_weights.shape)}; give one loss per sample (reduction='none')"
         )
+    losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
     weights = sample_weights.to(losses.dtype)
     weighted = weights * losses
+    if counted is not None:
+        # Not by a weight of 0: what is left out may be NaN.
+        weights, weighted = weights.where(counted, 0.0), weighted.where(counted, 0.0)
     if reduction == "batch-size":
-        if not is_distributed():
-            return weighted.mean()
-        total = all_reduce_sum(losses.new_tensor(losses.numel())) / world_size()
-        return weighted.sum() / total
+        if counted is None and not is_distributed():
+            return weighted.mean() if weighted.numel() else weighted.sum()
+        number = losses.new_tensor(losses.numel()) if counted is None else counted.sum()
+        total = all_reduce_sum(number.to(losses.dtype)) / world_size()
+        return weighted.sum() / torch.where(total > 0, total, 1.0)
     if reduction == "weight-sum":
         total = all_reduce_sum(weights.sum()) / world_size()
         return weighted.sum() / torch.where(total > 0, total, 1.0)
@@ -67,16 +79,20 @@ def weighted_mean(
     raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Labels) -> Tensor:
     """-log p_y (Eq. 11). Shapes (B, C), (B,) -> (B,).
+
+    As torch's, it takes probabilities (B, C) for labels, too.
 
     >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
     tensor([0.6931])
     """
+    if not (isinstance(labels, Tensor) and labels.is_floating_point()):
+        labels = as_labels(labels, logits.device)
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 1.0) -> Tensor:
+def focal_loss(logits: Tensor, labels: Labels, gamma: float = 1.0) -> Tensor:
     """-(1 - p_y)^gamma log p_y (Eq. 13; Lin et al. 2017), softmax p, gradient through both factors.
 
     Shapes (B, C), (B,) -> (B,).
@@ -102,7 +118,7 @@ def _focal_modulator(log_p: Tensor, gamma: float) -> Tensor:
 
 
 @torch.no_grad()
-def focal_weights(logits: Tensor, labels: Tensor, gamma: float = 1.0) -> Tensor:
+def focal_weights(logits: Tensor, labels: Labels, gamma: float = 1.0) -> Tensor:
     """(1 - p_y)^gamma, the weight that focal loss gives each sample, in [0, 1], without gradient.
 
     Shapes (B, C), (B,) -> (B,); see :func:`focal_loss`.
@@ -110,13 +126,14 @@ def focal_weights(logits: Tensor, labels: Tensor, gamma: float = 1.0) -> Tensor:
     return _focal_modulator(-cross_entropy(logits, labels), gamma)
 
 
-def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
+def squared_error(logits: Tensor, labels: Labels) -> Tensor:
     """Mean over classes of (p_c - [c = y])^2, softmax p, in [0, 1]. (B, C), (B,) -> (B,)."""
-    target = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    target = F.one_hot(as_labels(labels, logits.device), logits.shape[1]).to(logits.dtype)
+    target = target.movedim(-1, 1)  # Of pixels: (B, H, W, C).
     return F.mse_loss(logits.softmax(dim=1), target, reduction="none").mean(dim=1)
 
 
-def hinge_loss(logits: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
+def hinge_loss(logits: Tensor, labels: Labels, margin: float = 1.0) -> Tensor:
     """Multi-class hinge (Crammer and Singer 2001): max(0, margin + max_{c != y} z_c - z_y).
 
     Shapes (B, C), (B,) -> (B,).
@@ -124,6 +141,7 @@ def hinge_loss(logits: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
     >>> hinge_loss(torch.tensor([[2.0, 1.5, 0.0]]), torch.tensor([0]))
     tensor([0.5000])
     """
+    labels = as_labels(labels, logits.device)
     own = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], float("-inf"))
     return F.relu(margin + others.amax(dim=1) - own)
@@ -153,9 +171,11 @@ class SoftmaxEqualizationLoss:
             generator: draws beta; the caller saves its state with the checkpoint.
 
         Raises:
+            TypeError: without a generator.
             ValueError: for gamma outside [0, 1], or a threshold under which no or every class
                 falls: the loss would be cross-entropy or undefined.
         """
+        check_generator(generator)
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma must be in [0, 1], not {gamma}")
         self.rare = class_counts / class_counts.sum() < threshold
@@ -172,10 +192,11 @@ class SoftmaxEqualizationLoss:
         shape = (batch_size, self.rare.numel())
         return torch.rand(shape, generator=self.generator, device=self.generator.device)
 
-    def __call__(self, logits: Tensor, labels: Tensor, draws: Tensor | None = None) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Labels, draws: Tensor | None = None) -> Tensor:
         """Losses (B,) from logits (B, C), labels (B,) and a :meth:`draw`; None: one is made."""
         if draws is None:
             draws = self.draw(len(logits))
+        labels = as_labels(labels, logits.device)
         ignored = self.rare & (draws.to(logits.device) < self.gamma)
         # (1 - [k = y]): a sample's own class is never left out.
         ignored = ignored.scatter(1, labels[:, None], False)
@@ -205,8 +226,9 @@ class LdamLoss:
         self.margins = (max_margin * inverse_root / inverse_root.max()).to(torch.float32)
         self.scale = scale
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Labels) -> Tensor:
         """Losses (B,) from cosines ``logits`` (B, C) in [-1, 1] and labels (B,)."""
+        labels = as_labels(labels, logits.device)
         own = labels[:, None]
         shifted = logits.scatter_add(1, own, -self.margins.to(logits.dtype)[own])
         return cross_entropy(self.scale * shifted, labels)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.difficulty import check_labels
+from common.difficulty import Labels, as_labels, check_labels
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def error_percent(class_accuracy: Tensor, class_counts: Tensor) -> float:
     return float(100.0 * (1.0 - correct / counts.sum()))
 
 
-def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def confusion_matrix(predictions: Labels, labels: Labels, num_classes: int) -> Tensor:
     """Count the samples of each pair of true and predicted class.
 
     An ``index_add_``: it does not make a CUDA device wait, so labels and predictions are checked
@@ -104,10 +104,11 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> T
     tensor([[1, 1],
             [0, 1]])
     """
+    labels, predictions = as_labels(labels), as_labels(predictions)
     if labels.device.type == "cpu":
         check_labels(labels, num_classes)
         check_labels(predictions, num_classes)
-    pairs = labels.to(torch.int64) * num_classes + predictions
+    pairs = labels * num_classes + predictions
     counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=labels.device)
     return counts.index_add_(0, pairs, torch.ones_like(pairs)).view(num_classes, num_classes)
 
@@ -157,7 +158,7 @@ def macro_average(values: Tensor, classes: Sequence[int] | None = None) -> float
     return float(values[torch.as_tensor(classes, dtype=torch.int64)].nanmean())
 
 
-def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+def top_k_correct(logits: Tensor, labels: Labels, k: int) -> Tensor:
     """Whether the true class is among the k classes of the largest logits.
 
     With fewer than k classes it always is. Among equal logits at the k-th place the choice is
@@ -172,7 +173,7 @@ def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
         Shape (B,), bool.
     """
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return (best == labels.unsqueeze(1)).any(dim=1)
+    return (best == as_labels(labels, logits.device).unsqueeze(1)).any(dim=1)
 
 
 def _json_number(value: float) -> float | None:

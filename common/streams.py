@@ -12,6 +12,19 @@ def stream_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+def check_generator(generator: object) -> None:
+    """Refuse to draw from the global random numbers, which others move.
+
+    Raises:
+        TypeError: for anything but a generator.
+    """
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator of its own, not {generator!r}; give "
+            "torch.Generator().manual_seed(0), with the same seed on every rank"
+        )
+
+
 class Streams:
     """The named generators of one run.
 

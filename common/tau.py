@@ -11,26 +11,33 @@ from torch import Tensor
 
 TauLaw = Literal["linear", "polynomial", "logarithmic", "sigmoid", "sigmoid-accv", "sigmoid-code"]
 TAU_LAWS: Final[tuple[TauLaw, ...]] = get_args(TauLaw)
+SMALLEST_EPS: Final = 1e-30
+LARGEST_TAU_MAX: Final = 1e30
+"""Beyond these two a bias or a tau could be infinite, in float32 too."""
 
 
 def check_eps(eps: float) -> None:
     """Refuse an eps with which Eq. 5 has no upper bound.
 
     Raises:
-        ValueError: unless 0 < eps < 1.
+        ValueError: unless 1e-30 <= eps < 1.
     """
     if not 0.0 < eps < 1.0:
         raise ValueError(f"eps must be between 0 and 1 (paper: 0.01), not {eps}")
+    if eps < SMALLEST_EPS:
+        raise ValueError(f"eps must be at least {SMALLEST_EPS} (paper: 0.01), not {eps}")
 
 
 def check_law_options(tau_max: float, power: float) -> None:
     """Refuse constants with which a law of Eqs. 7-10 is negative, endless or not increasing.
 
     Raises:
-        ValueError: unless tau_max >= 0 and power >= 1, both finite.
+        ValueError: unless 0 <= tau_max <= 1e30 and power >= 1, finite.
     """
-    if not 0.0 <= tau_max < math.inf:
-        raise ValueError(f"tau_max must be at least 0 and finite (paper: 5), not {tau_max}")
+    if not 0.0 <= tau_max <= LARGEST_TAU_MAX:
+        raise ValueError(
+            f"tau_max must be at least 0 and at most {LARGEST_TAU_MAX} (paper: 5), not {tau_max}"
+        )
     if not 1.0 <= power < math.inf:
         raise ValueError(
             f"power must be at least 1 and finite (Eq. 8 takes integers above 1), not {power}"

@@ -1,4 +1,4 @@
-"""Weights per class, from difficulty (Eq. 4) and from class frequency.
+"""Weights per class, from difficulty (Eq. 4) and from class frequency; the weight of each sample.
 
 Shapes: C classes.
 """
@@ -6,19 +6,25 @@ Shapes: C classes.
 import torch
 from torch import Tensor
 
+from common.difficulty import LEFT_OUT, Labels, as_labels, check_labels
 
-def difficulty_weights(difficulty: Tensor, tau: Tensor | float) -> Tensor:
+
+def difficulty_weights(
+    difficulty: Tensor, tau: Tensor | float, dtype: torch.dtype | None = None
+) -> Tensor:
     """w_c = d_c^tau (Eq. 4), as printed: not normalised.
 
-    0^0 = 1 (tau = 0 means equal weights). When no class is difficult (the weights sum to 0) the
-    equation says nothing, and all weights are 1.
+    0^0 = 1 (tau = 0 means equal weights). When no class is difficult (every d_c is 0) the equation
+    says nothing, and all weights are 1. Where even the largest weight is too small a number, the
+    weights are relative to it: only their proportions are left to tell.
 
     Args:
         difficulty: d_c, shape (C,), in [0, 1].
         tau: 0-d, >= 0.
+        dtype: of the numbers that the weights will be kept in; None: that of ``difficulty``.
 
     Returns:
-        Shape (C,), in [0, 1].
+        Shape (C,), in [0, 1], of ``difficulty``'s dtype.
 
     Raises:
         ValueError: for a difficulty outside [0, 1] or tau < 0.
@@ -27,6 +33,8 @@ def difficulty_weights(difficulty: Tensor, tau: Tensor | float) -> Tensor:
     tensor([0.2500, 1.0000, 0.0000])
     >>> difficulty_weights(torch.zeros(3), tau=2.0)
     tensor([1., 1., 1.])
+    >>> difficulty_weights(torch.tensor([0.1, 0.2]), tau=500.0)
+    tensor([0., 1.])
     """
     if not bool(((difficulty >= 0) & (difficulty <= 1)).all()):
         raise ValueError("difficulty must be in [0, 1] for every class")
@@ -34,7 +42,13 @@ def difficulty_weights(difficulty: Tensor, tau: Tensor | float) -> Tensor:
         raise ValueError(f"tau must be at least 0, not {float(tau)}")
     # w_c = d_c^tau
     weights = difficulty**tau
-    return weights if bool(weights.sum() > 0) else torch.ones_like(weights)
+    if bool(weights.max() >= torch.finfo(dtype or difficulty.dtype).tiny):
+        return weights
+    hardest = difficulty.max()
+    if not bool(hardest > 0):
+        return torch.ones_like(weights)
+    # d_c^tau / max_k d_k^tau, where both would underflow.
+    return (difficulty / hardest) ** tau
 
 
 def normalize_weights(weights: Tensor) -> Tensor:
@@ -48,6 +62,44 @@ def normalize_weights(weights: Tensor) -> Tensor:
     """
     # In this order: C / sum overflows when all weights are tiny.
     return weights / weights.sum() * weights.numel()
+
+
+def sample_weights(
+    class_weights: Tensor, labels: Labels, ignore_index: int | None = None
+) -> Tensor:
+    """w_{y_i}, the weight of each sample's class (Eq. 12).
+
+    Args:
+        class_weights: shape (C,).
+        labels: class of each sample, any shape, for instance (B,), or (B, H, W) of pixels; a tensor
+            lies where ``class_weights`` does.
+        ignore_index: the label of what is left out (often 255 or -100): it gets weight 0.
+
+    Returns:
+        Of the shape of ``labels``.
+
+    Raises:
+        TypeError: for labels that are not integers.
+        ValueError: for a label outside 0..C-1, on a CPU; a GPU's own error says less.
+
+    >>> sample_weights(torch.tensor([0.5, 1.5]), [[1, 255], [0, 1]], ignore_index=255)
+    tensor([[1.5000, 0.0000],
+            [0.5000, 1.5000]])
+    """
+    labels = as_labels(labels, class_weights.device)
+    known = labels
+    if ignore_index is not None:
+        left_out = labels == ignore_index
+        known = labels.masked_fill(left_out, 0)
+    try:
+        # Not class_weights[known]: that takes -1 for the last class.
+        weights = class_weights.index_select(0, known.reshape(-1)).view(known.shape)
+    except (IndexError, RuntimeError):
+        # Looked for only now and on a CPU: a step must not wait for a GPU.
+        if known.device.type == "cpu":
+            check_labels(known, class_weights.numel(), LEFT_OUT)
+        raise
+    return weights if ignore_index is None else weights.masked_fill(left_out, 0.0)
 
 
 def class_balanced_weights(class_counts: Tensor, beta: float = 0.9999) -> Tensor:

@@ -247,7 +247,8 @@ class Training:
             performance,
             self.balancer,
         )
-        if self.balancer is not None:
+        # Every rank holds the same numbers. An epoch that measured nothing changes nothing.
+        if self.balancer is not None and not bool(performance.isnan().all()):
             self.balancer.update(performance.to(self.device))
         self.epoch += 1
         self._drawn = None

@@ -18,7 +18,7 @@ from detectron2.evaluation import inference_on_dataset
 from torch import Tensor, nn
 
 from common.balancer import ClassDifficultyBalancer
-from common.distributed import all_reduce_sum
+from common.distributed import all_reduce_sum, broadcast_from_first
 from common.errors import UserError
 from detection.detectron2_adapter.evaluation import ApEvaluator
 from detection.detectron2_adapter.output_layers import HeadOutputLayers
@@ -82,8 +82,10 @@ class DifficultyHook(HookBase, ABC):  # type: ignore[misc]  # detectron2 has no 
         if (self.trainer.iter + 1) % self.period:
             return
         started = time.perf_counter()
-        performance = self.measure()
-        self.balancer.update(performance.to(self.balancer.difficulty))
+        performance = broadcast_from_first(self.measure().to(self.balancer.difficulty))
+        # A short period may have shown no category, which of AP only the first rank knows.
+        if not bool(performance.isnan().all()):
+            self.balancer.update(performance)
         taken = time.perf_counter() - started
         self.seconds += taken
         self._report(taken)

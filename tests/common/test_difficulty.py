@@ -1,6 +1,8 @@
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,9 +120,13 @@ def test_label_outside_the_classes_is_refused_and_named(label: int) -> None:
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_label_outside_the_classes_is_not_counted_silently(label: int) -> None:
-    with pytest.raises((IndexError, RuntimeError)):
+def test_label_outside_the_classes_is_not_counted_but_refused_by_its_value(label: int) -> None:
+    with pytest.raises(ValueError, match=rf"label {label} is outside 0\.\.2.*ignore_index"):
         ClassAccuracy(3).add(torch.tensor([0]), torch.tensor([label]))
+    with pytest.raises(ValueError, match=rf"label {label} is outside 0\.\.2"):
+        count_per_class([0, label], 3)
+    with pytest.raises(ValueError, match=rf"label {label} is outside 0\.\.2"):
+        class_accuracy(nn.Identity(), [(torch.eye(3), [0, 1, label])], 3)
 
 
 def test_labels_at_both_ends_of_the_range_are_accepted() -> None:
@@ -207,6 +213,72 @@ def test_measured_accuracy_can_be_used_in_autograd() -> None:
     assert torch.equal(gradient, accuracy)
 
 
+def test_labels_of_any_integer_kind_are_counted() -> None:
+    batches: list[tuple[Tensor, Any]] = [
+        (torch.eye(3), [0, 1, 0]),
+        (torch.eye(3), np.array([0, 2, 2], dtype=np.int16)),
+        (torch.eye(3), torch.tensor([1, 1, 2], dtype=torch.uint8)),
+    ]
+    assert class_accuracy(nn.Identity(), batches, 3).tolist() == pytest.approx(
+        [2 / 3, 2 / 3, 2 / 3]
+    )
+    assert count_per_class(np.array([2, 2, 0], dtype=np.uint8), 3).tolist() == [1, 0, 2]
+    with pytest.raises(ValueError, match="label 5 is outside"):
+        check_labels([1, 5], 3)
+
+
+@pytest.mark.parametrize("ignored", [255, -100])
+def test_pixels_are_measured_and_the_ignored_left_out(ignored: int) -> None:
+    predicted = torch.tensor([[[0, 1], [1, 2]], [[2, 2], [0, 0]]])
+    logits = nn.functional.one_hot(predicted, 3).movedim(-1, 1).double()
+    labels = torch.tensor([[[0, ignored], [1, 1]], [[2, 1], [ignored, 0]]])
+    accuracy = class_accuracy(nn.Identity(), [(logits, labels)], 3, ignore_index=ignored)
+    assert accuracy.tolist() == pytest.approx([1.0, 1 / 3, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [
+        (
+            torch.zeros(2, 1),
+            [0, 1],
+            r"logits of shape \(B, 3\), not \(2, 1\); give the logits 0 and z",
+        ),
+        (torch.zeros(2), [0, 1], r"logits of shape \(B, 3\), not \(2,\)"),
+        (torch.zeros(2, 2), [0, 1], r"logits of shape \(B, 3\), not \(2, 2\)$"),
+        (torch.zeros(2, 5), [0, 1], r"logits of shape \(B, 3\), not \(2, 5\)$"),
+        (torch.zeros(2, 3), [[0], [1]], r"labels of shape \(2, 1\) do not fit"),
+        (torch.zeros(2, 3), [[1, 0, 0], [0, 1, 0]], r"labels of shape \(2, 3\) do not fit"),
+        (torch.zeros(2, 3), [0], r"labels of shape \(1,\) do not fit"),
+        (torch.tensor([[math.nan] * 3, [0.0, 1.0, math.nan]]), [0, 1], "NaN for 2 of the samples"),
+    ],
+)
+def test_logits_that_cannot_be_measured_are_refused(
+    logits: Tensor, labels: Any, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        class_accuracy(nn.Identity(), [(logits, labels)], 3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ((torch.zeros(2, 3), [0, 1], ["a", "b"]), "a pair of images and labels, not a tuple of 3"),
+        ({"images": torch.zeros(2, 3), "labels": [0, 1]}, "not a dict"),
+        (torch.zeros(2, 3), "not a Tensor"),
+        (
+            ((torch.zeros(2, 3), torch.zeros(2, 3)), [0, 1]),
+            r"tensor of logits \(B, C\), not a tuple",
+        ),
+        (({"logits": torch.zeros(2, 3)}, [0, 1]), r"tensor of logits \(B, C\), not a dict"),
+        ((torch.zeros(2, 3), torch.eye(2, 3)), "class indices, integers"),
+    ],
+)
+def test_batch_or_output_of_another_kind_is_refused(batch: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        class_accuracy(nn.Identity(), [batch], 3)
+
+
 @thorough
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=6))
 def test_difficulty_is_one_minus_performance_and_kept_where_not_measured(
@@ -221,7 +293,13 @@ def test_difficulty_is_one_minus_performance_and_kept_where_not_measured(
     assert difficulty.tolist() == expected
 
 
-@pytest.mark.parametrize("value", [-0.001, 1.001, 55.0, math.inf, -math.inf])
+def test_performance_that_rounding_has_put_beyond_0_1_is_cut() -> None:
+    performance = torch.tensor([1 + 2e-16, 1 + 9e-7, -9e-7, 1.0], dtype=torch.float64)
+    difficulty = difficulty_from_performance(performance, torch.ones(4, dtype=torch.float64))
+    assert difficulty.tolist() == [0.0, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [-0.001, -2e-6, 1.000002, 1.001, 55.0, math.inf, -math.inf])
 def test_performance_outside_0_1_is_refused_with_the_adapter_named(value: float) -> None:
     with pytest.raises(ValueError, match=r"of class 1 is outside .* performance_from_error"):
         difficulty_from_performance(torch.tensor([0.5, value]), torch.ones(2))

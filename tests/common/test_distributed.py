@@ -104,6 +104,36 @@ def refused_update() -> dict[str, Tensor]:
     return copy.deepcopy(balancer.state_dict())
 
 
+def refused_for_all() -> dict[str, str]:
+    """What one rank alone knows is refused on every rank, and none waits for another."""
+    said = {}
+    with pytest.raises(ValueError, match="no class was measured") as refused:
+        # Rank 1's numbers do not count.
+        ClassDifficultyBalancer(C).update([0.5 if rank() else math.nan] * C)
+    said["nothing measured"] = str(refused.value)
+    logits = torch.full((1, C), math.nan if rank() else 0.0)
+    with pytest.raises(ValueError, match="NaN for 1 of the samples") as refused:
+        class_accuracy(nn.Identity(), [(logits, [0])], C)
+    said["NaN"] = str(refused.value)
+    return said
+
+
+def many_losses_of_low_precision() -> dict[str, float]:
+    balancer = ClassDifficultyBalancer(C)
+    losses, labels = torch.full((40_000,), 2.0, dtype=torch.float16), torch.zeros(40_000).long()
+    return {"batch-size": float(balancer.weighted_mean(losses, labels))}
+
+
+def ignored_losses() -> list[float]:
+    """Rank 0 has 2 pixels that count, rank 1 none: [1, 3] of one process."""
+    labels = [255, 255] if rank() else [0, 1]
+    losses = torch.tensor([1.0, 3.0])
+    return [
+        float(ClassDifficultyBalancer(C, reduction=r).weighted_mean(losses, labels, 255))
+        for r in REDUCTIONS
+    ]
+
+
 def measure_on_this_rank() -> dict[str, Any]:
     counted = ClassAccuracy(C)
     counted.add(torch.full((1 + rank(),), rank()), torch.zeros(1 + rank(), dtype=torch.int64))
@@ -116,6 +146,9 @@ def measure_on_this_rank() -> dict[str, Any]:
         "accuracy": {share: accuracies(share) for share in SPLITS},
         "balancer": balancer_after_update().state_dict(),
         "refused": refused_update(),
+        "refused for all": refused_for_all(),
+        "low precision": many_losses_of_low_precision(),
+        "ignored": ignored_losses(),
         "even gradients": {r: distributed_gradients(r, EVEN) for r in REDUCTIONS},
         "uneven gradients": {
             r: distributed_gradients(r, SPLITS["uneven"]) for r in ("weight-sum", "sum")
@@ -206,6 +239,20 @@ def test_refused_update_leaves_both_ranks_unchanged(both: Results) -> None:
     for result in both:
         for name, value in result["balancer"].items():
             assert_equal_or_both_nan(result["refused"][name], value)
+
+
+def test_what_one_rank_alone_knows_is_refused_on_both(both: Results) -> None:
+    assert both[0]["refused for all"] == both[1]["refused for all"]
+
+
+def test_mean_of_many_losses_of_low_precision_is_finite_on_both_ranks(both: Results) -> None:
+    assert [result["low precision"]["batch-size"] for result in both] == [2.0, 2.0]
+
+
+def test_ignored_pixels_count_on_no_rank(both: Results) -> None:
+    # The mean of the ranks' losses is that of one process: 2 by size and by weights, 4 summed.
+    first, second = (torch.tensor(result["ignored"]) for result in both)
+    assert ((first + second) / 2).tolist() == [2.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -1,6 +1,8 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -432,6 +434,89 @@ def test_loss_that_is_not_one_number_per_sample_is_refused(shape: tuple[int, ...
         weighted_mean(torch.ones(shape), torch.ones(3))
 
 
-def test_weighted_mean_keeps_the_loss_s_dtype() -> None:
-    losses = torch.ones(2, dtype=torch.bfloat16)
-    assert weighted_mean(losses, torch.ones(2, dtype=torch.float64)).dtype == torch.bfloat16
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.int64, torch.float32),
+    ],
+)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_weighted_mean_has_the_loss_s_dtype_but_at_least_float32(
+    dtype: torch.dtype, kept: torch.dtype, reduction: Reduction
+) -> None:
+    losses, weights = torch.ones(2, dtype=dtype), torch.tensor([0.25, 0.5], dtype=torch.float64)
+    result = weighted_mean(losses, weights, reduction)
+    assert result.dtype == kept
+    assert result.item() == {"batch-size": 0.375, "weight-sum": 1.0, "sum": 0.75}[reduction]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("reduction", "expected"), [("batch-size", 4.0), ("weight-sum", 2.0), ("sum", 280000.0)]
+)
+def test_weighted_mean_of_many_losses_of_low_precision_is_reduced_in_float32(
+    dtype: torch.dtype, reduction: Reduction, expected: float
+) -> None:
+    # Their sum is beyond float16, and in bfloat16 it stops growing at 512.
+    losses = torch.full((70_000,), 2.0, dtype=dtype, requires_grad=True)
+    loss = weighted_mean(losses, torch.full((70_000,), 2.0), reduction)
+    assert loss.item() == expected
+    (gradient,) = torch.autograd.grad(loss, [losses])
+    assert gradient.dtype == dtype
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_empty_batch_has_loss_0(reduction: Reduction) -> None:
+    losses = torch.empty(0, requires_grad=True)
+    loss = weighted_mean(losses, torch.empty(0), reduction)
+    assert loss.item() == 0
+    loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"), [("batch-size", 7 / 2), ("weight-sum", 7 / 5), ("sum", 7.0)]
+)
+def test_loss_that_does_not_count_is_left_out_of_sum_and_divisor(
+    reduction: Reduction, expected: float
+) -> None:
+    losses = torch.tensor([[1.0, math.nan], [2.0, math.inf]], requires_grad=True)
+    weights = torch.tensor([[3.0, 5.0], [2.0, 5.0]])
+    counted = torch.tensor([[True, False], [True, False]])
+    loss = weighted_mean(losses, weights, reduction, counted)
+    assert loss.item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(loss, [losses])
+    assert gradient[:, 1].tolist() == [0.0, 0.0]
+    assert weighted_mean(losses, weights, reduction, torch.zeros(2, 2).bool()).item() == 0
+
+
+LABEL_KINDS: dict[str, Callable[[list[int]], Any]] = {
+    "list": list,
+    "array": np.array,
+    "uint8": lambda labels: torch.tensor(labels, dtype=torch.uint8),
+    "int16": lambda labels: torch.tensor(labels, dtype=torch.int16),
+}
+
+
+@pytest.mark.parametrize("name", smooth_losses())
+@pytest.mark.parametrize("kind", LABEL_KINDS)
+def test_loss_takes_labels_of_any_integer_kind(name: str, kind: str) -> None:
+    logits, labels = random_batch()
+    given = LABEL_KINDS[kind](labels.tolist())
+    assert torch.equal(smooth_losses()[name](logits, given), smooth_losses()[name](logits, labels))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, focal_loss, squared_error, hinge_loss])
+def test_loss_of_pixels_is_that_of_each_pixel(loss: PerSampleLoss) -> None:
+    logits, labels = random_batch(2 * 3 * 5)
+    of_pixels = loss(logits.view(2, 3, 5, C).movedim(-1, 1), labels.view(2, 3, 5))
+    torch.testing.assert_close(of_pixels.flatten(), loss(logits, labels))
+
+
+def test_equalization_without_a_generator_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
+        SoftmaxEqualizationLoss(torch.tensor(COUNTS), threshold=0.05, generator=None)  # type: ignore[arg-type]

@@ -156,6 +156,12 @@ def test_class_out_of_range_is_refused_rather_than_counted_elsewhere(
         confusion_matrix(torch.tensor([prediction]), torch.tensor([label]), 3)
 
 
+def test_labels_and_predictions_may_be_lists_or_arrays() -> None:
+    labels, predictions = [0, 0, 2], np.array([0, 1, 2], dtype=np.uint8)
+    assert confusion_matrix(predictions, labels, 3).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert top_k_correct(torch.eye(3), labels, 1).tolist() == [True, False, True]
+
+
 def test_class_never_predicted_has_precision_0_and_one_without_sample_is_not_measured() -> None:
     # Class 1 has samples but no prediction, class 2 a prediction but no sample, class 3 neither.
     matrix = torch.tensor([[1, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])

@@ -217,7 +217,22 @@ def test_eps_outside_0_1_is_refused(eps: float) -> None:
         bias_bound(eps)
 
 
-@pytest.mark.parametrize("tau_max", [-1.0, math.inf, math.nan])
+@pytest.mark.parametrize("eps", [1e-320, 1e-31])
+def test_eps_so_small_that_a_bias_would_be_endless_is_refused(eps: float) -> None:
+    with pytest.raises(ValueError, match="eps must be at least 1e-30"):
+        performance_bias(double([0.5, 0.6]), eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("law", TAU_LAWS)
+def test_tau_is_finite_up_to_the_limits_of_its_constants(law: TauLaw, dtype: torch.dtype) -> None:
+    performance = torch.tensor([1.0, 0.0], dtype=dtype)
+    tau = tau_from_performance(law, performance, eps=1e-30, tau_max=1e30, power=1e30)
+    assert math.isfinite(float(tau))
+    assert math.isfinite(float(performance_bias(performance, 1e-30)))
+
+
+@pytest.mark.parametrize("tau_max", [-1.0, 1e308, math.inf, math.nan])
 def test_negative_or_endless_tau_max_is_refused(tau_max: float) -> None:
     with pytest.raises(ValueError, match="tau_max must be at least 0"):
         tau_from_performance("sigmoid", double([0.5]), tau_max=tau_max)

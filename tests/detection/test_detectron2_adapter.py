@@ -353,7 +353,7 @@ def test_ap_on_the_held_out_set_updates_the_balancer_every_period(tmp_path: Path
     measured = state["roi_heads.box_predictor.balancer.measured"]
     held = read_registered("shapes_held").instance_count > 0
     assert measured.tolist() == held.tolist()
-    assert state["roi_heads.box_predictor.balancer.difficulty"][~measured].tolist() == [1.0]
+    assert state["roi_heads.box_predictor.balancer.difficulty"][measured == 0].tolist() == [1.0]
     # After 3 of 5 iterations, and not after 2.
     early = torch.load(tmp_path / "model_0000001.pth")["model"]
     assert not early["roi_heads.box_predictor.balancer.measured"].any()
