@@ -3,12 +3,14 @@
 Each draws the indices of a whole epoch as one tensor, from its own CPU generator, so that the draw
 is the same on every device and rank; nothing is done per sample in Python. Under
 ``torch.distributed`` every rank draws the same epoch and takes every W-th index of it (W ranks).
-Any of them can be given to a ``torch.utils.data.DataLoader`` as ``sampler=``.
+Any of them can be given to a ``torch.utils.data.DataLoader`` as ``sampler=``. Where something else
+shares the indices among the ranks, give ``rank=0, world_size=1``.
 
 Shapes: C classes, N training samples, S samples drawn an epoch.
 """
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -16,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from common.difficulty import check_labels, count_per_class
+from common.difficulty import Labels, as_labels, check_labels, count_per_class
 from common.distributed import rank, world_size
+from common.streams import check_generator
 
 
 def frequency_probabilities(class_counts: Tensor, q: float = 0.5) -> Tensor:
@@ -37,22 +40,74 @@ def frequency_probabilities(class_counts: Tensor, q: float = 0.5) -> Tensor:
     return powers / powers.sum()
 
 
+def _checked_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    """Rank and number of ranks, or None for those of the process group.
+
+    Raises:
+        ValueError: for one without the other, or a rank that is none of the ``world_size``.
+    """
+    if rank is None and world_size is None:
+        return None
+    if rank is None or world_size is None or not 0 <= rank < world_size:
+        raise ValueError(
+            "rank and world_size belong together, 0 <= rank < world_size, not "
+            f"rank={rank}, world_size={world_size}"
+        )
+    return rank, world_size
+
+
+def _sharer() -> str:
+    """The name of the sampler around this one that shares its indices among ranks again, if any.
+
+    Other libraries put such samplers around one's own: Lightning's ``DistributedSamplerWrapper``
+    and Accelerate's ``BatchSamplerShard`` among them. Only methods with the names of theirs are
+    asked for their variables: that of a training loop would keep its tensors alive.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_name.startswith(("__iter__", "_iter_with")):
+            around = frame.f_locals.get("self")
+            ranks = getattr(around, "num_replicas", getattr(around, "num_processes", 1))
+            if isinstance(around, Sampler) and ranks > 1:
+                return type(around).__name__
+    return ""
+
+
 class EpochSampler(Sampler[int], ABC):
     """Draws the indices of one epoch; a DataLoader sampler and a tensor source in one."""
 
-    def __init__(self, labels: Tensor, num_classes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        labels: Labels,
+        num_classes: int,
+        generator: torch.Generator,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         """Check the labels.
 
         Args:
-            labels: class of every training sample, shape (N,), 0..C-1.
+            labels: class of every training sample, shape (N,), 0..C-1; a list will do.
             num_classes: C.
             generator: a CPU generator of the sampler's own.
+            rank: which share to give, 0..W-1; None: that of the process group.
+            world_size: W, the number of shares; None: the process group's ranks.
 
         Raises:
-            ValueError: for a label out of range or a class with no sample.
+            TypeError: for labels that are not integers, or without a generator.
+            ValueError: for a label out of range, a class with no sample, a generator of another
+                device, or a rank that is none of the ``world_size``.
         """
-        labels = labels.cpu()
+        labels = as_labels(labels).cpu()
+        if labels.dim() != 1:
+            raise ValueError(f"expected labels of shape (N,), got shape {tuple(labels.shape)}")
         check_labels(labels, num_classes)
+        check_generator(generator)
+        if generator.device.type != "cpu":
+            raise ValueError(f"the generator must be one of the CPU, not of {generator.device}")
+        self._place = _checked_place(rank, world_size)
         self.num_classes = num_classes
         self.num_samples = labels.numel()
         self.class_counts = count_per_class(labels, num_classes).to(torch.int64)
@@ -69,9 +124,10 @@ class EpochSampler(Sampler[int], ABC):
 
     def draw_for_rank(self) -> Tensor:
         """This rank's share of the next epoch: every W-th index, as many on each rank."""
+        first, step = self.place
         indices = self.draw()
         # What is missing to as many on each rank is taken from the beginning again.
-        positions = torch.arange(rank(), len(self) * world_size(), world_size())
+        positions = torch.arange(first, len(self) * step, step)
         return indices[positions % indices.numel()]
 
     def state_dict(self) -> dict[str, list[Tensor]]:
@@ -81,13 +137,28 @@ class EpochSampler(Sampler[int], ABC):
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
         """Go on from :meth:`state_dict`."""
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Rank and number of ranks, W; as given, or the process group's at this moment."""
+        return (rank(), world_size()) if self._place is None else self._place
+
     def __iter__(self) -> Iterator[int]:
-        """Iterate over this rank's indices of a new epoch (for a DataLoader)."""
+        """Iterate over this rank's indices of a new epoch (for a DataLoader).
+
+        Raises:
+            RuntimeError: where another sampler is about to share this rank's share again.
+        """
+        if self.place[1] > 1 and (sharer := _sharer()):
+            raise RuntimeError(
+                f"this sampler gives each rank its share already, and {sharer} shares it again: "
+                "make the sampler with rank=0, world_size=1, or switch the other off (Lightning: "
+                "use_distributed_sampler=False)"
+            )
         return iter(self.draw_for_rank().tolist())
 
     def __len__(self) -> int:
         """Number of indices a rank gets in an epoch."""
-        return -(-self.num_samples // world_size())
+        return -(-self.num_samples // self.place[1])
 
 
 class InstanceBalancedSampler(EpochSampler):
@@ -112,11 +183,19 @@ class ClassProbabilitySampler(EpochSampler):
     tensor([3, 3, 3, 3])
     """
 
-    def __init__(self, labels: Tensor, num_classes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        labels: Labels,
+        num_classes: int,
+        generator: torch.Generator,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         """Start with equal class probabilities; see :class:`EpochSampler`."""
-        super().__init__(labels, num_classes, generator)
+        super().__init__(labels, num_classes, generator, rank=rank, world_size=world_size)
         # Sample indices sorted by class: class c is the run [start_c, start_c + n_c).
-        self._by_class = torch.argsort(labels.cpu(), stable=True)
+        self._by_class = torch.argsort(as_labels(labels).cpu(), stable=True)
         self._starts = self.class_counts.cumsum(0) - self.class_counts
         self.probabilities = torch.full((num_classes,), 1.0 / num_classes, dtype=torch.float64)
 
@@ -199,10 +278,13 @@ class ClassAwareSampler(EpochSampler):
 
     def __init__(
         self,
-        labels: Tensor,
+        labels: Labels,
         num_classes: int,
         generator: torch.Generator,
         samples_per_class: int = 1,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         """See :class:`EpochSampler`.
 
@@ -212,12 +294,14 @@ class ClassAwareSampler(EpochSampler):
             generator: own CPU generator.
             samples_per_class: consecutive samples of a class, >= 1; 4 in the code of OLTR (Liu et
                 al. 2019) and of Kang et al. 2020.
+            rank: see :class:`EpochSampler`.
+            world_size: likewise.
         """
-        super().__init__(labels, num_classes, generator)
+        super().__init__(labels, num_classes, generator, rank=rank, world_size=world_size)
         if samples_per_class < 1:
             raise ValueError(f"samples_per_class must be at least 1, not {samples_per_class}")
         self.samples_per_class = samples_per_class
-        by_class = torch.argsort(labels.cpu(), stable=True)
+        by_class = torch.argsort(as_labels(labels).cpu(), stable=True)
         self._members = list(torch.split(by_class, self.class_counts.tolist()))
         # What is left of each class's shuffled list.
         self._left = [members[:0] for members in self._members]

@@ -1,13 +1,15 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 import common.sampler as sampler_module
 from common.sampler import (
@@ -354,3 +356,94 @@ def test_ranks_get_equal_shares_that_cover_the_draw(
     together = [index for step in zip(*shares, strict=True) for index in step]
     assert together[:samples] == whole
     assert set(together) == set(whole)
+
+
+class SharedAgain(DistributedSampler[int]):
+    """As Lightning's wrapper: takes every W-th of what the sampler inside gives."""
+
+    def __init__(self, inside: EpochSampler, ranks: int) -> None:
+        super().__init__(range(len(inside)), num_replicas=ranks, rank=0, shuffle=False)
+        self.inside = inside
+
+    def __iter__(self) -> Iterator[int]:
+        indices = list(self.inside)
+        return (indices[place] for place in super().__iter__())
+
+
+class SharedBatches(BatchSampler):
+    """As Accelerate's shard: takes every W-th batch of the batch sampler inside."""
+
+    def __init__(self, inside: BatchSampler, ranks: int) -> None:
+        self.batch_sampler, self.num_processes = inside, ranks
+
+    def _iter_with_no_split(self) -> Iterator[list[int]]:
+        for number, batch in enumerate(self.batch_sampler):
+            if number % self.num_processes == 0:
+                yield batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._iter_with_no_split()
+
+
+def loader_of(kind: str, sampler: EpochSampler, ranks: int) -> DataLoader[Any]:
+    data = TensorDataset(torch.arange(472))
+    if kind == "sampler":
+        return DataLoader(data, batch_size=4, sampler=SharedAgain(sampler, ranks))
+    return DataLoader(data, batch_sampler=SharedBatches(BatchSampler(sampler, 4, False), ranks))
+
+
+@pytest.mark.parametrize("kind", ["sampler", "batches"])
+def test_share_that_another_sampler_shares_again_is_refused(kind: str) -> None:
+    labels = shuffled_labels([400, 60, 12])
+    sampler = ClassProbabilitySampler(labels, 3, seeded(), rank=1, world_size=2)
+    with pytest.raises(RuntimeError, match=r"Shared\w+ shares it again: .*rank=0, world_size=1"):
+        next(iter(loader_of(kind, sampler, ranks=2)))
+    assert sum(len(batch) for (batch,) in loader_of(kind, sampler, ranks=1)) == 236
+
+
+@pytest.mark.parametrize("kind", ["sampler", "batches"])
+def test_whole_draw_may_be_shared_by_another_sampler(kind: str) -> None:
+    labels = shuffled_labels([400, 60, 12])
+    sampler = ClassProbabilitySampler(labels, 3, seeded(), rank=0, world_size=1)
+    loader = loader_of(kind, sampler, ranks=2)
+    sampler.set_class_probabilities(torch.tensor([0.0, 0.0, 1.0]))
+    drawn = torch.cat([batch for (batch,) in loader])
+    assert drawn.numel() == 236
+    assert labels[drawn].unique().tolist() == [2]
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_rank_and_world_size_may_be_given(kind: Any) -> None:
+    labels = shuffled_labels([400, 60, 12])
+    whole = kind(labels, 3, seeded(), rank=0, world_size=1)
+    assert len(whole) == 472
+    shares = [kind(labels, 3, seeded(), rank=r, world_size=2) for r in range(2)]
+    assert [len(share) for share in shares] == [236, 236]
+    together = torch.stack([share.draw_for_rank() for share in shares], dim=1).flatten()
+    assert torch.equal(together, whole.draw())
+
+
+@pytest.mark.parametrize("place", [{"rank": 0}, {"world_size": 2}, {"rank": 2, "world_size": 2}])
+def test_rank_that_is_none_of_the_world_size_is_refused(place: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="rank and world_size belong together"):
+        InstanceBalancedSampler(torch.tensor([0, 1]), 2, seeded(), **place)
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_sampler_without_a_generator_of_its_own_is_refused(kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator of its own"):
+        kind(torch.tensor([0, 1]), 2, None)
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_labels_may_be_a_list_an_array_or_of_any_integer_type(kind: Any) -> None:
+    labels = shuffled_labels([20, 5])
+    expected = kind(labels, 2, seeded()).draw()
+    for given_labels in (labels.tolist(), labels.numpy().astype(np.uint8), labels.to(torch.int16)):
+        assert torch.equal(kind(given_labels, 2, seeded()).draw(), expected)
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_labels_of_two_dimensions_are_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"labels of shape \(N,\), got shape \(2, 1\)"):
+        kind(torch.tensor([[0], [1]]), 2, seeded())
