@@ -113,7 +113,8 @@ class ClassDifficultyBalancer(nn.Module):
             # Not back from what has been rounded.
             return changed if changed.dtype == value.dtype else value.to(changed.device)
 
-        return super()._apply(same_type, recurse)
+        super()._apply(same_type, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _refresh(self) -> None:
         """Difficulty -> bias -> tau -> weights, in place."""
