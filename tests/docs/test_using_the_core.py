@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 from common.balancer import ClassDifficultyBalancer
 from common.losses import cross_entropy
+from common.tau import TAU_LAWS, sigmoid_tau, tau_from_performance
 
 PAGE = Path(__file__).parents[2] / "docs" / "using-the-core.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -35,13 +36,17 @@ def run_blocks(blocks: list[str], folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run_blocks(BLOCKS, tmp_path_factory.mktemp("page"))
+    place = next(i for i, block in enumerate(BLOCKS) if "accumulated = " in block) + 1
+    # Later blocks use these names anew.
+    kept = "from copy import deepcopy\nmodel_then = deepcopy(model)\n"
+    kept += "CLASS_WEIGHTS_THEN = balancer.class_weights.clone()\n"
+    return run_blocks([*BLOCKS[:place], kept, *BLOCKS[place:]], tmp_path_factory.mktemp("page"))
 
 
 def test_all_code_of_the_page_is_run() -> None:
     fences = [line for line in PAGE.read_text().splitlines() if line.startswith("```")]
     assert fences == ["```python", "```"] * len(BLOCKS)
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 14
 
 
 def test_code_of_the_page_runs_and_balances_by_accuracy(page: dict[str, Any]) -> None:
@@ -98,6 +103,61 @@ def test_resuming_without_a_part_gives_another_run(
     other = page["train"](epochs=4, checkpoint=checkpoint)
     weights = zip(flat(other["model"]), flat(page["resumed"]["model"]), strict=True)
     assert not all(same(a, b) for a, b in weights)
+
+
+def test_page_names_every_tau_law_and_says_when_the_printed_sigmoid_saturates() -> None:
+    text = PAGE.read_text()
+    assert [law for law in TAU_LAWS if f'| `"{law}"`' not in text] == []
+    saturated = tau_from_performance("sigmoid", torch.tensor([0.5, 0.0], dtype=torch.float64))
+    assert "A_max = 0.5 the bias is 49 and tau is 5.00" in text
+    assert f"{float(saturated):.2f}" == "5.00"
+    assert "It is 4.93 from a bias of 5 on" in text
+    assert f"{float(sigmoid_tau(torch.tensor(5.0))):.2f}" == "4.93"
+
+
+def test_page_keeps_the_epoch_with_the_best_balanced_accuracy(page: dict[str, Any]) -> None:
+    kept = page["new_model"]()
+    kept.load_state_dict(page["best_weights"])
+    accuracy = page["class_accuracy"](kept, page["difficulty_loader"], 3)
+    assert float(accuracy.mean()) == pytest.approx(page["best_accuracy"])
+
+
+def test_pixels_of_the_page_leave_the_ignored_out(page: dict[str, Any]) -> None:
+    labels, weights = page["pixel_labels"], page["CLASS_WEIGHTS_THEN"]
+    kept = labels != 255
+    by_hand = (page["pixel_losses"][kept] * weights[labels[kept]]).mean()
+    torch.testing.assert_close(page["pixel_loss"], by_hand)
+    right = page["pixel_logits"].argmax(dim=1) == labels
+    expected = [float(right[labels == c].double().mean()) for c in range(3)]
+    assert page["pixel_accuracy"].tolist() == pytest.approx(expected)
+
+
+def test_sigmoid_losses_of_the_page_weigh_each_by_the_class_it_is_about(
+    page: dict[str, Any],
+) -> None:
+    weights = page["CLASS_WEIGHTS_THEN"]
+    by_sample = (page["sigmoid_losses"].sum(dim=1) * weights[page["train_labels"][:8]]).mean()
+    torch.testing.assert_close(page["sigmoid_loss"], by_sample)
+    by_class = (page["multi_label_losses"] * weights).mean()
+    torch.testing.assert_close(page["multi_label_loss"], by_class)
+    assert page["by_recall"].measured.all()
+
+
+def test_mixed_labels_of_the_page_weigh_alike_in_both_ways(page: dict[str, Any]) -> None:
+    torch.testing.assert_close(page["mixed_loss"], page["same_loss"])
+    assert page["mixed_loss"].item() > 0
+
+
+def test_accumulated_gradients_of_the_page_are_those_of_the_whole_batch(
+    page: dict[str, Any],
+) -> None:
+    model, balancer = page["model_then"], ClassDifficultyBalancer(3, reduction="weight-sum")
+    balancer.load_state_dict(page["summing"].state_dict())
+    images, labels = page["train_images"][:8], page["train_labels"][:8]
+    loss = balancer.weighted(cross_entropy)(model(images), labels)
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    for found, wanted in zip(page["accumulated"], expected, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_loss_that_is_already_a_mean_is_refused_as_the_page_says() -> None:
