@@ -256,9 +256,17 @@ class ImageWeightSampler(ClassProbabilitySampler):
     tensor([0.5000, 0.5000], dtype=torch.float64)
     """
 
-    def __init__(self, labels: Tensor, num_classes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        labels: Labels,
+        num_classes: int,
+        generator: torch.Generator,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         """Start with equal weights of the samples; see :class:`EpochSampler`."""
-        super().__init__(labels, num_classes, generator)
+        super().__init__(labels, num_classes, generator, rank=rank, world_size=world_size)
         self.set_class_probabilities(self.probabilities)
 
     def set_class_probabilities(self, probabilities: Tensor) -> None:

@@ -137,6 +137,7 @@ class Dying(Dataset["int | UserError"]):
 
     def __getitem__(self, number: int) -> int | UserError:
         if number < 0:
+            time.sleep(0.2)  # What was made before is passed on by then.
             os.kill(os.getpid(), -number)
         return number
 
@@ -156,7 +157,7 @@ def test_a_killed_worker_is_said(number: int, words: str) -> None:
 def test_a_killed_worker_does_not_raise_in_the_midst_of_a_step() -> None:
     got = read_batches(Dying(), [[1], [2], [-signal.SIGKILL], [4]], 1, list)
     assert [next(got), next(got)] == [[1], [2]]
-    time.sleep(0.5)  # A step, in which the worker dies.
+    time.sleep(1)  # A step, in which the worker dies.
     with pytest.raises(UserError, match="Killed"):
         next(got)
 
