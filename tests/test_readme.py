@@ -97,6 +97,27 @@ def test_links_are_found(tmp_path: Path) -> None:
     assert len(links(ROOT / "README.md")) > 3
 
 
+# ---- what a reader meets
+
+
+def test_the_readme_is_one_that_is_read() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_a_page_says_what_it_is_and_ends_with_where_to_go_next(page: Path) -> None:
+    title, empty, purpose, *_, last = page.read_text().splitlines()
+    assert title.startswith("# ")
+    assert (empty, purpose[:1] not in ("", "#", "`", "|")) == ("", True)
+    assert last.startswith("Next: [")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_page_of_docs_is_found_from_the_readme(page: Path) -> None:
+    if page.parent.name == "docs":
+        assert f"docs/{page.name}" in links(ROOT / "README.md")
+
+
 # ---- the code
 
 
