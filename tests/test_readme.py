@@ -108,7 +108,8 @@ def test_the_readme_is_one_that_is_read() -> None:
 def test_a_page_says_what_it_is_and_ends_with_where_to_go_next(page: Path) -> None:
     title, empty, purpose, *_, last = page.read_text().splitlines()
     assert title.startswith("# ")
-    assert (empty, purpose[:1] not in ("", "#", "`", "|")) == ("", True)
+    assert empty == ""
+    assert purpose and not purpose.startswith(("#", "```", "|"))
     assert last.startswith("Next: [")
 
 
