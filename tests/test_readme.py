@@ -109,7 +109,8 @@ def test_a_page_says_what_it_is_and_ends_with_where_to_go_next(page: Path) -> No
     title, empty, purpose, *_, last = page.read_text().splitlines()
     assert title.startswith("# ")
     assert empty == ""
-    assert purpose and not purpose.startswith(("#", "```", "|"))
+    assert purpose
+    assert not purpose.startswith(("#", "```", "|"))
     assert last.startswith("Next: [")
 
 
