@@ -109,8 +109,8 @@ class EqlHead(SigmoidHead):
     sum_j w_j BCE_j / R with w_j = 1 - E(r) T(f_j) (1 - y_j): E = 1 on foreground proposals, T = 1
     where the share of images f_j < lambda. A rare category is pushed down by background only.
 
-    Under ``torch.distributed`` a rank divides by its own R, as ``batch-size`` of
-    :func:`common.losses.weighted_mean`: exact where every rank has as many proposals.
+    Under ``torch.distributed`` a rank divides by its own R: the mean of all where every rank has as
+    many proposals (the usual case: each image gives a fixed number).
     """
 
     rare: Tensor

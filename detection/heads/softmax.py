@@ -48,9 +48,9 @@ class SoftmaxHead(ClassificationHead):
     Without class weights it is CE (and RFS and CDB-S, which sample images); with a balancer's
     ``class_weights`` it is CDB-W-CE; with :func:`lrw_class_weights` it is LRW. Background weighs 1.
 
-    Under ``torch.distributed``: :func:`common.losses.weighted_mean`. With ``batch-size`` a rank
-    divides by its own proposals, which is the mean of all where every rank has as many (the usual
-    case: each image gives a fixed number); ``weight-sum`` is exact for any numbers.
+    Under ``torch.distributed``: :func:`common.losses.weighted_mean`; the mean of the ranks'
+    gradients is the gradient of all proposals, however many a rank has, even none, and each rank
+    must call the loss in every step.
 
     >>> head = SoftmaxHead(2, class_weights=torch.tensor([0.5, 1.5]))
     >>> head.loss(torch.zeros(3, 3), torch.tensor([0, 1, 2]))
@@ -95,9 +95,9 @@ class SoftmaxHead(ClassificationHead):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Weighted mean of -log p_y; logits (R, C + 1), labels (R,) -> 0-d."""
         losses = cross_entropy(full_precision(logits), labels)
-        if self.reduction == "batch-size" and not len(losses):
-            return losses.sum()  # the mean of nothing is NaN
-        return weighted_mean(losses, self._sample_weights(losses, labels), self.reduction)
+        loss = weighted_mean(losses, self._sample_weights(losses, labels), self.reduction)
+        # The mean of nothing is NaN; looked at only now, for the other ranks wait in the sum.
+        return loss if len(losses) else losses.sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax over C + 1 logits without background's, (R, C)."""

@@ -19,11 +19,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
+from common.distributed import all_reduce_sum, rank
 from common.errors import UserError
 from common.run import load_tensors
 from common.signals import StopRequest
 from detection.engine import Training
 from detection.evaluate import measure_ap, metrics_of
+from detection.heads import HEAD_METHODS, ClassificationHead, make_head
 from tests.classification.trainer import read_record
 from tests.detection.runs import EPOCHS, STEPS, make_training, options, to_the_end
 from tests.detection.trainer import DetectionTrainer, assert_nothing_left_over
@@ -90,9 +92,36 @@ def stopped_by_one_rank(folder: Path) -> tuple[bool, int, int | None]:
     return complete, run._step, stop.signal
 
 
+def head_losses() -> dict[str, float]:
+    """The loss of each method's head, and last a sum; the second rank has no proposals."""
+    labels = LABELS if rank() == 0 else LABELS[:0]
+    losses = {}
+    for method in HEAD_METHODS:
+        head = head_of(method)
+        logits = torch.ones(len(labels), head.num_logits).cumsum(dim=1)
+        losses[method] = float(head.loss(logits, labels))
+    return losses | {"ranks": float(all_reduce_sum(torch.ones(())))}
+
+
+def head_of(method: str) -> ClassificationHead:
+    return make_head(
+        method,
+        3,
+        class_weights=torch.tensor([0.5, 1.0, 1.5]),
+        instance_counts=torch.tensor([5, 50, 500]),
+        image_share=torch.tensor([0.0001, 0.01, 0.1]),
+        generator=torch.Generator().manual_seed(0),
+        bags_beta=100.0,
+    )
+
+
+LABELS = torch.tensor([0, 1, 2, 3, 3, 0])
+
+
 def measure_on_this_rank(folder: Path, started: Path) -> dict[str, Any]:
     middle = middle_of(folder)
     return {
+        "heads": head_losses(),
         "runs": {n: end_of(to_the_end(make_training(folder, **run))) for n, run in RUNS.items()},
         "middle": middle,
         "resumed": goes_on(folder, middle),
@@ -206,6 +235,17 @@ def test_a_batch_that_the_processes_cannot_share_alike_is_refused(both: Results)
 def test_a_signal_to_one_rank_stops_both_after_the_same_step(both: Results) -> None:
     for result in both:
         assert result["stopped"] == (False, 2, signal.SIGTERM)
+
+
+def test_a_rank_without_proposals_adds_nothing_to_the_loss_of_the_others(both: Results) -> None:
+    """DistributedDataParallel takes the mean of the ranks' gradients; eql divides by its own R."""
+    alone = head_losses()
+    first, second = (result["heads"] for result in both)
+    assert first.pop("ranks") == second.pop("ranks") == RANKS
+    assert second == dict.fromkeys(HEAD_METHODS, 0.0)
+    for method, loss in first.items():
+        ranks = 1 if method == "eql" else RANKS
+        assert loss / ranks == pytest.approx(alone[method]), method
 
 
 # torchrun itself.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+import common.losses as losses_module
 import detection.heads as heads_module
 import detection.heads.bags as bags_module
 import detection.heads.sigmoid as sigmoid_module
@@ -513,6 +514,52 @@ def test_grouped_softmax_of_two_unequal_ranks_is_that_of_the_whole_batch(
     shares = [slice(0, 5), slice(5, 12)]
     parts = [lambda s=s: head.loss(logits[s], labels[s]) for s in shares]
     assert mean_over_two_ranks(monkeypatch, bags_module, parts) == pytest.approx(whole)
+
+
+REDUCED = [(method, "batch-size") for method in HEAD_METHODS]
+REDUCED += [("cdb-w-ce", reduction) for reduction in REDUCTIONS if reduction != "batch-size"]
+
+
+@pytest.mark.parametrize(("method", "reduction"), REDUCED)
+def test_a_rank_without_proposals_joins_every_sum_over_the_ranks(
+    monkeypatch: pytest.MonkeyPatch, method: str, reduction: Reduction
+) -> None:
+    head = build(method, reduction=reduction)
+    summed: list[int] = []
+
+    def count(values: Tensor) -> Tensor:
+        summed.append(values.numel())
+        return values.detach() + 3.0
+
+    for module in (losses_module, sigmoid_module, bags_module):
+        monkeypatch.setattr(module, "all_reduce_sum", count)
+        monkeypatch.setattr(module, "world_size", lambda: 2)
+    monkeypatch.setattr(losses_module, "is_distributed", lambda: True)
+    head.loss(*batch(head, MIXED))
+    usual = summed.copy()
+    summed.clear()
+    logits, labels = batch(head, [])
+    loss = head.loss(logits.requires_grad_(), labels)
+    loss.backward()
+    assert summed == usual
+    assert float(loss.detach()) == 0
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_softmax_loss_of_two_ranks_one_without_proposals_is_that_of_the_whole_batch(
+    monkeypatch: pytest.MonkeyPatch, reduction: Reduction
+) -> None:
+    head = build("cdb-w-ce", reduction=reduction)
+    logits, labels = batch(head, MIXED)
+    whole = float(head.loss(logits, labels))
+    monkeypatch.setattr(losses_module, "is_distributed", lambda: True)
+    shares = [slice(0, 8), slice(8, 8)]
+    parts = [lambda s=s: head.loss(logits[s], labels[s]) for s in shares]
+    if reduction == "sum":  # It sums nothing over the ranks.
+        monkeypatch.setattr(losses_module, "world_size", lambda: 2)
+        assert sum(float(part()) for part in parts) / 2 == pytest.approx(whole)
+    else:
+        assert mean_over_two_ranks(monkeypatch, losses_module, parts) == pytest.approx(whole)
 
 
 def test_step_uses_up_one_number_of_the_generator_whatever_its_size() -> None:
