@@ -21,15 +21,14 @@ from common.methods import follow_difficulty
 from common.sampler import EpochSampler, InstanceBalancedSampler
 from common.signals import StopRequest
 from common.streams import Streams
-from detection.data import Request, draw_requests, image_categories, load_batches
+from detection.data import DetectionData, Request, draw_requests, image_categories, load_batches
 from detection.evaluate import measure_ap
 from detection.models import ProposalAccuracy, Rcnn, total_loss
 from detection.models.drawing import global_draws_from
-from detection.recipes import DetectionConfig
+from detection.recipes import CALIBRATIONS, DetectionConfig
 from detection.samplers import ImageDifficultySampler, RepeatFactorSampler, draw_episodes
 from detection.sets import DetectionSets
 
-_CALIBRATIONS = ("simcal", "calib")
 EPISODE = 16
 """Categories of an episode, and images a step of simcal and calib (Wang et al. 2020)."""
 
@@ -65,7 +64,7 @@ def make_image_sampler(
 
 def _check_batch_size(config: DetectionConfig, images: int) -> None:
     """Refuse batches that the ranks cannot share alike, or that the images cannot fill."""
-    if config.method in _CALIBRATIONS:
+    if config.method in CALIBRATIONS:
         if EPISODE % world_size():
             raise UserError(
                 f"--method {config.method} has {EPISODE} images a step, which {world_size()} "
@@ -80,6 +79,16 @@ def _check_batch_size(config: DetectionConfig, images: int) -> None:
         )
     if size > images:
         raise UserError(f"--batch-size {size} is more than the {images} training images; lower it.")
+
+
+def _check_measurable(difficulty: DetectionData) -> None:
+    """Refuse a difficulty set without any instance: every category would stay as it began."""
+    annotations = difficulty.annotations
+    if not annotations.num_instances:
+        raise UserError(
+            f"{annotations.source} has no annotation, so that no category's difficulty can be "
+            "measured; hold other images out, or use --difficulty proposals."
+        )
 
 
 class Training:
@@ -105,10 +114,12 @@ class Training:
             workers: processes of this rank that read ahead.
 
         Raises:
-            UserError: when the batch size does not fit.
+            UserError: when the batch size does not fit, or no difficulty can be measured.
         """
-        self.size = EPISODE if config.method in _CALIBRATIONS else config.batch_size
+        self.size = EPISODE if config.method in CALIBRATIONS else config.batch_size
         _check_batch_size(config, len(sets.train))
+        if balancer is not None and config.difficulty == "ap":
+            _check_measurable(sets.difficulty)
         self.config, self.sets, self.model, self.streams = config, sets, model, streams
         self.balancer, self._workers = balancer, workers
         self.device = next(model.parameters()).device
@@ -137,7 +148,7 @@ class Training:
 
     def _draw_epoch(self) -> Epoch:
         follow_difficulty(self.sampler, self.balancer)
-        if self.config.method in _CALIBRATIONS:
+        if self.config.method in CALIBRATIONS:
             pairs = image_categories(self.sets.train.annotations)
             steps = max(1, len(self.sets.train) // self.size)
             images, wanted = draw_episodes(*pairs, steps, self.streams["sampler"], EPISODE)
@@ -169,8 +180,9 @@ class Training:
         loss = total_loss(losses)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        parameters = self.optimizer.param_groups[0]["params"]
-        torch.nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
+        if self.config.gradient_clip:
+            parameters = self.optimizer.param_groups[0]["params"]
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
         self.optimizer.step()
         self.steps_taken += 1
         return all_reduce_sum(loss) / world_size()
@@ -215,19 +227,21 @@ class Training:
             self.model.roi_heads.proposal_accuracy.pool()  # A checkpoint is to follow.
         return self._step == total
 
+    def _measures(self) -> bool:
+        """Whether the difficulty is measured at the end of the epoch under way."""
+        every = 1 if self.config.difficulty == "proposals" else self.config.difficulty_period
+        return self.balancer is not None and (self.epoch + 1) % every == 0
+
     def _performance(self) -> Tensor:
         """Performance per category for the balancer, (C,), NaN where not measured."""
-        nothing = torch.full((self.sets.num_classes,), math.nan, dtype=torch.float64)
-        if self.balancer is None:
-            return nothing
+        if not self._measures():
+            return torch.full((self.sets.num_classes,), math.nan, dtype=torch.float64)
         if self.config.difficulty == "proposals":
             counts = self.model.roi_heads.proposal_accuracy
             assert counts is not None
             measured = counts.compute().cpu()
             counts.reset()
             return measured
-        if (self.epoch + 1) % self.config.difficulty_period:
-            return nothing
         results = measure_ap(self.model, self.sets.difficulty, masks=False, workers=self._workers)
         return torch.from_numpy(results["bbox"].category_ap)
 

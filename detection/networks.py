@@ -20,7 +20,7 @@ from detection.models import (
     freeze_all_but_classifier,
     replace_classifier,
 )
-from detection.recipes import ClassifierConfig, DetectionConfig
+from detection.recipes import CALIBRATIONS, ClassifierConfig, DetectionConfig
 from detection.sets import DetectionSets
 
 Weights = dict[str, Tensor]
@@ -114,7 +114,7 @@ def make_model(
     old = make_head("ce", sets.num_classes)
     model = _detector(config, old, sets.num_classes, streams, None)
     _load(model, first_stage)
-    if config.method in ("simcal", "calib"):
+    if config.method in CALIBRATIONS:
         assert isinstance(head, CalibratedHead)
         kind: Literal["simcal", "calib"] = "simcal" if config.method == "simcal" else "calib"
         add_calibrated_classifier(model, head, kind, generator=streams["classifier"])

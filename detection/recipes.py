@@ -6,7 +6,8 @@ recipe's class.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, TypeVar, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
 
 import tyro
 
@@ -31,6 +32,19 @@ DetectionMethod = Literal[
 ]
 METHODS: tuple[DetectionMethod, ...] = get_args(DetectionMethod)
 _SOFTMAX_METHODS = tuple(m for m in METHODS if m not in ("focal", "eql", "bags"))
+CALIBRATIONS: Final = ("simcal", "calib")
+"""The methods that train a second classifier beside the detector's own."""
+CALIBRATION_TRAINING: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "milestones": (7, 10),
+        "warmup_steps": 0,
+        "gradient_clip": 0.0,
+    }
+)
+"""How the code of Wang et al. 2020 trains it: plain SGD, its rate a tenth from the start of the 8th
+epoch on and a hundredth from that of the 11th."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ class DetectionConfig(RunConfig):
     warmup_steps: int = 500
     """Steps over which the learning rate grows linearly from a third."""
     gradient_clip: float = 35.0
-    """Largest norm of the gradient of a step."""
+    """Largest norm of the gradient of a step; 0: any."""
 
     backbone: Literal["resnet50-fpn", "small"] = "resnet50-fpn"
     """Network below the heads."""
@@ -102,17 +116,17 @@ class DetectionConfig(RunConfig):
         "rfs_threshold": ("rfs",),
         "eql_threshold": ("eql",),
         "loss_reduction": _SOFTMAX_METHODS,
-        "batch_size": tuple(m for m in METHODS if m not in ("simcal", "calib")),
+        "batch_size": tuple(m for m in METHODS if m not in CALIBRATIONS),
     }
     """The methods that an option is for, where it is not for all."""
     limits: ClassVar[Limits] = with_limits(
         RunConfig.limits,
         at_least={
             "difficulty_period": 1, "warmup_steps": 0,
-            "max_size": 32, "flip": 0, "detections": 1, "score_threshold": 0,
+            "gradient_clip": 0, "max_size": 32, "flip": 0, "detections": 1, "score_threshold": 0,
         },
         at_most={"lr_decay": 1, "flip": 1, "rfs_threshold": 1, "eql_threshold": 1},
-        above={"lr_decay": 0, "gradient_clip": 0, "rfs_threshold": 0, "eql_threshold": 0},
+        above={"lr_decay": 0, "rfs_threshold": 0, "eql_threshold": 0},
         below={"score_threshold": 1},
     )  # fmt: skip
     """The range of each number."""
@@ -120,7 +134,8 @@ class DetectionConfig(RunConfig):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
-        object.__setattr__(self, "milestones", checked_milestones(self.milestones))
+        if self.milestones is not None:
+            object.__setattr__(self, "milestones", checked_milestones(self.milestones))
         object.__setattr__(self, "min_size", tuple(self.min_size))
         if not self.min_size or not 32 <= min(self.min_size) <= max(self.min_size) <= self.max_size:
             raise UserError(
@@ -198,11 +213,26 @@ class ClassifierConfig(DetectionConfig):
     calibration_threshold: int = 100
     """simcal, calib: categories of fewer instances take the calibrated classifier's scores."""
 
+    # None in the recipes, until the method is known; never in a resolved configuration.
+    momentum: float | None = None  # type: ignore[assignment]
+    """Of SGD; None: as the first stage, of simcal and calib 0."""
+    weight_decay: float | None = None  # type: ignore[assignment]
+    """Of SGD, on all trained parameters; None: as the first stage, of simcal and calib 0."""
+    milestones: tuple[int, ...] | None = None  # type: ignore[assignment]
+    """After so many epochs each the learning rate is multiplied by lr_decay; None: as the first
+    stage, of simcal and calib 7 and 10."""
+    warmup_steps: int | None = None  # type: ignore[assignment]
+    """Steps over which the learning rate grows linearly from a third; None: as the first stage, of
+    simcal and calib 0."""
+    gradient_clip: float | None = None  # type: ignore[assignment]
+    """Largest norm of the gradient of a step, 0: any; None: as the first stage, of simcal and calib
+    0."""
+
     used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **DetectionConfig.used_by,
         "focal_alpha": ("focal",),
         "bags_beta": ("bags",),
-        "calibration_threshold": ("simcal", "calib"),
+        "calibration_threshold": CALIBRATIONS,
     }
     """The methods that an option is for, where it is not for all."""
     limits: ClassVar[Limits] = with_limits(
@@ -215,7 +245,7 @@ class ClassifierConfig(DetectionConfig):
     @property
     def table_method(self) -> str:
         """The record's ``method``, as Tables 5 and 6 name it."""
-        return self.method if self.method in ("simcal", "calib") else f"{self.method}-clc"
+        return self.method if self.method in CALIBRATIONS else f"{self.method}-clc"
 
     @property
     def variant(self) -> str:
@@ -260,8 +290,9 @@ DIGIT_SCENES = DetectorConfig(
 
 
 def _second_stage(recipe: DetectionRecipe, first: DetectionConfig) -> ClassifierConfig:
-    """The recipe of a second stage: its first stage's values."""
-    own = {"recipe": recipe, "method": "cdb-w-ce", "focal_gamma": 2.0}
+    """The recipe of a second stage: its first stage's values; how it trains says its method."""
+    own: dict[str, Any] = {"recipe": recipe, "method": "cdb-w-ce", "focal_gamma": 2.0}
+    own |= dict.fromkeys(CALIBRATION_TRAINING)
     known = {field.name: getattr(first, field.name) for field in fields(first)}
     return ClassifierConfig(**(known | own))
 
@@ -279,7 +310,16 @@ Config = TypeVar("Config", bound=DetectionConfig)
 def resolved(config: Config) -> Config:
     """The configuration with every 'None: as ...' filled in, as it is recorded."""
     reduction = config.loss_reduction or "batch-size"
-    return replace(config, tau=resolved_tau(config), loss_reduction=reduction)
+    filled: dict[str, Any] = {"tau": resolved_tau(config), "loss_reduction": reduction}
+    return replace(config, **filled, **_training(config))
+
+
+def _training(config: DetectionConfig) -> dict[str, Any]:
+    """The settings of the optimizer that a second stage leaves to its method."""
+    usual: Mapping[str, Any] = vars(RECIPES[config.recipe.removesuffix("-clc")])
+    if config.method in CALIBRATIONS:
+        usual = CALIBRATION_TRAINING
+    return {name: usual[name] for name in CALIBRATION_TRAINING if getattr(config, name) is None}
 
 
 def group_name(config: DetectionConfig) -> str:

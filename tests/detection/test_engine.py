@@ -21,7 +21,7 @@ from detection.data import DetectionData, images_on_disk
 from detection.engine import EPISODE, Training
 from detection.evaluate import measure_ap
 from detection.models import LAYOUTS
-from detection.recipes import RECIPES, ClassifierConfig, resolved
+from detection.recipes import CALIBRATIONS, RECIPES, ClassifierConfig, resolved
 from detection.sets import DetectionSets, load_sets
 from tests.detection.rcnn_scenes import TINY
 from tests.detection.runs import (
@@ -174,6 +174,36 @@ def test_a_step_is_sgd_with_momentum_and_decay_of_the_clipped_gradient(shapes: P
         torch.testing.assert_close(p.detach().double(), expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_a_gradient_of_any_length_is_kept_where_the_clip_is_0(shapes: Path) -> None:
+    kept, long = (
+        copied(to_the_end(make_training(shapes, gradient_clip=clip, epochs=1)))
+        for clip in (0.0, 1e6)
+    )
+    assert not differing(kept, long)
+
+
+@pytest.mark.parametrize("method", CALIBRATIONS)
+def test_a_step_of_a_calibration_is_plain_sgd(shapes: Path, method: str) -> None:
+    """w <- w - 0.01 g from the first step on, and a tenth of the step from the 8th epoch on."""
+    theirs: dict[str, Any] = {"learning_rate": 0.01, "warmup_steps": None, "milestones": None}
+    run = make_training(shapes, method, second=True, epochs=8, **theirs)
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    expected = [p.detach().double() for p in trained]
+    rates: list[float] = []
+
+    def look() -> None:
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        for place, p in enumerate(trained):
+            assert p.grad is not None
+            expected[place] = expected[place] - rates[-1] * p.grad.double()
+
+    watch_steps(run, look)
+    to_the_end(run)
+    assert rates == pytest.approx([0.01] * 7 + [0.001])  # An epoch has one episode here.
+    for weight, p in zip(expected, trained, strict=True):
+        torch.testing.assert_close(p.detach().double(), weight, rtol=1e-5, atol=1e-6)
+
+
 # Difficulty.
 
 
@@ -246,8 +276,16 @@ def test_ap_is_measured_each_t_epochs_and_else_difficulties_stay(
 
     monkeypatch.setattr(engine, "measure_ap", counted)
     run = make_training(shapes, "cdb-w-ce", difficulty_period=2, epochs=5, milestones=(9,))
+    assert run.balancer is not None
+    update, updates = run.balancer.update, []
+
+    def counted_update(performance: Tensor) -> None:
+        updates.append(run.epoch)
+        update(performance)
+
+    run.balancer.update = counted_update  # type: ignore[method-assign]
     to_the_end(run)
-    assert calls == [1, 3]
+    assert calls == updates == [1, 3]
     rows = run.history.rows
     measured = [any(a is not None for a in row) for row in rows["class_accuracy"]]
     assert measured == [False, True, False, True, False]
@@ -482,6 +520,19 @@ def test_a_loss_that_is_not_finite_is_named_with_its_epoch_and_step(shapes: Path
     run.train_step = spoiled  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"^The loss is inf at epoch 2, step 2; lower --learning"):
         run.run_epoch(StopRequest())
+
+
+def test_difficulty_images_without_any_annotation_are_refused_where_ap_is_measured(
+    shapes: Path,
+) -> None:
+    sets = load_sets(config_of("ce"), shapes, shapes)
+    images = sets.train.annotations.image_ids[:1]  # The first one has no annotation.
+    empty = DetectionData(sets.train.annotations.select(images), sets.train.paths[:1])
+    bare = DetectionSets(sets.train, empty, sets.val)
+    with pytest.raises(UserError, match=r"has no annotation, .* --difficulty proposals"):
+        training_of(config_of("cdb-w-ce"), bare)
+    training_of(config_of("cdb-w-ce", difficulty="proposals"), bare)
+    training_of(config_of("ce"), bare)
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(shapes: Path) -> None:

@@ -1,13 +1,16 @@
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from common.config import option, plain, uses_difficulty
 from common.errors import UserError
+from detection.evaluate import config_from
 from detection.recipes import (
+    CALIBRATIONS,
     DIGIT_SCENES,
     LVIS,
     METHODS,
@@ -23,6 +26,7 @@ from detection.recipes import (
 from detection.train import Arguments, parse_arguments
 from tests.detection.runs import FIRST, SECOND
 
+PUBLISHED = sorted((Path(__file__).parents[2] / "results" / "digit-scenes").glob("*.json"))
 CDB = replace(LVIS, method="cdb-w-ce")
 CLC: Any = RECIPES["lvis-clc"]
 # Another value of every field, for a method that it is for.
@@ -140,9 +144,36 @@ def test_the_first_stage_is_the_recipes_run_of_the_same_task_seed_and_network() 
 
 @pytest.mark.parametrize("recipe", ["lvis", "digit-scenes"])
 def test_a_second_stage_has_its_first_stages_values(recipe: str) -> None:
-    first, second = plain(RECIPES[recipe]), plain(RECIPES[f"{recipe}-clc"])
+    first, second = (plain(resolved(RECIPES[name])) for name in (recipe, f"{recipe}-clc"))
     differing = {name for name, value in first.items() if second[name] != value}
-    assert differing == {"recipe", "method", "focal_gamma"}
+    assert differing == {"recipe", "method", "focal_gamma", "tau"}
+
+
+@pytest.mark.parametrize("recipe", ["lvis-clc", "digit-scenes-clc"])
+@pytest.mark.parametrize("method", CALIBRATIONS)
+def test_a_calibration_is_plain_sgd_whose_rate_falls_at_the_start_of_epochs_8_and_11(
+    recipe: str, method: Any
+) -> None:
+    config = resolved(replace(RECIPES[recipe], method=method))
+    assert (config.momentum, config.weight_decay, config.gradient_clip) == (0.0, 0.0, 0.0)
+    assert config.warm_up(0) == 1.0
+    rate = RECIPES[recipe].learning_rate
+    epochs = [config.learning_rate_at(epoch, 1.0) / rate for epoch in range(12)]
+    assert epochs == pytest.approx([1.0] * 7 + [0.1] * 3 + [0.01] * 2)
+    own = replace(RECIPES[recipe], method=method, momentum=0.9, milestones=(8, 11))
+    assert (resolved(own).momentum, resolved(own).milestones) == (0.9, (8, 11))
+    assert "momentum-0.9" in run_name(own)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_runs_settings_are_still_those_of_its_name(path: Path) -> None:
+    record = json.loads(path.read_bytes())
+    config = config_from(record["config"])
+    assert plain(resolved(config)) == record["config"]
+    assert run_name(config) == record["run"]
+    options = ("method", "task", "seed", "tau", "rfs_threshold")
+    changed_options = {name: getattr(config, name) for name in options}
+    assert resolved(replace(RECIPES[config.recipe], **changed_options)) == config
 
 
 # Names.
@@ -229,7 +260,7 @@ LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("epochs", (1,), (0,)), ("batch_size", (1,), (0,)), ("learning_rate", (1e-9,), (0.0,)),
     ("momentum", (0.0, 0.99), (-0.1, 1.0)), ("weight_decay", (0.0,), (-0.1,)),
     ("lr_decay", (1e-9, 1.0), (0.0, 1.1)), ("warmup_steps", (0,), (-1,)),
-    ("gradient_clip", (1e-9,), (0.0,)), ("max_size", (800,), (31,)),
+    ("gradient_clip", (0.0,), (-0.1,)), ("max_size", (800,), (31,)),
     ("flip", (0.0, 1.0), (-0.1, 1.1)),
     ("detections", (1,), (0,)), ("score_threshold", (0.0, 0.99), (-0.1, 1.0)),
     ("stage1_epochs", (1,), (0,)), ("focal_gamma", (0.0,), (-0.1,)),
@@ -257,7 +288,8 @@ def test_a_number_out_of_its_range_is_refused_by_its_option(
 def test_every_number_has_a_limit() -> None:
     numbers = {
         field.name
-        for field in fields(ClassifierConfig)
+        for of in (DetectorConfig, ClassifierConfig)
+        for field in fields(of)
         if isinstance(field.default, int | float) and not isinstance(field.default, bool)
     }
     assert numbers | {"stage1_epochs"} == {name for name, _, _ in LIMITS} | {"cfs_q", "cb_beta"}
