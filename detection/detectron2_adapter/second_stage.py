@@ -33,11 +33,13 @@ def first_weights(model: nn.Module) -> Iterator[None]:
     """Within the block load the weights that a training starts from, not those it resumes with.
 
     What such a file says of the difficulty is another training's: the balancer stays as it was. In
-    a second stage ('-clc') so does the class layer, which is to start anew. (A layer of another
-    number of logits stays in any case; detectron2's checkpointer says so.)
+    a second stage ('-clc') so does the class layer, which is to start anew, but for a head of
+    ``keeps_class_layer``. (A layer of another number of logits stays in any case; detectron2's
+    checkpointer says so.)
     """
     layers = output_layers(unwrapped(model))
-    kept: list[nn.Module] = [layers.cls_score] if layers.classifier_only else []
+    anew = layers.classifier_only and not layers.head.keeps_class_layer
+    kept: list[nn.Module] = [layers.cls_score] if anew else []
     kept += [layers.balancer] if layers.balancer is not None else []
     before = [{name: v.clone() for name, v in part.state_dict().items()} for part in kept]
     yield

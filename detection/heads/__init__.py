@@ -100,6 +100,11 @@ def make_head(
     def softmax(weights: Tensor | None = None) -> SoftmaxHead:
         return SoftmaxHead(num_classes, weights, reduction=reduction)
 
+    def lrw() -> ClassificationHead:
+        head = softmax(lrw_class_weights(counts()).to(device))
+        head.keeps_class_layer = True  # The code of Li et al. 2020 loads it and draws none.
+        return head
+
     def counts() -> Tensor:
         return _needed(instance_counts, "instance_counts", method)
 
@@ -118,7 +123,7 @@ def make_head(
 
     makers: dict[str, Callable[[], ClassificationHead]] = {
         "cdb-w-ce": lambda: softmax(_needed(class_weights, "class_weights", method)),
-        "lrw": lambda: softmax(lrw_class_weights(counts()).to(device)),
+        "lrw": lrw,
         "focal": focal,
         "eql": eql,
         "bags": bags,

@@ -22,7 +22,13 @@ class ClassificationHead(nn.Module, ABC):
     Attributes:
         num_classes: C.
         num_logits: L.
+        first_bias: what each bias of a new layer begins with.
+        keeps_class_layer: as a second stage ('-clc') it goes on from the first stage's class layer,
+            in place of a new one.
     """
+
+    first_bias: float = 0.0
+    keeps_class_layer: bool = False
 
     def __init__(self, num_classes: int, num_logits: int) -> None:
         """Name the sizes.

@@ -3,6 +3,7 @@
 Shapes: R proposals, C categories; background is label C, a target of zeros.
 """
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -16,12 +17,25 @@ FocalDivisor = Literal["foreground", "proposals", "elements"]
 FOCAL_DIVISORS: tuple[FocalDivisor, ...] = get_args(FocalDivisor)
 
 
+def _bias_of(score: float) -> float:
+    """The logit of a score in (0, 1)."""
+    return math.log(score / (1.0 - score))
+
+
 class SigmoidHead(ClassificationHead):
-    """A score for each category by itself; what its two losses share."""
+    """A score for each category by itself; what its two losses share.
+
+    A new layer begins with scores of :attr:`prior`: at 0.5 a thousand categories' negatives would
+    swamp the first steps.
+    """
+
+    prior: float = 0.01
+    """Lin et al. 2017, Sec. 4.1."""
 
     def __init__(self, num_classes: int) -> None:
         """One logit for each of the ``num_classes`` categories."""
         super().__init__(num_classes, num_classes)
+        self.first_bias = _bias_of(self.prior)
 
     def targets(self, logits: Tensor, labels: Tensor) -> Tensor:
         """y: 1 at a proposal's category, else 0; (R, C), background all 0."""
@@ -113,6 +127,8 @@ class EqlHead(SigmoidHead):
     many proposals (the usual case: each image gives a fixed number).
     """
 
+    prior = 0.001
+    """Of the authors' code."""
     rare: Tensor
 
     def __init__(self, num_classes: int, image_share: Tensor, threshold: float = 1.76e-3) -> None:

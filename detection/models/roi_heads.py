@@ -9,7 +9,6 @@ background; everything of ours takes category indices 0..C-1 and C for backgroun
 :func:`_category_index` and :class:`~detection.models.torchvision_rcnn.Rcnn` know of the first.
 """
 
-import math
 from typing import Any, Final, TypeAlias, cast
 
 import torch
@@ -21,7 +20,6 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from common.difficulty import ClassAccuracy
 from common.distributed import all_reduce_sum, is_first_rank
 from detection.heads import ClassificationHead, calibration_proposals
-from detection.heads.sigmoid import SigmoidHead
 
 Size: TypeAlias = tuple[int, int]
 """H, W."""
@@ -31,7 +29,6 @@ Prediction: TypeAlias = dict[str, Tensor]
 
 DRAWN_FOR: Final = "drawn_for"
 _CLASS_STD: Final = 0.01
-_PRIOR: Final = 0.01
 _BOX_STD: Final = 0.001
 # torchvision's and detectron2's: where smooth L1 turns from square to linear.
 _SMOOTH_L1_BETA: Final = 1 / 9
@@ -49,14 +46,12 @@ def _category_index(labels: Tensor, num_classes: int) -> Tensor:
 def make_class_layer(features: int, head: ClassificationHead) -> nn.Linear:
     """D -> L, drawn from the global generator.
 
-    Normal weights of standard deviation 0.01 and no bias (Girshick 2015); but a head of sigmoids
-    begins with scores of 0.01 (Lin et al. 2017, Sec. 4.1): at 0.5 a thousand categories' negatives
-    would swamp the first steps.
+    Normal weights of standard deviation 0.01 (Girshick 2015); each bias is the head's
+    ``first_bias``.
     """
     layer = nn.Linear(features, head.num_logits)
     nn.init.normal_(layer.weight, std=_CLASS_STD)
-    bias = math.log(_PRIOR / (1 - _PRIOR)) if isinstance(head, SigmoidHead) else 0.0
-    nn.init.constant_(layer.bias, bias)
+    nn.init.constant_(layer.bias, head.first_bias)
     return layer
 
 

@@ -1,8 +1,9 @@
 """Second stages: only the class layer is trained ('-clc'), or a second classifier beside it.
 
-'-clc' (Li et al. 2020): :func:`replace_classifier` where the head has another number of logits or
-the layer is to start anew, then :func:`freeze_all_but_classifier`. SimCal and Calib (Wang et al.
-2020, 2019): :func:`add_calibrated_classifier`, then the same freeze.
+'-clc' (Li et al. 2020): :func:`replace_classifier`, then :func:`freeze_all_but_classifier`. Their
+code draws a new layer for BAGS only; that those of CDB-W-CE-clc and of focal start anew, too, is
+ours: the paper says "retrained", and our focal head has no logit for background. SimCal and Calib
+(Wang et al. 2020, 2019): :func:`add_calibrated_classifier`, then the same freeze.
 """
 
 import copy
@@ -41,13 +42,21 @@ class CalibratedClassifier(nn.Module):
 def replace_classifier(
     model: Rcnn, head: ClassificationHead, *, generator: torch.Generator
 ) -> None:
-    """Give ``model`` another head and a new class layer for its logits, drawn from ``generator``.
+    """Give ``model`` another head, and a new class layer drawn from ``generator``.
+
+    A head of ``keeps_class_layer`` goes on with the layer that is there.
 
     Raises:
-        ValueError: when the head has another number of categories.
+        ValueError: when the head has another number of categories, or keeps a layer of another
+            number of logits.
     """
     _check_categories(model, head)
     old = model.roi_heads.box_predictor.cls_score
+    if head.keeps_class_layer:
+        if old.out_features != head.num_logits:
+            raise ValueError(f"the head has {head.num_logits} logits, not {old.out_features}")
+        model.roi_heads.head = head.to(old.weight.device)
+        return
     with global_draws_from(generator):
         layer = make_class_layer(old.in_features, head)
     model.roi_heads.box_predictor.cls_score = layer.to(old.weight.device)

@@ -474,6 +474,15 @@ def test_a_first_stage_takes_the_class_layer_of_its_weights(tmp_path: Path) -> N
     assert torch.equal(output_layers(model).cls_score.weight, output_layers(first).cls_score.weight)
 
 
+def test_lrw_clc_goes_on_from_the_class_layer_of_its_weights(tmp_path: Path) -> None:
+    first = build_model(config())
+    DetectionCheckpointer(first, str(tmp_path)).save("first")
+    model = build_model(config("CDB.METHOD", "lrw-clc"))
+    with first_weights(model):
+        DetectionCheckpointer(model).load(str(tmp_path / "first.pth"))
+    assert torch.equal(output_layers(model).cls_score.weight, output_layers(first).cls_score.weight)
+
+
 # ---- data sets ----
 
 

@@ -107,8 +107,21 @@ def test_a_second_stage_begins_with_all_of_the_first_but_its_classifier(
     else:
         layer = {f"roi_heads.box_predictor.cls_score.{part}" for part in ("weight", "bias")}
         assert trained == layer
+        if method == "lrw":  # As in the code of Li et al. 2020 it goes on from the first stage's.
+            assert not changed
+            return
         assert "roi_heads.box_predictor.cls_score.weight" in changed <= layer
     assert model.roi_heads.classifier_only
+
+
+@pytest.mark.parametrize(
+    ("method", "second", "score"), [("eql", False, 0.001), ("focal", True, 0.01)]
+)
+def test_a_sigmoid_layer_begins_with_the_scores_of_its_source(
+    sets: DetectionSets, method: str, second: bool, score: float
+) -> None:
+    bias = model_of(sets, method, second).roi_heads.box_predictor.cls_score.bias
+    assert bias.sigmoid().tolist() == pytest.approx([score] * sets.num_classes)
 
 
 @pytest.mark.parametrize(("method", "second"), STAGES)

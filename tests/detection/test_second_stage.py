@@ -102,6 +102,13 @@ def test_a_new_class_layer_is_drawn_from_the_generator_for_the_heads_logits() ->
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_kept_class_layer_of_another_head_is_refused() -> None:
+    lrw = make_head("lrw", 3, instance_counts=torch.tensor([1, 2, 3]))
+    eql = make_head("eql", 3, image_share=torch.zeros(3))
+    with pytest.raises(ValueError, match="head has 4 logits, not 3"):
+        replace_classifier(tiny(eql), lrw, generator=stream(1))
+
+
 def test_a_head_of_other_categories_is_refused() -> None:
     with pytest.raises(ValueError, match="4 categories"):
         replace_classifier(tiny(), SoftmaxHead(4), generator=stream(0))
