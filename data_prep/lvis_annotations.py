@@ -16,6 +16,7 @@ from common.errors import UserError
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
 Rle: TypeAlias = dict[str, Any]
 """A run-length code: ``size`` [height, width] and ``counts`` (text, or a list of runs)."""
 
@@ -100,8 +101,8 @@ def gather(first: Ints, order: Ints) -> tuple[Ints, Ints]:
 class Annotations:
     """What a file says, instances in the order of the images.
 
-    Every box overlaps its image, lies in it and has an area; every id is unique; every instance has
-    a known image and category.
+    Every id is unique; every instance has a known image and category. For training every box lies
+    in its image and has an area, and no instance is a crowd; :attr:`as_given` is the file's word.
     """
 
     source: str
@@ -111,7 +112,8 @@ class Annotations:
     """(C,) ascending, gaps allowed."""
     names: tuple[str, ...]
     frequency: tuple[str, ...]
-    """(C,) 'r', 'c' or 'f', by the images of the whole training set."""
+    """(C,) 'r', 'c' or 'f', by the images of the whole training set; by these images where the file
+    has no letters."""
     category_entries: tuple[dict[str, Any], ...]
     """(C,) all that the file says of each."""
     # Images, in the order of the file.
@@ -137,14 +139,27 @@ class Annotations:
     category: Ints
     """(N,) category index."""
     bboxes: Floats
-    """(N, 4) x, y, width, height in pixels, as in the file."""
+    """(N, 4) x, y, width, height in pixels."""
     areas: Floats
     """(N,) of the mask, in pixels, as in the file."""
+    crowd: Bools
+    """(N,) ``iscrowd``: many instances in one outline (COCO; LVIS has none)."""
+    ignore: Bools
+    """(N,) ``ignore``: to the evaluation neither missed nor found (LVIS has none)."""
     segmentations: Segmentations
     notes: tuple[str, ...] = ()
     """What was mended while reading, and what a reader of the numbers should know."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """``info`` and ``licenses``."""
+    has_letters: bool = True
+    """Whether the file has the categories' letters."""
+    given: "Annotations | None" = None
+    """The same before any box was mended or left out; None: none was."""
+
+    @property
+    def as_given(self) -> "Annotations":
+        """The instances as the file has them, which is what an evaluation compares with."""
+        return self if self.given is None else self.given
 
     @property
     def num_categories(self) -> int:
@@ -220,6 +235,7 @@ class Annotations:
             negative=self.negative.take(images),
             not_exhaustive=self.not_exhaustive.take(images),
             image=new_index[self.image[kept]],
+            given=None if self.given is None else self.given.select(image_ids),
             **self._instances(kept),
         )
 
@@ -230,6 +246,8 @@ class Annotations:
             "category": self.category[order],
             "bboxes": self.bboxes[order],
             "areas": self.areas[order],
+            "crowd": self.crowd[order],
+            "ignore": self.ignore[order],
             "segmentations": self.segmentations.take(order),
         }
 

@@ -172,6 +172,7 @@ class InstanceColumns:
             key: array("q") for key in ("id", "image_id", "category_id")
         }
         self.bboxes, self.areas = array("d"), array("d")
+        self.marks: dict[str, array[int]] = {key: array("b") for key in MARKS}
         self.coordinates, self.lengths, self.first = array("d"), array("q"), array("q", [0])
         self.rles: dict[int, Rle] = {}
 
@@ -189,6 +190,8 @@ class InstanceColumns:
                 f"{place}: bbox {bbox!r} and area {area!r} are not four numbers [x, y, width, "
                 "height] and one; mend the file."
             ) from error
+        for key, column in self.marks.items():
+            column.append(_mark(entry.get(key, 0), key, place))
         self._add_outline(place, entry.get("segmentation"), len(self.first) - 1)
 
     def _add_outline(self, place: str, outline: Any, instance: int) -> None:
@@ -209,6 +212,16 @@ class InstanceColumns:
             except (TypeError, OverflowError) as error:
                 raise UserError(f"{place}: {NO_MASK}.") from error
             self.lengths.append(len(polygon))
+
+
+MARKS: Final = ("iscrowd", "ignore")
+"""Members of an annotation that it may have or not, 1 or 0."""
+
+
+def _mark(value: Any, key: str, place: str) -> int:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise UserError(f"{place}: {key} {value!r} is neither 0 nor 1; mend the file.")
+    return int(value)
 
 
 NO_MASK: Final = (

@@ -3,8 +3,8 @@
 A file is a JSON object with ``images`` (``id``, ``width``, ``height``, ``file_name`` or
 ``coco_url``, ``neg_category_ids``, ``not_exhaustive_category_ids``), ``categories`` (``id``,
 ``name``, ``frequency``) and ``annotations`` (``id``, ``image_id``, ``category_id``, ``bbox``
-[x, y, width, height], ``area``, ``segmentation``: polygons or a run-length code). LVIS v0.5, LVIS
-v1 and the sets of this project have it.
+[x, y, width, height], ``area``, ``segmentation``: polygons or a run-length code; ``iscrowd`` and
+``ignore`` if it likes). LVIS v0.5, LVIS v1 and the sets of this project have it.
 
 Shapes: C categories, I images, N instances.
 """
@@ -12,6 +12,7 @@ Shapes: C categories, I images, N instances.
 import io
 import json
 import os
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from common.files import write_atomically
 from data_prep.lvis_annotations import (
     FREQUENCIES,
     Annotations,
+    Bools,
     Floats,
     Ints,
     Lists,
@@ -35,6 +37,7 @@ from data_prep.lvis_annotations import (
 )
 from data_prep.lvis_entries import (
     CATEGORY_LISTS,
+    MARKS,
     NO_MASK,
     ImageColumns,
     InstanceColumns,
@@ -71,8 +74,9 @@ SHOWN: Final = 3
 def read_lvis(path: Path, *, training: bool = False) -> Annotations:
     """Read and check an annotation file; one pass over its text.
 
-    A box that reaches out of its image is clipped and one without an area is left out; the notes
-    tell how many. Images without annotations and categories without instances are kept.
+    A box that reaches out of its image is clipped; one without an area, or too thin for numbers of
+    32 bits, and a crowd are left out; the notes tell how many, and ``as_given`` has them all.
+    Images without annotations and categories without instances are kept.
 
     Args:
         path: the file.
@@ -162,12 +166,19 @@ def _assembled(
         category=category,
         bboxes=floats(instances.bboxes).reshape(-1, 4),
         areas=floats(instances.areas),
+        crowd=_bools(instances.marks["iscrowd"]),
+        ignore=_bools(instances.marks["ignore"]),
         segmentations=_segmentations(instances),
     )
     order = np.argsort(image, kind="stable").astype(np.int64)
     annotations = replace(annotations, image=image[order], **annotations._instances(order))
     _refuse_rles_of_another_size(annotations)
-    return replace(annotations, frequency=_letters(annotations))
+    has_letters = any(entry.get("frequency") for entry in entries)
+    return replace(annotations, frequency=_letters(annotations), has_letters=has_letters)
+
+
+def _bools(values: "array[int]") -> Bools:
+    return np.array(values, dtype=bool)
 
 
 def _segmentations(instances: InstanceColumns) -> Segmentations:
@@ -243,7 +254,7 @@ def _check_counts(annotations: Annotations) -> None:
 
 
 def _cleaned(annotations: Annotations) -> Annotations:
-    """Boxes clipped to their images, those without an area left out."""
+    """Boxes clipped to their images; those without an area, too thin ones and crowds left out."""
     x1, y1, width, height = annotations.bboxes.T
     _refuse_negative(annotations, (width < 0) | (height < 0))
     flat = (width == 0) | (height == 0)
@@ -257,12 +268,20 @@ def _cleaned(annotations: Annotations) -> Annotations:
     left, top = np.maximum(x1, 0), np.maximum(y1, 0)
     corners = [left, top, np.minimum(x2, right) - left, np.minimum(y2, bottom) - top]
     bboxes[clipped] = np.stack(corners, 1)[clipped]
-    kept = np.flatnonzero(~flat)
-    notes = _box_notes(annotations, flat, beyond * clipped)
-    whole = replace(annotations, bboxes=bboxes, notes=notes)
-    return (
-        replace(whole, image=whole.image[kept], **whole._instances(kept)) if flat.any() else whole
-    )
+    # Corners of 32 bits, scaled and mirrored, would be the same.
+    thin = ~flat & (bboxes[:, 2:].min(1, initial=np.inf) < _LEAST_SHARE * np.maximum(right, bottom))
+    crowd = annotations.crowd & ~flat & ~thin
+    dropped = flat | thin | crowd
+    if not (clipped | dropped).any():
+        return annotations
+    notes = _box_notes(annotations, beyond * (clipped & ~dropped), (flat, thin, crowd))
+    whole = replace(annotations, bboxes=bboxes, notes=notes, given=annotations)
+    kept = np.flatnonzero(~dropped)
+    return replace(whole, image=whole.image[kept], **whole._instances(kept))
+
+
+_LEAST_SHARE: Final = 1e-6
+"""The least side of a box, in parts of the longer side of its image."""
 
 
 def _refuse_negative(annotations: Annotations, negative: NDArray[np.bool_]) -> None:
@@ -288,7 +307,7 @@ def _refuse_outside(annotations: Annotations, outside: NDArray[np.bool_]) -> Non
 
 
 def _box_notes(
-    annotations: Annotations, flat: NDArray[np.bool_], beyond: Floats
+    annotations: Annotations, beyond: Floats, left_out: tuple[Bools, Bools, Bools]
 ) -> tuple[str, ...]:
     notes = []
     if (beyond > 0).any():
@@ -298,12 +317,19 @@ def _box_notes(
             f"were clipped; the farthest, annotation {annotations.instance_ids[worst]}, by "
             f"{beyond[worst]:.4g} pixels."
         )
-    if flat.any():
-        shown = ", ".join(map(str, annotations.instance_ids[flat][:SHOWN]))
-        notes.append(
-            f"{annotations.source}: {int(flat.sum())} boxes have no area and were left out "
-            f"(annotation {shown}{', ...' if flat.sum() > SHOWN else ''})."
-        )
+    words = (
+        "boxes have no area and were left out",
+        "boxes are thinner than a millionth of their image's longer side and were left out",
+        "annotations are crowds (iscrowd) and were left out of training; an evaluation takes each "
+        "for an instance, as the official package does",
+    )
+    for what, instances in zip(words, left_out, strict=True):
+        if instances.any():
+            shown = ", ".join(map(str, annotations.instance_ids[instances][:SHOWN]))
+            more = ", ..." if instances.sum() > SHOWN else ""
+            notes.append(
+                f"{annotations.source}: {int(instances.sum())} {what} (annotation {shown}{more})."
+            )
     return tuple(notes)
 
 
@@ -330,12 +356,13 @@ def _with_notes(annotations: Annotations) -> Annotations:
 def write_lvis(annotations: Annotations, path: Path) -> None:
     """Write a file that :func:`read_lvis` reads back, whole or not at all.
 
-    ``image_count`` and ``instance_count`` are those of these annotations, the letters those of the
-    whole training set.
+    Instances are written as they were given; ``image_count`` and ``instance_count`` are theirs, the
+    letters those of the whole training set.
 
     Raises:
         UserError: when there is no room or no permission.
     """
+    annotations = replace(annotations.as_given, extra=annotations.extra)
     file = io.BytesIO()
     head = {**annotations.extra, "categories": _category_entries(annotations)}
     file.write(json.dumps(head)[:-1].encode())
@@ -391,8 +418,10 @@ def _instance_entries(annotations: Annotations) -> Iterable[dict[str, Any]]:
         annotations.areas.tolist(),
         strict=True,
     )
+    marks = dict(zip(MARKS, (annotations.crowd, annotations.ignore), strict=True))
     for instance, (number, image, category, bbox, area) in enumerate(columns):
         entry = {"id": number, "image_id": image, "category_id": category}
+        entry |= {key: 1 for key, marked in marks.items() if marked[instance]}
         outline = annotations.segmentations.of(instance)
         if isinstance(outline, list):
             outline = [polygon.tolist() for polygon in outline]

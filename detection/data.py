@@ -22,8 +22,8 @@ from common.pictures import as_rgb, open_picture
 from data_prep.lvis_format import Annotations, Rle, find_images
 
 SHORT_SIDES: Final = (640, 672, 704, 736, 768, 800)
-"""Short sides in training, one drawn for each image; the last is that of evaluation (Li et al.,
-CVPR 2020, and detectron2's LVIS v0.5 models)."""
+"""Short sides in training, one drawn for each image; the last is that of evaluation (detectron2's
+LVIS v0.5 models; Li et al., CVPR 2020, have 800 in both)."""
 LONGEST: Final = 1333
 """No image gets longer: then its short side is shorter."""
 
@@ -175,7 +175,7 @@ class DetectionData(Dataset["Item | UserError"]):
         self.annotations, self.paths = annotations, tuple(paths)
         self._masks, self._longest = masks, longest
         if masks:
-            _refuse_boxes_only(annotations)
+            refuse_boxes_only(annotations)
 
     def __len__(self) -> int:
         """I."""
@@ -220,7 +220,12 @@ class DetectionData(Dataset["Item | UserError"]):
         return target
 
 
-def _refuse_boxes_only(annotations: Annotations) -> None:
+def refuse_boxes_only(annotations: Annotations) -> None:
+    """Refuse annotations of which one has no outline.
+
+    Raises:
+        UserError: naming it.
+    """
     outlines = annotations.segmentations
     without = np.diff(outlines.first) == 0
     without[list(outlines.rles)] = False

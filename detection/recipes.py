@@ -92,7 +92,7 @@ class DetectionConfig(RunConfig):
     """Network below the heads."""
     start: Literal["coco", "imagenet", "random"] = "coco"
     """First weights: a detector trained on COCO, a classifier trained on ImageNet, or random."""
-    min_size: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    min_size: tuple[int, ...] = (800,)
     """Short side of an image, in pixels: one at random in training, the last in evaluation."""
     max_size: int = 1333
     """Largest long side of an image, in pixels."""

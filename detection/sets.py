@@ -4,7 +4,7 @@ Shapes: C categories.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from data_prep import digit_scenes, lvis
 from data_prep.lvis_format import Annotations, Lists, read_lvis
 from detection.ap import GroundTruth
 from detection.ap.inputs import encode_segmentation
-from detection.data import DetectionData, images_on_disk
+from detection.data import DetectionData, images_on_disk, refuse_boxes_only
 from detection.recipes import DetectionConfig
 
 CONDITIONS = {"box": "bbox", "mask": "bbox+segm"}
@@ -104,21 +104,42 @@ def load_sets(
             raise UserError(
                 f"{part.source} has other categories than {train.source}; name files of one set."
             )
+    if masks:
+        refuse_boxes_only(val.as_given)
     return DetectionSets(
         *(
             DetectionData(part, images_on_disk(part, images), masks=masks, longest=config.max_size)
-            for part in (train, difficulty, val)
+            for part in (train, _with_letters_of(train, difficulty), _with_letters_of(train, val))
         )
     )
 
 
+def _with_letters_of(train: Annotations, part: Annotations) -> Annotations:
+    """``part``, its categories named rare, common or frequent by the file of the training images.
+
+    Only where its own file has no letters: counted from its images alone, they would be others.
+    """
+    if part.has_letters:
+        return part
+    return replace(part, frequency=train.frequency, has_letters=True)
+
+
 def ground_truth(annotations: Annotations, *, masks: bool) -> GroundTruth:
-    """What the evaluation compares detections with.
+    """What the evaluation compares detections with: the instances as the file gives them.
+
+    Where it has no letters no category is rare, common or frequent.
 
     Args:
         annotations: of the evaluated images.
         masks: whether masks are compared, too.
+
+    Raises:
+        UserError: masks are wanted and an instance has none.
     """
+    frequency = annotations.frequency if annotations.has_letters else [""] * len(annotations.names)
+    annotations = annotations.as_given
+    if masks:
+        refuse_boxes_only(annotations)
     order = np.argsort(annotations.image_ids)
     rank_of = np.empty(len(order), np.int64)
     rank_of[order] = np.arange(len(order))
@@ -133,12 +154,12 @@ def ground_truth(annotations: Annotations, *, masks: bool) -> GroundTruth:
         ]
     return GroundTruth(
         image_ids=annotations.image_ids[order],
-        frequency=np.array(annotations.frequency),
+        frequency=np.array(frequency, dtype=np.str_),
         image=rank_of[annotations.image],
         category=annotations.category,
         xywh=annotations.bboxes,
         area=annotations.areas,
-        ignore=np.zeros(annotations.num_instances, bool),
+        ignore=annotations.ignore,
         negative=_pairs(annotations.negative, rank_of),
         not_exhaustive=_pairs(annotations.not_exhaustive, rank_of),
         masks=encoded,

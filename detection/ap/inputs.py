@@ -33,7 +33,8 @@ class GroundTruth:
     image_ids: Ints
     """(I,), ascending."""
     frequency: NDArray[np.str_]
-    """(C,): 'r', 'c' or 'f'; category index = position among the category ids, sorted."""
+    """(C,): 'r', 'c' or 'f', '' if it is not known; category index = position among the category
+    ids, sorted."""
     image: Ints
     """(M,), index into ``image_ids`` of each instance."""
     category: Ints

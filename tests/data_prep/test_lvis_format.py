@@ -209,6 +209,85 @@ def test_a_box_without_area_is_left_out_and_counted_with_its_mask(tmp_path: Path
     assert "1 images have no annotation" in found.notes[-1]
 
 
+# As a file may have it, and what is left within an image of 30 x 20.
+THIN = ([2.0, 3.0, 1e-6, 10.0], [2.0, 3.0, 10.0, 1e-20], [30 - 1e-6, 3.0, 5.0, 5.0])
+
+
+@pytest.mark.parametrize("bbox", THIN)
+def test_a_box_too_thin_for_32_bits_is_left_out_and_noted(
+    bbox: list[float], tmp_path: Path
+) -> None:
+    said = small()
+    said["annotations"][1]["bbox"] = bbox
+    found = read(said, tmp_path)
+    assert found.instance_ids.tolist() == [31, 30]
+    assert "1 boxes are thinner than a millionth" in found.notes[0]
+    assert "left out (annotation 32)." in found.notes[0]
+
+
+@pytest.mark.parametrize("longer", [100, 640, 1024, 20_000])
+def test_the_thinnest_box_that_is_kept_has_an_area_at_any_place_scale_and_side(
+    longer: int, tmp_path: Path
+) -> None:
+    said = small()
+    said["images"][0] |= {"width": longer, "height": longer}
+    places = np.random.default_rng(0).uniform(0, 0.99 * longer, 500)
+    box = said["annotations"].pop(1)
+    for number, x in enumerate(places.tolist()):
+        bbox = [x, x, 1.001e-6 * longer, 1.001e-6 * longer]
+        said["annotations"].append(box | {"id": 100 + number, "bbox": bbox})
+    found = read(said, tmp_path)
+    boxes = found.boxes[found.instances_of(0)]
+    assert len(boxes) == 500
+    for side in (128, 800, 1333, longer):
+        scaled = boxes * np.float32(side / longer)
+        for turned in (scaled, np.float32(side) - scaled[:, [2, 3, 0, 1]]):
+            assert (turned[:, 2:] > turned[:, :2]).all()
+
+
+def test_a_crowd_is_left_out_of_training_and_noted(tmp_path: Path) -> None:
+    said = small()
+    said["annotations"][1]["iscrowd"] = 1
+    said["annotations"][0]["iscrowd"] = 0
+    found = read(said, tmp_path)
+    assert found.instance_ids.tolist() == [31, 30]
+    assert found.instance_count.tolist() == [2, 0]
+    assert "1 annotations are crowds (iscrowd) and were left out of training" in found.notes[0]
+    assert "(annotation 32)." in found.notes[0]
+
+
+def test_what_was_mended_or_left_out_is_there_as_given(tmp_path: Path) -> None:
+    said = small()
+    assert read(said, tmp_path).as_given.bboxes.tolist() == [[2, 3, 10, 10]] * 3
+    boxes = {31: [-1.5, 3.0, 10.0, 30.0], 32: [2.0, 3.0, 0.0, 10.0], 30: [2.0, 3.0, 10.0, 10.0]}
+    for entry in said["annotations"]:
+        entry["bbox"] = boxes[entry["id"]]
+    said["annotations"][2] |= {"iscrowd": 1, "ignore": 1}
+    found = read(said, tmp_path)
+    assert found.instance_ids.tolist() == [31]
+    for untouched in (found.as_given, found.select(np.array([8, 5])).as_given):
+        ids = untouched.instance_ids.tolist()
+        assert dict(zip(ids, untouched.bboxes.tolist(), strict=True)) == boxes
+        assert [ids[n] for n in np.flatnonzero(untouched.crowd)] == [30]
+        assert [ids[n] for n in np.flatnonzero(untouched.ignore)] == [30]
+    assert found.select(np.array([8])).as_given.instance_ids.tolist() == [32]
+    write_lvis(found, tmp_path / "again.json")
+    again = read_lvis(tmp_path / "again.json", training=True)
+    assert [note.split(": ")[1] for note in again.notes] == [
+        note.split(": ")[1] for note in found.notes
+    ]
+    assert again.as_given.bboxes.tolist() == found.as_given.bboxes.tolist()
+    assert again.as_given.ignore.tolist() == found.as_given.ignore.tolist()
+
+
+def test_letters_are_the_files_only_if_it_has_them(tmp_path: Path) -> None:
+    said = small()
+    assert read(said, tmp_path).has_letters
+    for category in said["categories"]:
+        del category["frequency"]
+    assert not read(said, tmp_path).has_letters
+
+
 # What is refused.
 
 Spoil = Callable[[dict[str, Any]], Any]
@@ -236,6 +315,8 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "three numbers": (annotation(bbox=[3.0, 3, 5]), "annotation 32: bbox .*not four numbers"),
     "words": (annotation(bbox=["3", 3, 5, 5]), "annotation 32: bbox .*not four numbers"),
     "area": (annotation(area=None), "annotation 32: bbox .* and area None"),
+    "crowd": (annotation(iscrowd=2), "annotation 32: iscrowd 2 is neither 0 nor 1"),
+    "ignore": (annotation(ignore="yes"), "annotation 32: ignore 'yes' is neither 0 nor 1"),
     "endless": (annotation(bbox=[3.0, 3, float("nan"), 5]), "annotation 32 .*no finite number"),
     "odd polygon": (annotation(segmentation=[SQUARE[:7]]), "annotation 32: .*does not parse"),
     "two points": (annotation(segmentation=[SQUARE[:4]]), "annotation 32: .*does not parse"),

@@ -224,7 +224,7 @@ def test_the_longest_side_bounds_the_short_one(folder: Path, annotations: Annota
     assert target["boxes"][:, 2].max() <= 70
 
 
-def test_sizes_are_those_of_li_et_al() -> None:
+def test_sizes_are_those_of_detectron2() -> None:
     assert resized_size(480, 640, 800, 1333) == (800, 1067)
     assert resized_size(640, 480, 640, 1333) == (853, 640)
     assert resized_size(333, 1000, 800, 1333) == (444, 1333)

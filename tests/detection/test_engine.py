@@ -1,5 +1,6 @@
 """The training loop: what drives it, what it keeps and what it leaves alone."""
 
+import json
 import math
 import random
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.signals import StopRequest
+from data_prep.lvis import REST_FILE
 from data_prep.lvis_format import read_lvis
 from detection import engine
 from detection.ap import ApResult
@@ -37,6 +39,7 @@ from tests.detection.runs import (
     make_training,
     to_the_end,
     training_of,
+    write_lvis,
 )
 from tests.states import assert_same_state, written_and_read
 from tests.stopping import StopAfter
@@ -114,6 +117,25 @@ def test_an_image_without_annotation_is_kept_and_trained_on(shapes: Path) -> Non
     lost = run._losses[empty.index(True)]
     assert lost.isfinite()
     assert lost > 0
+
+
+def test_boxes_too_thin_to_train_on_and_crowds_do_not_end_a_run(tmp_path: Path) -> None:
+    folder = write_lvis(tmp_path / "own set")
+    said = json.loads((folder / REST_FILE).read_text())
+    said["annotations"][0]["bbox"][2] = 1e-6
+    said["annotations"][1]["iscrowd"] = 1
+    (folder / REST_FILE).write_text(json.dumps(said))
+    run = make_training(folder, epochs=1)
+    seen: list[int] = []
+    step = run.train_step
+
+    def look(images: Any, targets: Any) -> Tensor:
+        seen.extend(len(target["boxes"]) for target in targets)
+        return step(images, targets)
+
+    run.train_step = look  # type: ignore[method-assign]
+    assert run.run_epoch(StopRequest())
+    assert sum(seen) == len(said["annotations"]) - 2
 
 
 # Schedule and clipping.

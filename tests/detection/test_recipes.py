@@ -82,7 +82,8 @@ def test_the_papers_settings() -> None:
     assert (LVIS.warmup_steps, LVIS.gradient_clip) == (500, 35.0)
     assert (LVIS.detections, LVIS.score_threshold) == (300, 0.0)
     assert (LVIS.backbone, LVIS.start) == ("resnet50-fpn", "coco")
-    assert (LVIS.min_size[-1], LVIS.max_size, LVIS.flip) == (800, 1333, 0.5)
+    # Of Li et al. 2020, whom the paper follows.
+    assert (LVIS.min_size, LVIS.max_size, LVIS.flip) == ((800,), 1333, 0.5)
     assert (CDB.tau_max, CDB.eps, CDB.difficulty_period, resolved(CDB).tau) == (
         5.0, 0.01, 1, "sigmoid",
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The three sets of a run, what the record tells of them, and the ground truth of an evaluation."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from data_prep.digit_scenes import FILES as SCENE_FILES
 from data_prep.digit_scenes import SETTINGS_FILE
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
 from data_prep.lvis_format import read_lvis
+from detection.ap import Detections, IouType, evaluate_ap, official_ap
+from detection.ap.inputs import encode_segmentation
 from detection.recipes import DIGIT_SCENES, LVIS
 from detection.sets import ground_truth, load_sets
 from tests.detection.runs import DIFFICULTY, TRAIN, VAL, C, write_lvis
+from tests.detection.synthetic import HEIGHT, WIDTH
 
 BOX = LVIS
 MASK = replace(LVIS, task="mask")
@@ -181,6 +185,91 @@ def test_images_in_any_order_give_the_same_ground_truth(own_set: Path) -> None:
     assert sorted(map(tuple, other.negative.tolist())) == sorted(
         map(tuple, usual.negative.tolist())
     )
+
+
+def spoiled_boxes(said: dict[str, Any]) -> None:
+    """What :func:`read_lvis` mends or leaves out: reaches out, is flat, is thin, is a crowd."""
+    boxes = [[WIDTH - 20, 10, 25, 25], [5, 5, 0, 9], [5, 5, 1e-6, 9], [2, 3, 15, 15], [30, 3, 9, 9]]
+    assert len(said["annotations"]) > len(boxes)
+    for entry, bbox in zip(said["annotations"], boxes, strict=False):
+        x, y, width, height = bbox
+        outline = [x, y, x + width, y, x + width, y + height, x, y + height]
+        entry |= {"bbox": bbox, "area": 90.0, "segmentation": [outline]}
+    said["annotations"][3]["iscrowd"] = 1
+    said["annotations"][4]["ignore"] = 1
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_ap_on_boxes_that_are_mended_for_training_is_the_official_packages(
+    own_set: Path, kind: IouType
+) -> None:
+    spoil(own_set / VAL_FILE, spoiled_boxes)
+    said = json.loads((own_set / VAL_FILE).read_text())
+    read = read_lvis(own_set / VAL_FILE)
+    assert read.num_instances == len(said["annotations"]) - 3
+    truth = ground_truth(read, masks=True)
+    found = every_instance(said)
+    official = official_ap(said, found, kind)
+    ours = evaluate_ap(truth, found, kind)
+    np.testing.assert_allclose(ours.precision, official.precision, rtol=0, atol=1e-9)
+    assert ours.averages() == pytest.approx(official.averages(), nan_ok=True)
+    assert official.averages()["AP"] > 0.5
+
+
+def every_instance(said: dict[str, Any]) -> Detections:
+    """A detection of each annotation, its box and mask as given."""
+    ids = sorted(category["id"] for category in said["categories"])
+    rows = said["annotations"]
+    return Detections(
+        image_ids=[row["image_id"] for row in rows],
+        categories=[ids.index(row["category_id"]) for row in rows],
+        scores=[0.9] * len(rows),
+        xywh=[row["bbox"] for row in rows],
+        masks=[encode_segmentation(row["segmentation"], HEIGHT, WIDTH) for row in rows],
+    )
+
+
+def test_a_box_that_reaches_out_is_found_by_a_detection_as_the_file_has_it(own_set: Path) -> None:
+    """The public report: [80, 10, 25, 25] in an image of width 100 had AP 0.7, officially 1."""
+    spoil(own_set / VAL_FILE, lambda said: said["annotations"][0].update(bbox=[40, 10, 25, 25]))
+    said = json.loads((own_set / VAL_FILE).read_text())
+    truth = ground_truth(read_lvis(own_set / VAL_FILE), masks=False)
+    assert evaluate_ap(truth, every_instance(said)).averages()["AP"] == pytest.approx(1.0)
+
+
+def no_letters(said: dict[str, Any]) -> None:
+    for category in said["categories"]:
+        category.pop("frequency", None)
+
+
+def test_a_val_file_without_letters_has_those_of_the_training_file(own_set: Path) -> None:
+    spoil(own_set / REST_FILE, lambda said: [c.update(frequency="f") for c in said["categories"]])
+    spoil(own_set / VAL_FILE, no_letters)
+    spoil(own_set / DIFFICULTY_FILE, no_letters)
+    sets = load_sets(BOX, own_set, own_set)
+    for part in (sets.difficulty, sets.val):
+        assert part.annotations.frequency == ("f",) * C
+        truth = ground_truth(part.annotations, masks=False)
+        assert truth.frequency.tolist() == ["f"] * C
+    averages = evaluate_ap(truth, every_instance(json.loads((own_set / VAL_FILE).read_text())))
+    assert averages.averages()["APf"] == pytest.approx(1.0)
+
+
+def test_letters_that_nobody_gives_make_no_groups(own_set: Path) -> None:
+    """As of a set that is evaluated without its training set: from val's images they are others."""
+    spoil(own_set / VAL_FILE, no_letters)
+    truth = ground_truth(read_lvis(own_set / VAL_FILE), masks=False)
+    averages = evaluate_ap(truth, every_instance(json.loads((own_set / VAL_FILE).read_text())))
+    assert averages.averages()["AP"] == pytest.approx(1.0)
+    assert all(math.isnan(averages.averages()[f"AP{letter}"]) for letter in "rcf")
+
+
+def test_a_mask_that_only_the_evaluation_needs_is_missed_before_training(own_set: Path) -> None:
+    spoil(own_set / VAL_FILE, spoiled_boxes)
+    spoil(own_set / VAL_FILE, lambda said: said["annotations"][1].pop("segmentation"))
+    number = json.loads((own_set / VAL_FILE).read_text())["annotations"][1]["id"]
+    with pytest.raises(UserError, match=f"annotation {number} has no segmentation"):
+        load_sets(MASK, own_set, own_set)
 
 
 def test_the_letters_of_the_categories_are_those_of_the_file(own_set: Path) -> None:
