@@ -5,14 +5,20 @@ Shapes: C categories, I images, M ground-truth instances, N detections. Boxes ar
 into corners and back, a box could differ in its last bit and a match at a threshold with it.
 """
 
+import math
+from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Integral
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from common.errors import UserError
+from data_prep.lvis_annotations import FREQUENCIES
+from data_prep.lvis_entries import member
 
 IouType = Literal["bbox", "segm"]
 Ints = NDArray[np.int64]
@@ -20,6 +26,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Rle = Mapping[str, Any]
 """A run-length encoded mask of pycocotools: ``size`` [height, width] and ``counts``."""
+Placed = tuple[Mapping[str, Any], str]
+"""An entry of an annotation, and its name in a message."""
 
 
 @dataclass(frozen=True)
@@ -86,39 +94,42 @@ class GroundTruth:
             with_masks: also encode the segmentations, which IoU type 'segm' needs.
 
         Raises:
-            UserError: a field that is missing, an image or category that is not in the file, or
-                a segmentation that does not parse.
+            UserError: a field that is missing or has a wrong kind of value, an id that is there
+                twice, an image or category that is not in the file, or a segmentation that does
+                not parse.
         """
-        images = sorted(annotation["images"], key=lambda image: int(image["id"]))
-        instances = annotation["annotations"]
-        image_ids = _ids(_values(images, "id", "image"))
-        category_ids = lvis_category_ids(annotation)
-        categories = sorted(annotation["categories"], key=lambda category: int(category["id"]))
+        records = {kind: _records(annotation, kind) for kind in _RECORDS}
+        images = _by_id(records["images"], "image")
+        categories = _by_id(records["categories"], "category")
+        instances = records["annotations"]
+        image_ids, category_ids = (_whole_numbers(of, "id") for of in (images, categories))
+        for instance, place in instances:
+            _check_instance(instance, place)
+        numbered = [number for one, _ in instances if (number := one.get("id")) is not None]
+        _refuse_twice(numbered, "annotation")
 
         def pairs(name: str) -> Ints:
-            lists = _values(images, name, "image")
+            lists = [_category_list(*image, key=name) for image in images]
             owner = np.repeat(np.arange(len(lists)), _ids([len(one) for one in lists]))
             flat = _ids([category for one in lists for category in one])
             return np.stack([owner, find(flat, category_ids, f"category in {name}")], axis=1)
 
-        image = find(_ids(_values(instances, "image_id", "annotation")), image_ids, "image_id")
-        sizes = [[one.get("height", 0), one.get("width", 0)] for one in images]
-        sizes_array = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-        boxes = np.array(_values(instances, "bbox", "annotation"), dtype=np.float64)
+        image = find(_whole_numbers(instances, "image_id"), image_ids, "image_id")
+        of_category = _whole_numbers(instances, "category_id")
+        sizes = _sizes(images) if with_masks else None
+        boxes = np.array([one["bbox"] for one, _ in instances], dtype=np.float64)
         return cls(
             image_ids=image_ids,
-            frequency=np.array(_values(categories, "frequency", "category"), dtype=np.str_),
+            frequency=np.array([_letter(*category) for category in categories], dtype=np.str_),
             image=image,
-            category=find(
-                _ids(_values(instances, "category_id", "annotation")), category_ids, "category_id"
-            ),
+            category=find(of_category, category_ids, "category_id"),
             xywh=boxes.reshape(-1, 4),
-            area=np.array(_values(instances, "area", "annotation"), dtype=np.float64),
-            ignore=np.array([bool(one.get("ignore", 0)) for one in instances], dtype=bool),
+            area=np.array([one["area"] for one, _ in instances], dtype=np.float64),
+            ignore=np.array([bool(one.get("ignore", 0)) for one, _ in instances], dtype=bool),
             negative=pairs("neg_category_ids"),
             not_exhaustive=pairs("not_exhaustive_category_ids"),
-            masks=_encode_all(instances, sizes_array[image]) if with_masks else None,
-            image_sizes=sizes_array,
+            masks=None if sizes is None else _encode_all(instances, sizes[image]),
+            image_sizes=sizes,
         )
 
 
@@ -126,7 +137,8 @@ class GroundTruth:
 class Detections:
     """What a detector found, in any order; among equal scores the earlier stands first.
 
-    At least one of ``xywh`` and ``masks``.
+    At least one of ``xywh`` and ``masks``. Tensors are taken as well, wherever they are and whether
+    or not they want a gradient.
     """
 
     image_ids: ArrayLike
@@ -140,6 +152,11 @@ class Detections:
     masks: Sequence[Rle] | None = None
     """N masks; needed for IoU type 'segm', whose areas are then those of the masks."""
 
+    def __post_init__(self) -> None:
+        """Take the numbers out of tensors."""
+        for name in ("image_ids", "categories", "scores", "xywh"):
+            object.__setattr__(self, name, _out_of_tensors(getattr(self, name)))
+
     @classmethod
     def from_corners(
         cls,
@@ -149,8 +166,12 @@ class Detections:
         boxes: ArrayLike,
         masks: Sequence[Rle] | None = None,
     ) -> "Detections":
-        """From boxes (N, 4) as a detector gives them: ``(x1, y1, x2, y2)``."""
-        corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        """From boxes (N, 4) as a detector gives them: ``(x1, y1, x2, y2)``.
+
+        Raises:
+            UserError: for boxes of another shape.
+        """
+        corners = _boxes(_out_of_tensors(boxes))
         sides = corners[:, 2:] - corners[:, :2]
         return cls(image_ids, categories, scores, np.concatenate([corners[:, :2], sides], 1), masks)
 
@@ -201,7 +222,7 @@ def check_detections(
     """
     if iou_type not in ("bbox", "segm"):
         raise UserError(f"IoU type {iou_type!r} is not known; choose bbox or segm.")
-    scores = np.asarray(detections.scores, dtype=np.float64).reshape(-1)
+    scores = _numbers(detections.scores, "scores").reshape(-1)
     number = len(scores)
     image_ids, category = (
         _whole(values, number, name)
@@ -255,7 +276,8 @@ def find(ids: Ints, known: Ints, name: str) -> Ints:
 
 def lvis_category_ids(annotation: Mapping[str, Any]) -> Ints:
     """Id of each category index, shape (C,): ascending."""
-    return np.sort(_ids(_values(annotation["categories"], "id", "category")))
+    categories = _by_id(_records(annotation, "categories"), "category")
+    return _whole_numbers(categories, "id")
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int) -> Rle:
@@ -278,9 +300,9 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> Rle:
     return rle
 
 
-def _encode_all(instances: Sequence[Mapping[str, Any]], sizes: Ints) -> list[Rle]:
+def _encode_all(instances: Sequence[Placed], sizes: Ints) -> list[Rle]:
     masks = []
-    for instance, (height, width) in zip(instances, sizes.tolist(), strict=True):
+    for (instance, _), (height, width) in zip(instances, sizes.tolist(), strict=True):
         try:
             masks.append(encode_segmentation(instance["segmentation"], height, width))
         except Exception as error:  # pycocotools raises bare Exceptions among others
@@ -291,14 +313,129 @@ def _encode_all(instances: Sequence[Mapping[str, Any]], sizes: Ints) -> list[Rle
     return masks
 
 
-def _values(records: Sequence[Mapping[str, Any]], key: str, kind: str) -> list[Any]:
-    for record in records:
-        if key not in record:
-            raise UserError(
-                f"The {kind} {record.get('id')} of the annotation has no {key!r}; "
-                "is this an LVIS annotation file?"
-            )
-    return [record[key] for record in records]
+# The entries of an annotation.
+
+
+def _records(annotation: Mapping[str, Any], key: str) -> list[Placed]:
+    """The entries of a list, each with its name in a message."""
+    entries = annotation.get(key)
+    if not isinstance(entries, list | tuple):
+        raise UserError(
+            f"The annotation has no list {key!r}; is this the content of an LVIS annotation file?"
+        )
+    placed = []
+    for number, entry in enumerate(entries, start=1):
+        known = isinstance(entry, Mapping) and "id" in entry
+        name = entry["id"] if known else f"number {number}"
+        placed.append((entry, f"The {_RECORDS[key]} {name} of the annotation"))
+    return placed
+
+
+_RECORDS: Final = {"images": "image", "categories": "category", "annotations": "annotation"}
+
+
+def _whole_numbers(records: Sequence[Placed], key: str) -> Ints:
+    return _ids([_whole_number(member(one, key, place), key, place) for one, place in records])
+
+
+def _whole_number(value: Any, key: str, place: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or abs(value) >= 2**62:
+        raise UserError(f"{place}: {key} {value!r} is not a whole number; mend the file.")
+    return int(value)
+
+
+def _by_id(records: Sequence[Placed], kind: str) -> list[Placed]:
+    """By ascending id.
+
+    Raises:
+        UserError: for an id that is there twice.
+    """
+    ids = _whole_numbers(records, "id")
+    _refuse_twice(ids.tolist(), kind)
+    return [records[number] for number in np.argsort(ids)]
+
+
+def _refuse_twice(ids: Sequence[Any], kind: str) -> None:
+    twice = [number for number, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"The {kind} {twice[0]} of the annotation is there twice; ids are unique: mend the "
+            "file."
+        )
+
+
+def _check_instance(instance: Mapping[str, Any], place: str) -> None:
+    """Refuse a box that is not four numbers, or a box or an area that is not finite."""
+    bbox, area = (member(instance, key, place) for key in ("bbox", "area"))
+    try:
+        numbers = array("d", [*bbox, area])
+    except TypeError:
+        numbers = array("d")
+    if len(numbers) != 5 or not all(map(math.isfinite, numbers)) or min(numbers[2:4]) < 0:
+        raise UserError(
+            f"{place}: bbox {bbox!r} and area {area!r} are not four finite numbers [x, y, width, "
+            "height] and one, without a negative side; mend the file."
+        )
+
+
+def _category_list(image: Mapping[str, Any], place: str, key: str) -> list[int]:
+    listed = member(image, key, place)
+    if not isinstance(listed, list | tuple):
+        raise UserError(f"{place}: {key!r} is not a list of category ids; mend the file.")
+    return [_whole_number(number, key, place) for number in listed]
+
+
+def _letter(category: Mapping[str, Any], place: str) -> str:
+    letter = member(category, "frequency", place)
+    if letter not in FREQUENCIES:
+        raise UserError(
+            f"{place} has the frequency {letter!r} where r, c or f belongs; mend the file."
+        )
+    return str(letter)
+
+
+def _sizes(images: Sequence[Placed]) -> Ints:
+    """Height and width of each image, (I, 2)."""
+    sides = [_whole_numbers(images, key) for key in ("height", "width")]
+    return np.stack(sides, axis=1)
+
+
+# Numbers.
+
+
+def _out_of_tensors(values: Any) -> Any:
+    """``values``; of a tensor, or a list of tensors, the numbers, as float64 where not whole."""
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+    if isinstance(values, list | tuple) and any(hasattr(value, "detach") for value in values):
+        return [_out_of_tensors(value) for value in values]
+    return values
+
+
+def _array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """As an array of numbers."""
+    try:
+        found = np.asarray(values)
+    except ValueError:  # Rows of different lengths.
+        found = np.array(None)
+    if found.dtype.kind not in "iufb":
+        raise UserError(f"The detections' {name} are not an array of numbers; mend what gave them.")
+    return found
+
+
+def _numbers(values: ArrayLike, name: str) -> Floats:
+    return _array(values, name).astype(np.float64)
+
+
+def _boxes(values: ArrayLike) -> Floats:
+    """(N, 4)."""
+    boxes = _numbers(values, "boxes")
+    if boxes.size % 4 or (boxes.ndim > 1 and boxes.size and boxes.shape[-1] != 4):
+        raise UserError(
+            f"The detections' boxes have the shape {boxes.shape}; give four numbers for each."
+        )
+    return boxes.reshape(-1, 4)
 
 
 def _ids(values: Sequence[int]) -> Ints:
@@ -306,18 +443,18 @@ def _ids(values: Sequence[int]) -> Ints:
 
 
 def _whole(values: ArrayLike, number: int, name: str) -> Ints:
-    array = np.asarray(values).reshape(-1)
-    if len(array) != number:
-        raise UserError(f"There are {number} scores but {len(array)} {name}; give one for each.")
-    if len(array) and array.dtype.kind not in "iu":
-        raise UserError(f"The detections' {name} are {array.dtype}; give whole numbers.")
-    return array.astype(np.int64)
+    found = _array(values, name).reshape(-1)
+    if len(found) != number:
+        raise UserError(f"There are {number} scores but {len(found)} {name}; give one for each.")
+    if len(found) and found.dtype.kind not in "iu":
+        raise UserError(f"The detections' {name} are {found.dtype}; give whole numbers.")
+    return found.astype(np.int64)
 
 
 def _check_boxes(boxes: ArrayLike | None, image_ids: Ints) -> Floats:
     if boxes is None:
         raise UserError("The detections have no boxes; give them, or evaluate masks (segm).")
-    xywh = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    xywh = _boxes(boxes)
     if len(xywh) != len(image_ids):
         raise UserError(f"There are {len(image_ids)} scores but {len(xywh)} boxes.")
     bad = ~np.isfinite(xywh).all(axis=1) | (xywh[:, 2:] < 0).any(axis=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -467,6 +468,92 @@ def test_an_unknown_iou_type_or_area_is_refused() -> None:
 def test_a_bad_annotation_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         GroundTruth.from_lvis({**GOOD_TRUTH, **change})
+
+
+def spoiled(key: str, **changes: Any) -> dict[str, Any]:
+    """GOOD_TRUTH with another first entry in one of its lists."""
+    first, *others = GOOD_TRUTH[key]
+    return {**GOOD_TRUTH, key: [{**first, **changes}, *others]}
+
+
+def doubled(key: str) -> dict[str, Any]:
+    return {**GOOD_TRUTH, key: [*GOOD_TRUTH[key], GOOD_TRUTH[key][0]]}
+
+
+SPOILED: list[tuple[dict[str, Any], str]] = [
+    (doubled("categories"), "category 8 of the annotation is there twice"),
+    (doubled("images"), "image 17 of the annotation is there twice"),
+    (doubled("annotations"), "annotation 0 of the annotation is there twice"),
+    (spoiled("annotations", area=None), "annotation 0 .* and area None are not four finite"),
+    (spoiled("annotations", area="100"), "annotation 0 .* area '100' are not"),
+    (spoiled("annotations", area=math.inf), "annotation 0 .* area inf are not"),
+    (spoiled("annotations", bbox=[0, 0, math.nan, 9]), "annotation 0 .*nan, 9. and area"),
+    (spoiled("annotations", bbox=[0, 0, 9]), "annotation 0 .*bbox .0, 0, 9. and area"),
+    (spoiled("annotations", bbox=None), "annotation 0 .*bbox None and area"),
+    (spoiled("annotations", bbox=[0, 0, -9, 9]), "annotation 0 .*without a negative side"),
+    (spoiled("annotations", category_id=2.5), "annotation 0 .*category_id 2.5 is not a whole"),
+    (spoiled("images", neg_category_ids=None), "image 17 .*'neg_category_ids' is not a list"),
+    (spoiled("images", not_exhaustive_category_ids=3), "'not_exhaustive_category_ids' is not a l"),
+    (spoiled("images", neg_category_ids=[None]), "neg_category_ids None is not a whole number"),
+    (spoiled("images", id="17"), "image 17 .*id '17' is not a whole number"),
+    (spoiled("categories", frequency=None), "category 8 .*frequency None where r, c or f"),
+    ({**GOOD_TRUTH, "annotations": None}, "no list 'annotations'"),
+    ({**GOOD_TRUTH, "images": [None]}, "image number 1 of the annotation has no 'id'"),
+]
+
+
+@pytest.mark.parametrize(("truth", "message"), SPOILED)
+def test_a_wrong_entry_of_an_annotation_is_refused_by_name(
+    truth: dict[str, Any], message: str
+) -> None:
+    found = detected([(0, 0, 0.5, (0, 0, 10, 10))])
+    for evaluate in (evaluate_ap, official_ap):
+        with pytest.raises(UserError, match=message):
+            evaluate(truth, found)
+
+
+def test_an_image_without_a_size_is_refused_where_masks_need_it() -> None:
+    found = detected([(0, 0, 0.5, (0, 0, 10, 10))], masks=True)
+    truth = spoiled("images", height=None)
+    assert evaluate_ap(truth, found).averages()["AP"] == pytest.approx(1.0)
+    with pytest.raises(UserError, match=r"image 17 .*height None is not a whole number"):
+        evaluate_ap(truth, found, "segm")
+
+
+def test_tensors_that_want_a_gradient_and_half_precision_give_the_right_number() -> None:
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]], requires_grad=True)
+    for scores in (
+        torch.tensor([0.5], requires_grad=True),
+        torch.tensor([0.5], dtype=torch.bfloat16),
+        [torch.tensor(0.5, requires_grad=True)],
+    ):
+        ids, categories = torch.tensor([7]), torch.tensor([0], dtype=torch.int32)
+        for found in (
+            Detections(ids, categories, scores, box),  # type: ignore[arg-type]
+            Detections.from_corners(ids, categories, scores, box),  # type: ignore[arg-type]
+        ):
+            assert both(GOOD_TRUTH, found).averages()["AP"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "boxes", "message"),
+    [
+        ([0.5], [[0.0, 0.0, 5.0]], r"boxes have the shape \(1, 3\); give four numbers"),
+        ([0.5] * 4, [[0.0, 0.0, 5.0]] * 4, r"boxes have the shape \(4, 3\)"),
+        ([0.5] * 2, [[0.0, 0.0, 5.0], [0.0]], "boxes are not an array of numbers"),
+        ([0.5], [None], "boxes are not an array of numbers"),
+        ([None], BOX, "scores are not an array of numbers"),
+    ],
+)
+def test_short_boxes_and_what_are_no_numbers_are_refused(
+    scores: Any, boxes: Any, message: str
+) -> None:
+    number = len(scores)
+    with pytest.raises(UserError, match=message):
+        evaluate_ap(GOOD_TRUTH, Detections([7] * number, [0] * number, scores, boxes))
+    if "boxes" in message:
+        with pytest.raises(UserError, match=message):
+            Detections.from_corners([7] * number, [0] * number, scores, boxes)
 
 
 def test_arrays_that_do_not_fit_together_are_refused() -> None:
