@@ -11,7 +11,7 @@ from typing import Any, Final, NotRequired, TypedDict, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
@@ -114,15 +114,14 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
     Args:
         path: JPEG, PNG or what else Pillow reads.
         height: as the annotation says, in pixels.
-        width: the same. An image whose pixels lie on their side is turned if its EXIF says so and
-            only then has this size.
+        width: the same. Pixels that are mirrored or turned by the file's EXIF are made upright, as
+            detectron2 and OpenCV do, unless the annotation is of the image on its side.
 
     Raises:
         UserError: it is missing, damaged, or of another size.
     """
     with open_picture(path) as file:
-        on_its_side = (height, width) == file.size != file.size[::-1]
-        picture = as_rgb(ImageOps.exif_transpose(file) if on_its_side else file)
+        picture = as_rgb(_upright(file, (width, height)))
         # A copy: Pillow's own memory cannot be written to.
         image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     if image.shape[1:] != (height, width):
@@ -132,6 +131,22 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
             "get the image or the annotation file again."
         )
     return image
+
+
+_ON_ITS_SIDE: Final = (5, 6, 7, 8)
+"""EXIF's orientations that exchange width and height; 2 to 4 mirror or turn by half."""
+
+
+def _upright(file: Image.Image, annotated: tuple[int, int]) -> Image.Image:
+    """The picture as its EXIF would have it shown, if it then has the annotated width, height."""
+    try:
+        lies = file.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Damaged EXIF raises almost anything; the pixels are whole.
+        return file
+    turned = file.size[::-1] if lies in _ON_ITS_SIDE else file.size
+    if lies not in (2, 3, 4, *_ON_ITS_SIDE) or turned != annotated:
+        return file
+    return ImageOps.exif_transpose(file)
 
 
 def resized_size(height: int, width: int, short_side: int, longest: int) -> tuple[int, int]:

@@ -339,7 +339,7 @@ def _whole_numbers(records: Sequence[Placed], key: str) -> Ints:
 
 
 def _whole_number(value: Any, key: str, place: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or abs(value) >= 2**62:
+    if isinstance(value, bool) or not isinstance(value, Integral) or abs(int(value)) >= 2**62:
         raise UserError(f"{place}: {key} {value!r} is not a whole number; mend the file.")
     return int(value)
 

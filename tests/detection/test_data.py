@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_masks
 from torch import Tensor
 
@@ -109,6 +109,30 @@ def test_an_image_on_its_side_is_turned_only_if_its_annotation_is_of_the_turned_
     path = saved(Image.fromarray(GREY), tmp_path / "a.png", exif=exif)
     assert (read_image(path, 6, 8)[0].numpy() == GREY).all()
     assert (read_image(path, 8, 6)[0].numpy() == np.rot90(GREY, -1)).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_exif_is_made_upright(
+    orientation: int, suffix: str, tmp_path: Path
+) -> None:
+    """As Pillow's own transposition, of an image whose sides differ and of a square."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for pixels in (GREY, GREY[:, :6]):
+        path = saved(Image.fromarray(pixels), tmp_path / f"a.{suffix}", exif=exif)
+        with Image.open(path) as file:
+            upright = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+            lying = np.asarray(file.convert("RGB"))
+        height, width = upright.shape[:2]
+        assert (read_image(path, height, width).permute(1, 2, 0).numpy() == upright).all()
+        if height != width and orientation > 4:
+            assert (read_image(path, width, height).permute(1, 2, 0).numpy() == lying).all()
+
+
+def test_an_image_with_damaged_exif_is_read_as_it_lies(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(GREY), tmp_path / "a.jpg", exif=b"Exif\0\0broken header")
+    assert read_image(path, 6, 8).shape == (3, 6, 8)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
