@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis.grid import Grid
-from analysis.records import Record, imbalance_of
+from analysis.records import EPOCHS, Record, imbalance_of
 from analysis.summary import summarize
 from analysis.words import MISSING, method_name, schedule_name
 from common.record import courses
@@ -17,12 +17,8 @@ from common.record import courses
 _NO_READING: Final = frozenset(
     {"method", "seed", "split_seed", "imbalance", "condition", "run", "group", "out"}
 )
-_ERRORS: Final = {
-    "difficulty_error_last": "difficulty set, last",
-    "difficulty_error_best": "difficulty set, best",
-    "error_last": "test, last",
-    "error_best": "test, best",
-}
+# Of each set the error at the last and at the best epoch.
+_ERRORS: Final = {"difficulty_error": "difficulty set", "error": "test"}
 
 
 def _varying_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
@@ -41,9 +37,11 @@ def _mean_tau(record: Record) -> float:
     return fmean(taus) if taus else math.nan
 
 
-def _cells(runs: pd.DataFrame, condition: str, columns: Sequence[str]) -> list[str]:
+def _cells(runs: pd.DataFrame, condition: str, *, mean_tau: bool) -> list[str]:
     chosen = runs[runs["condition"] == condition]
-    return [summarize(list(chosen[column])).with_n() for column in columns]
+    taus = [summarize(list(chosen["mean_tau"])).with_n()] if mean_tau else []
+    pairs = [[summarize(list(chosen[f"{error}_{epoch}"])) for epoch in EPOCHS] for error in _ERRORS]
+    return taus + [f"{last} / {best} ({last.n})" if last.n else MISSING for last, best in pairs]
 
 
 def readings_group(group: str) -> str:
@@ -72,9 +70,9 @@ def readings_grid(
         runs = runs.assign(mean_tau=[_mean_tau(record) for record in runs["record"]])
     fields = _varying_fields(list(runs["config"]))
     conditions = sorted(set(runs["condition"]), key=imbalance_of)
-    columns = ({"mean_tau": "mean τ"} if mean_tau else {}) | _ERRORS
+    columns = [*(["mean τ"] if mean_tau else []), *_ERRORS.values()]
     header = ["Method", *(field.replace("_", " ") for field in fields)]
-    header += [f"{condition}: {kind}" for condition in conditions for kind in columns.values()]
+    header += [f"{condition}: {kind}" for condition in conditions for kind in columns]
     keys = [
         (
             method,
@@ -85,7 +83,7 @@ def readings_grid(
     rows = []
     for key in dict.fromkeys(keys):
         same = runs[[other == key for other in keys]]
-        cells = [cell for c in conditions for cell in _cells(same, c, list(columns))]
+        cells = [cell for c in conditions for cell in _cells(same, c, mean_tau=mean_tau)]
         rows.append((method_name(key[0]), *key[1:], *cells))
     title = f"Readings of the open points, {schedule_name(group, dataset)}"
     note = _note(runs, mean_tau=mean_tau) if rows else "No run of the readings is recorded yet."
@@ -94,7 +92,7 @@ def readings_grid(
 
 def _note(runs: pd.DataFrame, *, mean_tau: bool) -> str:
     note = (
-        "Error in % at the last epoch and at the best epoch on the difficulty set, per imbalance; "
+        "Error in % at the last epoch / at the best epoch on the difficulty set, per imbalance; "
         "mean ± sample standard deviation (number of seeds)."
     )
     if not mean_tau:

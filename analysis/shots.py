@@ -29,13 +29,13 @@ SHORT_GROUPS: Final = {"cifar100-short": ("cifar100-lt", "cifar100-lt-short")}
 _COLUMNS: Final = {
     "error_last": "Error, last epoch",
     "error_best": "Error, best epoch",
-    **{f"{shot}_last": f"{shot.capitalize()}-shot accuracy" for shot in SHOTS},
+    **{f"{shot}_last": f"{shot.capitalize()}-shot" for shot in SHOTS},
 }
 _NOTE: Final = (
     "Percent of the test set, mean with its 95 % t-interval over seeds; one seed has no interval. "
-    "Shot-wise accuracy is that of the last epoch: many-shot classes have over 100 training "
-    f"samples, medium 21 to 100, few at most 20; {NOT_APPLICABLE}: there is no such class. The "
-    "best epoch is chosen on the difficulty set, never on the test set."
+    "Many-, medium- and few-shot: accuracy at the last epoch of classes with over 100 training "
+    f"samples, 21 to 100, at most 20; {NOT_APPLICABLE}: there is no such class. The best "
+    "epoch is chosen on the difficulty set, never on the test set."
 )
 
 
@@ -114,7 +114,7 @@ def apart_grid(name: str, title: str, apart: str, runs: pd.DataFrame, dataset: s
     return Grid(
         name,
         title,
-        (*header, "Epochs", "Seconds a run", "Hardware"),
+        (*header, "Epochs", "Seconds", "Hardware"),
         tuple((*_row(runs, cell), *cost_of(runs_of(runs, cell))) for cell in cells),
         " ".join([apart, *([_NOTE] if cells else []), counted]),
         words=(0, len(header) + 2),

@@ -32,11 +32,11 @@ def test_readings_show_the_fields_that_vary_and_the_difficulty_sets_error(readin
     assert "loss reduction" not in grid.header
     default, xavier = grid.rows
     # difficulty set: 100 * (1 - 0.90) = 10 and 12: mean 11, sample std sqrt(2)
-    assert default[:3] == ("CE", "default", "11.00 ± 1.41 (2)")
-    assert default[4] == "15.00 ± 1.41 (2)"
-    assert default[6:] == ("–", "–", "–", "–")
-    assert xavier[1:3] == ("xavier", "5.00 (1)")
-    assert xavier[6] == "10.00 (1)"
+    assert default[:3] == ("CE", "default", "11.00 ± 1.41 / 11.00 ± 1.41 (2)")
+    assert default[3] == "15.00 ± 1.41 / 15.00 ± 1.41 (2)"
+    assert default[4:] == ("–", "–")
+    assert xavier[1:3] == ("xavier", "5.00 / 5.00 (1)")
+    assert xavier[4] == "10.00 / 10.00 (1)"
 
 
 def test_mean_tau_of_a_short_schedules_readings_is_shown_beside_the_errors(make_cifar):
@@ -54,12 +54,13 @@ def test_mean_tau_of_a_short_schedules_readings_is_shown_beside_the_errors(make_
     grid = readings_grid("r", "cifar100-lt", to_frame(records), group, mean_tau=True)
     assert grid.title == "Readings of the open points, CIFAR100-LT, short schedule"
     assert grid.header[:5] == (
-        "Method", "tau", "loss reduction", "100: mean τ", "100: difficulty set, last",
+        "Method", "tau", "loss reduction", "100: mean τ", "100: difficulty set",
     )  # fmt: skip
     mean = fmean(courses(records[0])["tau"])
     assert grid.rows[0][1:4] == ("sigmoid", "batch-size", f"{mean:.2f} (1)")
     assert mean > 1
-    assert [row[-2] for row in grid.rows] == ["60.00 (1)", "61.00 (1)", "62.00 (1)"]
+    tests = [row[-1] for row in grid.rows]
+    assert tests == ["60.00 / 60.00 (1)", "61.00 / 61.00 (1)", "62.00 / 62.00 (1)"]
     assert "Runs of 10 epochs" in grid.note
 
 
