@@ -70,15 +70,13 @@ class Findings:
         """Smallest to largest test error of the second stages after a method."""
         runs = self.runs[self.runs["weight_decay"] == decay]
         of_first = runs["variant"].str.partition(",")[0] == f"stage1={stage1}"
-        errors = list(runs[of_first]["error_last"])
-        return f"{number(min(errors), 1)} to {number(max(errors), 1)}" if errors else "–"
+        return _range(list(runs[of_first]["error_last"]))
 
     @property
     def papers_second_stages(self) -> str:
         """The same of the paper's Table 4, after CE."""
         cells = [c for c in _cells(4) if c[1] == "stage1=ce" and c[2] == CONDITION]
-        errors = [paper_summary(4, DATASET, cell).mean for cell in cells]
-        return f"{number(min(errors), 1)} to {number(max(errors), 1)}"
+        return _range([paper_summary(4, DATASET, cell).mean for cell in cells])
 
     @property
     def papers_best(self) -> str:
@@ -109,6 +107,12 @@ class Findings:
         cdb = [r for r in records if courses(r)]
         zero = [all(min(row) == 0 for row in r["history"]["class_accuracy"]) for r in cdb]
         return f"{sum(zero)} of {len(zero)}"
+
+
+def _range(errors: list[float]) -> str:
+    """``55.4 to 57.8``, one number where there is one."""
+    ends = dict.fromkeys(number(end(errors), 1) for end in (min, max)) if errors else {"–": None}
+    return " to ".join(ends)
 
 
 def _cells(table: int) -> list[Cell]:

@@ -132,6 +132,7 @@ def _cells(row: Row, runs: pd.DataFrame) -> tuple[str, str, str]:
         return MISSING, MISSING, row.state
     _, seconds, hardware = cost_of(runs)
     cost = f"{seconds} s, {hardware}".replace("NVIDIA ", "").replace(" 80GB HBM3", "")
+    cost = cost.replace("AMD EPYC, 1 thread", "one EPYC core")
     ours = summarize(list(runs["error_last"])).with_n()
     return ours, cost, row.state
 
