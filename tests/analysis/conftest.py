@@ -218,7 +218,8 @@ def make_cifar(make_record) -> Callable[..., Record]:
         }
         if error is not None:
             metrics["last"]["error"] = metrics["best"]["error"] = error
-        settings = {"split_seed": 0, "method": method.split("+")[-1]} | (config or {})
+        settings = {"split_seed": 0, "method": method.split("+")[-1], "weight_decay": 0.0001}
+        settings |= {"milestones": [160, 180]} | (config or {})
         classes = {name: [c for c in range(100) if shot_of(counts[c]) == name] for name in SHOTS}
         return make_record(
             method, variant, condition, seed,
