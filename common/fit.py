@@ -19,7 +19,7 @@ from common.config import RunConfig, plain
 from common.distributed import is_first_rank, local_rank
 from common.errors import UserError
 from common.progress import EpochProgress
-from common.record import COURSES, SCHEMA_NUMBER
+from common.record import COURSES, SCHEMA_VERSION
 from common.run import RunFolder, differences, has_bfloat16, provenance
 from common.signals import StopRequest
 from common.tensorboard import EpochLog
@@ -312,7 +312,7 @@ def record_of(
     ``history`` is kept without what :func:`common.record.courses` computes from the rest.
     """
     return {
-        "schema": SCHEMA_NUMBER,
+        "schema": SCHEMA_VERSION,
         "run": run,
         "group": group,
         "task": task,

@@ -140,7 +140,7 @@ def test_a_damaged_record(trainer: Trainer, tmp_path: Path, content: str) -> Non
     run = only_run(tmp_path)
     (run / "record.json").write_text(content)
     ended = trainer.run(tmp_path, *RUN)
-    assert_says(ended, str(run / "record.json"), "move the file away", "again")
+    assert_says(ended, str(run / "record.json"), "move it elsewhere", "again")
     (run / "record.json").unlink()
     assert_continues(trainer, run)
 

@@ -1,17 +1,28 @@
 """What a result record of each task has to hold, and what it may not."""
 
 import copy
+import json
 import math
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 
 from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
 from common.history import History
-from common.record import COURSES, check_record, courses, read_record
+from common.record import (
+    COURSES,
+    DETECTION_SCHEMA,
+    SCHEMA,
+    check_record,
+    courses,
+    read_record,
+)
 
 Record = dict[str, Any]
 
@@ -161,32 +172,131 @@ def test_what_is_no_record_at_all_is_refused() -> None:
     _refused([], "is not a result record")  # type: ignore[arg-type]
 
 
-def test_a_record_of_a_newer_schema_is_named_as_such() -> None:
-    _refused(_with(_classification(), 2, "schema"), "schema 2, which a newer version .* wrote")
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("metrics", "last", "error"),
+        ("metrics", "best", "difficulty_set_accuracy"),
+        ("metrics", "last", "class_accuracy"),
+        ("config", "learning_rate"),
+        ("split", "own"),
+        ("history", "loss"),
+        ("history", "class_accuracy"),
+        ("provenance", "hardware", "memory"),
+    ],
+)
+def test_a_number_that_json_has_not_is_refused_with_file_and_field(
+    tmp_path: Path, path: tuple[str, ...], text: str
+) -> None:
+    value: Any = {
+        ("history", "class_accuracy"): [[0.5, "HERE"]],
+        ("history", "loss"): [0.5, "HERE"],
+        ("metrics", "last", "class_accuracy"): [0.5, "HERE"],
+    }.get(path, "HERE")
+    file = tmp_path / "record.json"
+    record = _with(_classification(), value, *path)
+    file.write_text(json.dumps(record).replace('"HERE"', text))
+    with pytest.raises(UserError, match="/".join(path)) as caught:
+        read_record(file)
+    assert str(file) in str(caught.value)
+    assert "NaN" in str(caught.value)
+
+
+def _spoiled(record: Record, draws: random.Random) -> Iterator[Record]:
+    """``record`` with one part exchanged for what may not stand there."""
+    odd = [None, True, -1, -0.5, 5, 5.0, 101.0, 2.5, "a", "", [], {}, [[0.5]], [1.5], [None, "x"]]
+    places: list[list[Any]] = []
+
+    def collect(value: Any, path: list[Any]) -> None:
+        places.append(path)
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in pairs if not isinstance(value, str) else ():
+            places.append([*path, name])
+            if isinstance(part, (dict, list)):
+                collect(part, [*path, name])
+
+    collect(record, [])
+    for path in places:
+        if path:
+            changed = copy.deepcopy(record)
+            part = changed
+            for name in path[:-1]:
+                part = part[name]
+            part[path[-1]] = draws.choice(odd)
+            yield changed
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_lists_looked_at_as_a_whole_are_refused_in_jsonschemas_words(task: str) -> None:
+    detector = task == "detection"
+    record, schema = (
+        (_detection(), DETECTION_SCHEMA) if detector else (_classification(), SCHEMA)
+    )  # fmt: skip
+    history = {"bias": [0.5], "tau": [None], "difficulty": [[0.5, None]], "hard_instances": [[3]]}
+    record["history"] |= history | {"learning_rate": [0.1], "class_weights": [[1.0, 2]]}
+    if not detector:
+        record["metrics"]["last"] |= {"confusion": [[3, 1], [0, 4]], "class_precision": [0.5, None]}
+        record["split"] |= {"head": [0], "notes": ["a note"]}
+    slow, draws = jsonschema.Draft202012Validator(schema), random.Random(0)
+    for changed in [record, *(r for _ in range(3) for r in _spoiled(record, draws))]:
+        if changed["task"] != record["task"] or changed["schema"] != 1:
+            continue
+        error = jsonschema.exceptions.best_match(slow.iter_errors(changed))
+        if error is None:
+            check_record(changed, "record.json")
+        else:
+            with pytest.raises(UserError) as caught:
+                check_record(changed, "record.json")
+            assert error.message in str(caught.value)
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "words"),
     [
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
-        ('{\n<<<<<<< HEAD\n"schema": 1\n=======\n>>>>>>> other\n}', "conflict markers of a merge"),
-        ("\ufeff{}", "byte-order mark"),
-        ("", "is empty"),
-        ("\0\0\0", "is empty"),
-        ('{"schema": 1', "cannot be read as a result record .* move the file away"),
-        ("\udcff", "cannot be read as a result record .* move the file away"),
-        ("{}", "is not a result record .* move the file away"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b'<<<<<<< HEAD\n{"schema": 1}\n=======\n{}\n>>>>>>> b\n', "conflict markers of a merge"),
+        (b'{"schema": 1,\n<<<<<<< HEAD\n"seed": 0}\n', r"conflict markers of a merge \(line 2\)"),
+        (b"", "is empty"),
+        (b"\0\0\0\0", "is empty"),
+        (b'{"schema": 1, "run', "cannot be read as a result record"),
+        (b"\xff\xfe\xfd", "cannot be read as a result record"),
+        (b"[" * 200_000, "cannot be read as a result record"),
+        (b"[]", "is not a result record"),
+        (b'{"schema": 0}', "is not a result record"),
     ],
 )
-def test_what_is_no_record_is_named_for_what_it_is_and_never_to_be_deleted(
-    text: str, message: str, tmp_path: Path
+def test_a_file_that_is_no_record_is_named_for_what_it_is_and_no_remedy_deletes_it(
+    tmp_path: Path, content: bytes, words: str
 ) -> None:
-    path = tmp_path / "record.json"
-    path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UserError, match=message) as refused:
-        read_record(path)
-    assert str(path) in str(refused.value)
-    assert "delete" not in str(refused.value)
+    with pytest.raises(UserError, match=words) as caught:
+        read_record(_written(tmp_path / "record.json", content))
+    assert str(tmp_path / "record.json") in str(caught.value)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_record_of_a_newer_version_asks_for_a_newer_checkout() -> None:
+    with pytest.raises(UserError, match=r"schema 2, .*newer version.*update this checkout") as said:
+        check_record(_classification() | {"schema": 2, "new": 1}, "record.json")
+    assert "delete" not in str(said.value)
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_record_is_read_with_and_without_a_byte_order_mark(tmp_path: Path, coding: str) -> None:
+    record = _classification() | {"run": "déjà-vu"}
+    text = json.dumps(record, ensure_ascii=False)
+    assert read_record(_written(tmp_path / "record.json", text.encode(coding))) == record
+
+
+def test_a_record_that_cannot_be_opened_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "record.json").mkdir()
+    with pytest.raises(UserError, match=r"record.json cannot be read \(Is a directory\)"):
+        read_record(tmp_path / "record.json")
 
 
 # What follows from what was measured.

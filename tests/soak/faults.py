@@ -308,7 +308,7 @@ def damaged_record(bench: Bench, name: str, damage: Damage) -> Course:
         bench.end(course, reference, place)
         (path,) = place.glob("runs/*/*/record.json")
         course.faults.append(f"record: {damage(path, bench.draw)}")
-        refused(course, bench.start(reference, place).wait(), str(path), "move the file away")
+        refused(course, bench.start(reference, place).wait(), str(path), "move it elsewhere")
         path.unlink()
         bench.end(course, reference, place)
     return course
