@@ -111,7 +111,7 @@ def _refuse(found: list[Publication]) -> None:
         raise UserError(
             f"Nothing was published ({_counts(found)}): the published "
             f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''} would be overwritten; "
-            "remove those runs, or give --replace."
+            "move those runs elsewhere, or give --replace."
         )
 
 

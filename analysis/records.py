@@ -10,7 +10,6 @@ percent, and ``record`` is the whole record, for what is no single number. A mis
 detector has AP in place of an error, and no best epoch.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from analysis.words import value_text
 from common.errors import UserError
 from common.record import read_record, read_records
 
@@ -148,13 +148,17 @@ def _device(hardware: dict[str, Any]) -> str:
         return device
     name = str(hardware.get("processor", hardware.get("cpu", "CPU")))
     threads = hardware.get("threads")
-    return name if threads is None else f"{name}, {threads} thread{'s' * (threads != 1)}"
+    if threads is None:
+        return name
+    return f"{name}, {value_text(threads)} thread{'s' * (threads != 1)}"
 
 
 def _row(record: Record) -> dict[str, Any]:
     last, best = (_measured(record, epoch) for epoch in EPOCHS)
     named = ("group", "run", "dataset", "method", "variant", "condition", "seed", "config")
     row = {name: record[name] for name in named}
+    # A program that rewrites JSON may make 3.0 of 3.
+    row["seed"] = int(record["seed"])
     row |= _shot_percent(record) | _verb_percent(record) | _ap_percent(record)
     return row | {
         "epochs": len(record["history"]["epoch"]),
@@ -249,15 +253,15 @@ def group_runs(frame: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     rows = experiment_runs(frame, dataset, group)
     taken = pd.Series(False, index=rows.index)
     for _, runs in rows.groupby(CELL, sort=False):
-        texts = [json.dumps(s, sort_keys=True, default=str) for s in _settings(runs["config"])]
-        most = Counter(texts).most_common(1)[0][0]
-        taken[runs.index] = [text == most for text in texts]
+        settings = _settings(runs["config"])
+        most = max(settings, key=settings.count)
+        taken[runs.index] = [setting == most for setting in settings]
     rows = rows[taken]
     twice = rows[rows.duplicated([*CELL, "seed"], keep=False)]
     if not twice.empty:
         raise UserError(
             f"The runs {' and '.join(twice['run'].iloc[:2])} of group {group} are the same "
-            "method, variant, condition and seed; remove one of the two records."
+            "method, variant, condition and seed; move one of the two records elsewhere."
         )
     return rows
 
@@ -282,7 +286,8 @@ def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each config of one cell without what varies from run to run.
 
     That is the seed, and the split's seed where the cell's splits follow the seed; a split of its
-    own is another setting.
+    own is another setting. A field that is null is left out: to :func:`config_differences` it is as
+    good as absent, and what is mixed there must be mixed here.
     """
     cell = list(configs)
     follows = _split_follows_seed(cell)
@@ -291,12 +296,13 @@ def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         own = {"seed"}
         if follows and config.get("split_seed") == config.get("seed"):
             own.add("split_seed")
-        settings.append({name: value for name, value in config.items() if name not in own})
+        told = {name: value for name, value in config.items() if value is not None}
+        settings.append({name: value for name, value in told.items() if name not in own})
     return settings
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """Names of the fields in which two runs' configs differ, sorted."""
+    """Names of the fields in which two runs' configs differ, sorted; 5 and 5.0 are one value."""
     names = sorted(first.keys() | second.keys())
     return [name for name in names if first.get(name) != second.get(name)]
 

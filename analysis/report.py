@@ -53,7 +53,7 @@ from analysis.tables import (
     datasets_run,
     short_makers,
 )
-from analysis.words import number, off_paper
+from analysis.words import number, off_paper, value_text
 from common.errors import describe_os_error, run_main
 from common.files import write_atomically
 
@@ -233,7 +233,7 @@ def _embed(makers: Mapping[str, Callable[[], Figure]]) -> list[dict[str, str]]:
 
 
 def _flat(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
+    return ", ".join(f"{name} {value_text(value)}" for name, value in sorted(values.items()))
 
 
 def machines_grid(material: Material) -> Grid:

@@ -151,6 +151,11 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+def value_text(value: object) -> str:
+    """A recorded value as text; 2.0, which some programs make of 2, is 2."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def signed(value: float, digits: int = 2) -> str:
     """A difference, with its sign; NaN is missing."""
     text = number(value, digits)

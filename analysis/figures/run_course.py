@@ -146,14 +146,14 @@ def _results(record: Record) -> str:
     best = metrics["best"]
     return (
         f"test error {last['error']:.2f} % at the last epoch, "
-        f"{best['error']:.2f} % at epoch {best['epoch']} (dotted: best on the difficulty set)"
+        f"{best['error']:.2f} % at epoch {int(best['epoch'])} (dotted: best on the difficulty set)"
     )
 
 
 def _describe(record: Record) -> str:
     name = run_name(record["method"], record["variant"])
     where = f"{dataset_name(record['dataset'])}, {condition_name(record['condition'])}"
-    return f"{name}; {where}; seed {record['seed']}\n{_results(record)}"
+    return f"{name}; {where}; seed {int(record['seed'])}\n{_results(record)}"
 
 
 def _set_y_scale(axes: Axes, values: list[Any], field: str) -> None:

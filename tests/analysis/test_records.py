@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from analysis.claims.cells import Cells
+from analysis.figures import run_course
 from analysis.records import (
     RUNS,
     config_differences,
@@ -18,6 +19,8 @@ from analysis.records import (
     require_folder,
     to_frame,
 )
+from analysis.report import Material, machines_grid
+from analysis.reproduction import IDENTICAL, outcome
 from common.errors import UserError
 from common.record import check_record
 
@@ -85,6 +88,38 @@ def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_named(make_recor
     (sentence,) = mixed_settings(to_frame([*same, other]))
     assert "ce 99" in sentence
     assert "learning_rate" in sentence
+
+
+def _rewritten(value):
+    """``value`` as a program writes it that knows one kind of number."""
+    if isinstance(value, dict):
+        return {name: _rewritten(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_rewritten(part) for part in value]
+    return float(value) if type(value) is int else value
+
+
+def test_a_record_with_5_for_5_0_is_of_the_same_configuration(make_record):
+    hardware = {"processor": "a CPU", "cores": 2, "threads": 2}
+    where = make_record()["provenance"] | {"hardware": hardware}
+    records = [make_record(seed=s, provenance=where, config={"max": 5}) for s in (0, 1)]
+    changed = _rewritten(records[1])
+    check_record(changed, "the rewritten record")
+    frame = to_frame([records[0], changed])
+    assert mixed_settings(frame) == []
+    runs = paper_runs(frame, "mnist-lt")
+    assert len(runs) == 2
+    assert [str(seed) for seed in runs["seed"]] == ["0", "1"]
+    assert set(runs["hardware"]) == {"a CPU, 2 threads"}
+    assert outcome(changed, records[1]) == IDENTICAL
+    assert len(machines_grid(Material([records[0], changed], [])).rows) == 1
+    assert "seed 1\n" in run_course.draw(changed).get_suptitle()
+
+
+def test_what_is_mixed_in_the_note_is_mixed_in_the_table(make_record):
+    frame = to_frame([make_record(seed=0), make_record(seed=1, config={"new": None})])
+    assert mixed_settings(frame) == []
+    assert len(paper_runs(frame, "mnist-lt")) == 2
 
 
 def test_a_split_that_does_not_follow_the_seed_is_another_setting(make_record):
