@@ -1,12 +1,26 @@
 """A table of text, and its three forms: Markdown, terminal, and HTML (in the report's template)."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from rich.table import Table
+from rich.text import Text
+
+from common.terminal import printable
+
+# In this order: what a replacement brings in is not replaced again.
+_MARKUP: Final = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", "|": "\\|", "\n": "<br>"}
 
 
 def _markdown(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", "<br>")
+    for character, words in _MARKUP.items():
+        cell = cell.replace(character, words)
+    return cell
+
+
+def _plain(words: str, style: str = "") -> Text:
+    """Words for the terminal, in which nothing is markup."""
+    return Text(printable(words), style=style)
 
 
 @dataclass(frozen=True)
@@ -41,12 +55,12 @@ class Grid:
     def to_terminal(self) -> Table:
         """A rich table with the title above and the note below."""
         long = any("\n" in cell for row in self.rows for cell in row)
-        table = Table(title=self.title, caption=self.note or None, title_justify="left",
-                      caption_justify="left", title_style="bold",
-                      show_lines=long)  # fmt: skip
+        caption = _plain(self.note, "table.caption") if self.note else None
+        table = Table(title=_plain(self.title, "bold"), caption=caption, title_justify="left",
+                      caption_justify="left", show_lines=long)  # fmt: skip
         for index, name in enumerate(self.header):
             word = index in self.words
-            table.add_column(name, justify="left" if word else "right", overflow="fold")
+            table.add_column(_plain(name), justify="left" if word else "right", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(_plain, row))
         return table

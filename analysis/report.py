@@ -21,6 +21,7 @@ from analysis.claims import claims_grid, count_verdicts
 from analysis.comparison import comparison_grid, tables_of, tables_run
 from analysis.figures.__main__ import (
     course_figures,
+    numbered_classes,
     paper_figures,
     result_figures,
     shot_figures,
@@ -56,6 +57,7 @@ from analysis.tables import (
 from analysis.words import number, off_paper, value_text
 from common.errors import describe_os_error, run_main
 from common.files import write_atomically
+from common.terminal import printable
 
 CAPTIONS = {
     "fig1": "The paper's Fig. 1: class frequency and class accuracy of the CE model.",
@@ -298,7 +300,8 @@ def context(material: Material) -> dict[str, Any]:
         "figures": _embed(figures),
         "not_drawn": not_drawn,
         "courses": _embed(course_figures(courses)),
-        "pictures": {f"course_{n.replace('/', '_')}": url for n, url in pictures.items()},
+        "numbered": numbered_classes(courses),
+        "pictures": pictures,
         "left_out_pictures": left_out_pictures,
         "machines": machines_grid(material),
     }
@@ -327,12 +330,13 @@ def write_report(page: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise describe_os_error(error, folder) from error
-    write_atomically(path, page.encode())
+    # A file's name that is no Unicode may have become a class's.
+    write_atomically(path, page.encode(errors="replace"))
     return path
 
 
 def main(options: Options) -> None:
-    """Print the tables this machine has runs for, then write the page.
+    """Write the page, then print the tables this machine has runs for.
 
     Raises:
         UserError: for a folder that does not exist or cannot be written, or a damaged record.
@@ -340,12 +344,13 @@ def main(options: Options) -> None:
     published = published_records(require_folder(options.results, RESULTS, "--results"))
     local = local_records(require_folder(options.runs, RUNS, "--runs"))
     material = Material(published, local, options.runs)
+    # First what takes long and cannot be made good by scrolling back.
+    path = write_report(render(material), options.out)
     screen = console()
     for grid in local_tables(material) + short_grids(("this machine", material.local_frame)):
         screen.print(grid.to_terminal(), "")
     for sentence in _warnings(material):
-        print(f"Note: {sentence}")
-    path = write_report(render(material), options.out)
+        print(printable(f"Note: {sentence}"))
     print(f"Report: {path} ({len(local)} runs of this machine, {len(published)} published)")
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
+from common.terminal import printable
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -65,7 +67,7 @@ def _flush_or_drop(stream: TextIO) -> None:
 def _end(words: str, code: int) -> NoReturn:
     """Say ``words`` on standard error, if it can be written, and exit."""
     with contextlib.suppress(OSError):
-        print(words, file=sys.stderr)
+        print(printable(words), file=sys.stderr)
     _flush_or_drop(sys.stdout)
     _flush_or_drop(sys.stderr)
     sys.exit(code)

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.drawing import class_labels, default_style
 from common.files import write_atomically
 from detection.data import DetectionData, load_batches, plain_requests
 
@@ -31,6 +32,7 @@ def _draw(
         colour = colours(int(label) % 20)
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour))
         axes.text(x1, y1, text, color="white", fontsize=5, va="bottom", clip_on=True,
+                  parse_math=False,
                   bbox={"facecolor": colour, "pad": 0.5, "linewidth": 0})  # fmt: skip
 
 
@@ -60,6 +62,8 @@ def _panel(axes: Axes, image: Tensor, found: dict[str, Tensor], names: Sequence[
 def draw_pictures(model: nn.Module, data: DetectionData, images: int = _IMAGES) -> Figure:
     """The first images that have instances: ground truth on the left, predictions on the right.
 
+    A category whose name the font cannot show has its number, as in the figures of its run.
+
     Args:
         model: a detector; in evaluation mode afterwards.
         data: the images.
@@ -70,14 +74,15 @@ def draw_pictures(model: nn.Module, data: DetectionData, images: int = _IMAGES) 
     device = next(model.parameters()).device
     model.eval()
     figure = Figure(figsize=(8, 3.2 * max(1, len(chosen))), layout="constrained")
+    names = class_labels(known.names)
     panels = figure.subplots(max(1, len(chosen)), 2, squeeze=False)
     batches = load_batches(data, [[request] for request in plain_requests(chosen)], 0)
     for (left, right), (pictures, targets) in zip(panels, batches, strict=False):
         truth = {k: v for k, v in targets[0].items() if k in ("boxes", "labels", "masks")}
-        _panel(left, pictures[0], truth, known.names)  # type: ignore[arg-type]
+        _panel(left, pictures[0], truth, names)  # type: ignore[arg-type]
         found = model([pictures[0].to(device)])[0]
         sure = found["scores"] >= _SHOWN_SCORE
-        _panel(right, pictures[0], {k: v[sure] for k, v in found.items()}, known.names)
+        _panel(right, pictures[0], {k: v[sure] for k, v in found.items()}, names)
     panels[0][0].set_title("ground truth")
     panels[0][1].set_title(f"predictions that score {_SHOWN_SCORE} or more")
     return figure
@@ -90,5 +95,6 @@ def write_pictures(model: nn.Module, data: DetectionData, path: Path) -> None:
         UserError: when there is no room or no permission.
     """
     content = io.BytesIO()
-    draw_pictures(model, data).savefig(content, format="png", dpi=110)
+    with default_style():
+        draw_pictures(model, data).savefig(content, format="png", dpi=110)
     write_atomically(path, content.getvalue())

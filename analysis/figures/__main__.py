@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 import tyro
@@ -45,6 +46,7 @@ from analysis.shots import SHORT_GROUPS
 from analysis.tables import datasets_run
 from analysis.verbs import DEMO, EGTEA
 from common.errors import UserError, run_main
+from common.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,21 @@ def shot_figures(
 
 
 def course_figures(records: list[Record]) -> dict[str, Callable[[], Figure]]:
-    """What draws the course of each run, by file name."""
+    """What draws the course of each run, by ``<group>/<run>``."""
     return {
-        f"course_{record['group']}_{record['run']}": partial(run_course.draw, record)
-        for record in records
+        f"{record['group']}/{record['run']}": partial(run_course.draw, record) for record in records
     }
+
+
+def numbered_classes(records: list[Record]) -> dict[str, str]:
+    """Which classes a run's course shows as a number, by ``<group>/<run>``; where there are any."""
+    said = {f"{r['group']}/{r['run']}": run_course.numbered(r) for r in records}
+    return {name: words for name, words in said.items() if words}
+
+
+def _course_file(name: str) -> str:
+    """``course_<group>_<run>``; what may not stand in a file's name as ``%2F``."""
+    return "course_" + "_".join(quote(part, safe="+=,@") for part in name.split("/", 1))
 
 
 def main(options: Options) -> None:
@@ -153,16 +165,19 @@ def main(options: Options) -> None:
     courses = local if options.all_seeds else run_course.first_seeds(local)
     frames = to_frame(published), to_frame(local)
     from_runs, sentences = shot_figures(*frames)
-    makers = paper_figures() | from_runs | result_figures(*frames) | course_figures(courses)
+    makers = paper_figures() | from_runs | result_figures(*frames)
+    makers |= {_course_file(name): draw for name, draw in course_figures(courses).items()}
     unknown = [name for name in options.only if name not in makers]
     if unknown:
         raise UserError(f"--only {unknown[0]} is none of the figures: {', '.join(makers)}.")
     for name in options.only or makers:
         draw = makers[name]
         for path in save(styled(draw), options.out, name):
-            print(path)
+            print(printable(str(path)))
+    numbers = numbered_classes(courses).items()
+    sentences += [f"Classes by number in {_course_file(name)}: {words}." for name, words in numbers]
     for sentence in sentences:
-        print(sentence)
+        print(printable(sentence))
 
 
 if __name__ == "__main__":

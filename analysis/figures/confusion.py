@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from analysis.claims.cells import CDB_S, CDB_W_CE, CE, Run
 from analysis.claims.egtea import SPLIT
 from analysis.figures.experiment import Experiment
-from analysis.figures.style import ORANGE, panels
+from analysis.figures.style import ORANGE, heading_above, panels
 from analysis.records import Record
 from analysis.words import method_name
+from common.drawing import class_labels
 
 METHODS: Final = (CE, CDB_S, CDB_W_CE)
 # Shares from here on are written into their cell, in percent.
@@ -89,9 +90,10 @@ def _panel(axes: Axes, records: list[Record], order: list[int]) -> Any:
     border = len(split["head"]) - 0.5
     for line in (axes.axhline, axes.axvline):
         line(border, color=ORANGE, linewidth=1.2)
-    names = [split["class_names"][c] for c in order]
-    axes.set_xticks(range(len(order)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(order)), names, fontsize=8)
+    labels = class_labels(split["class_names"])
+    names = [labels[c] for c in order]
+    axes.set_xticks(range(len(order)), names, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(order)), names, fontsize=8, parse_math=False)
     axes.grid(visible=False)
     axes.set(title=method_name(records[0]["method"]), xlabel="predicted")
     return image
@@ -109,5 +111,5 @@ def draw(experiment: Experiment) -> Figure:
     axes[0].set_ylabel("true (head, then tail; most frequent first)")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.7, pad=0.01)
     what = "Confusion on the test set at the last epoch; numbers: percent, from 10 on"
-    figure.suptitle(experiment.heading(what, SPLIT, *runs), fontsize=11)
+    heading_above(figure, experiment.heading(what, SPLIT, *runs))
     return figure

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.comparison import error_table
 from analysis.figures.points import legend, plot_series, series_of
-from analysis.figures.style import panels
+from analysis.figures.style import heading_above, panels
 from analysis.words import dataset_name, method_name
 
 
@@ -34,6 +34,6 @@ def draw(dataset: str, ours: Mapping[str, pd.DataFrame]) -> Figure:
         panel.set_xlim(left=0)
         panel.set(xlabel="test error at the last epoch (%)", title=f"imbalance {condition}")
         panel.grid(axis="y", visible=False)
-    figure.suptitle(f"{dataset_name(dataset)}, mean ± standard deviation", fontsize=11)
+    heading_above(figure, f"{dataset_name(dataset)}, mean ± standard deviation")
     legend(figure, drawn)
     return figure

@@ -16,7 +16,7 @@ from analysis.class_accuracy import (
     tail_above_head,
 )
 from analysis.figures.experiment import SHOT_COLOURS, Experiment
-from analysis.figures.style import BLACK, panels
+from analysis.figures.style import BLACK, heading_above, legend_below, panels
 from analysis.images import DEMO, IMAGENET
 from analysis.words import number
 from common.metrics import shot_groups
@@ -70,7 +70,7 @@ def draw(experiment: Experiment) -> Figure:
         0.985, 0.97, _sentence(found), transform=correct.transAxes, ha="right", va="top",
         fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
-    figure.legend(*frequency.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_below(figure, *frequency.get_legend_handles_labels(), columns=3)
     what = "Class frequency and accuracy at the last epoch (line: mean of the group)"
-    figure.suptitle(experiment.heading(what, condition, CE), fontsize=11)
+    heading_above(figure, experiment.heading(what, condition, CE))
     return figure

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from analysis.figures.style import CYCLE, panels
+from analysis.figures.style import CYCLE, legend_below, panels
 from common.tau import bias_bound, linear_tau, logarithmic_tau, polynomial_tau, sigmoid_tau
 
 TAU_MAX = 5.0
@@ -32,5 +32,5 @@ def draw() -> Figure:
         axes.set(ylim=(0, TAU_MAX * 1.04), xlabel="performance bias (no unit)")
     whole.set(xlim=(0, bias_bound()), ylabel="τ (no unit)", title="whole range")
     start.set(xlim=(0, 10), title="bias 0 to 10")
-    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    legend_below(figure, *whole.get_legend_handles_labels(), columns=4)
     return figure

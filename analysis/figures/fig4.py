@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.claims.cells import CDB_W_CE, FOCAL, Run
 from analysis.figures.experiment import SHOT_COLOURS, Experiment
-from analysis.figures.style import panels
+from analysis.figures.style import heading_above, legend_below, panels
 from analysis.hard_instances import group_masks, hard_by_shot
 from analysis.words import run_name
 
@@ -70,9 +70,9 @@ def draw(experiment: Experiment) -> Figure:
     sizes = {name: int(mask.sum()) for name, mask in group_masks(record).items()}
     handles, names = axes[0].get_legend_handles_labels()
     labels = [f"{name}-shot, {sizes[name]} classes" for name in names]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    legend_below(figure, handles, labels, columns=3)
     what = "Average number of hard instances (weight above 0.8) per class"
     # A single seed has no band.
     what += "; band: ± std over seeds" if axes[0].collections or axes[1].collections else ""
-    figure.suptitle(experiment.heading(what, experiment.condition, *METHODS), fontsize=11)
+    heading_above(figure, experiment.heading(what, experiment.condition, *METHODS))
     return figure

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.claims.cells import CDB_W_CE, FOCAL, Run
 from analysis.figures.experiment import Experiment
-from analysis.figures.style import BLACK, GREY, OUR_COLOUR, panels
+from analysis.figures.style import BLACK, GREY, OUR_COLOUR, heading_above, legend_below, panels
 from analysis.records import SHOTS
 from analysis.summary import Summary, summarize
 from analysis.words import number, run_name
@@ -52,8 +52,8 @@ def draw(experiment: Experiment) -> Figure:
     axes.set_xticks(range(len(_GROUPS)), [f"{g}-shot" if g in SHOTS else g for g in _GROUPS])
     axes.set(ylabel="test accuracy (%)", ylim=(0, 100))
     axes.grid(axis="x", visible=False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    legend_below(figure, *axes.get_legend_handles_labels(), columns=2)
     what = "Shot-wise accuracy at the last epoch"
     what += " (95 % t-interval over seeds)" if axes.collections else ""
-    figure.suptitle(experiment.heading(what, experiment.condition, *METHODS), fontsize=11)
+    heading_above(figure, experiment.heading(what, experiment.condition, *METHODS))
     return figure

@@ -5,8 +5,9 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.style import BLACK, BLUE, ORANGE, panels
+from analysis.figures.style import BLACK, BLUE, ORANGE, heading_above, panels
 from analysis.words import number
+from common.drawing import class_labels
 from data_prep.clips import VerbSplit
 from data_prep.egtea import load_egtea_splits
 
@@ -45,12 +46,14 @@ def draw(split: VerbSplit | None = None) -> Figure:
     _bars(axes, split, places[: len(split.head)], "head")
     if split.tail:
         _bars(axes, split, places[len(split.head) :], "tail")
-    names = [split.class_names[label] for label in split.order]
-    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+    labels = class_labels(split.class_names)
+    names = [labels[label] for label in split.order]
+    look: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(places, names, parse_math=False, **look)
     axes.set(ylabel="clips in train + difficulty", xlim=(-0.6, len(places) - 0.4))
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper right")
     total = f"{sum(split.frequency):,} clips of {len(places)} verbs"
     what = "Data distribution of EGTEA verbs"
-    figure.suptitle(f"{what}\nsplit 1, train + difficulty: {total}", fontsize=11)
+    heading_above(figure, f"{what}\nsplit 1, train + difficulty: {total}")
     return figure

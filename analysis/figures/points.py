@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.comparison import Cell, our_summary, paper_summary
-from analysis.figures.style import LOCAL_COLOUR, OUR_COLOUR, PAPER_COLOUR
+from analysis.figures.style import LOCAL_COLOUR, OUR_COLOUR, PAPER_COLOUR, legend_below
 from analysis.records import paper_runs
 from analysis.summary import Summary
 
@@ -61,10 +61,8 @@ def legend(figure: Figure, drawn: Sequence[Mapping[str, Sequence[Summary]]]) -> 
         handles |= dict(zip(names, found, strict=True))
     names = [name for name in SERIES if name in handles]
     counts = [{s.n for series in drawn for s in series.get(name, ()) if s.n} for name in names]
-    figure.legend(
-        [handles[name] for name in names], list(map(_label, names, counts)),
-        loc="outside lower center", ncols=len(SERIES),
-    )  # fmt: skip
+    drawn_names = list(map(_label, names, counts))
+    legend_below(figure, [handles[name] for name in names], drawn_names, columns=len(SERIES))
 
 
 def plot_series(axes: Axes, series: Mapping[str, Sequence[Summary]], *, across: bool) -> None:

@@ -4,18 +4,20 @@ Shapes: E epochs, C classes.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import CYCLE, GREY, panels
+from analysis.figures.style import CYCLE, GREY, heading_above, legend_below, panels
 from analysis.records import AP_METRICS, Record, as_array
 from analysis.words import condition_name, dataset_name, metric_name, number, run_name
+from common.drawing import class_labels, numbered_classes
 from common.metrics import shot_groups
 from common.record import courses
 
@@ -33,11 +35,11 @@ def _marker(epochs: int) -> str:
     return "o" if epochs <= SHORT_RUN else ""
 
 
-def _lines(axes: Axes, epochs: np.ndarray, values: np.ndarray, names: list[str]) -> None:
-    for index, name in enumerate(names):
+def _lines(axes: Axes, epochs: np.ndarray, values: np.ndarray) -> None:
+    for index in range(values.shape[1]):
         axes.plot(
             epochs, values[:, index], color=CYCLE[index % len(CYCLE)],
-            linestyle=_DASHES[index // len(CYCLE)], label=name,
+            linestyle=_DASHES[index // len(CYCLE)],
             marker=_marker(len(epochs)), linewidth=_LINE_WIDTH,
         )  # fmt: skip
 
@@ -81,8 +83,7 @@ def _class_panel(axes: Axes, record: Record, field: str) -> None:
     if values.shape[1] > MAX_LINES:
         _bands(axes, epochs, values, split)
         return
-    pairs = zip(split["class_names"], split["train"], strict=True)
-    _lines(axes, epochs, values, [f"{name} ({count} train)" for name, count in pairs])
+    _lines(axes, epochs, values)
 
 
 def _scalar_panel(axes: Axes, record: Record, field: str) -> None:
@@ -184,10 +185,25 @@ def draw(record: Record) -> Figure:
     # All panels with a value per class have the same lines.
     with_lines = [panel for panel, (*_, many) in zip(axes, chosen, strict=False) if many]
     if with_lines:
-        labels = with_lines[0].get_legend_handles_labels()
-        figure.legend(*labels, loc="outside lower center", ncols=5)
-    figure.suptitle(_describe(record), fontsize=11)
+        legend_below(figure, *_legend(with_lines[0], record["split"]), columns=5)
+    heading_above(figure, _describe(record))
     return figure
+
+
+def _legend(axes: Axes, split: Mapping[str, Any]) -> tuple[Sequence[Artist], Sequence[str]]:
+    """What a panel with a value per class shows, and its names: the classes', or their groups'."""
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        return handles, names
+    pairs = zip(class_labels(split["class_names"]), split["train"], strict=True)
+    labels = [f"{name} ({count} train)" for name, count in pairs]
+    return axes.get_lines()[: len(labels)], labels
+
+
+def numbered(record: Record) -> str:
+    """Says which classes :func:`draw` shows as a number; empty without one."""
+    names = record["split"]["class_names"]
+    return numbered_classes(names) if len(names) <= MAX_LINES else ""
 
 
 def first_seeds(records: list[Record]) -> list[Record]:

@@ -2,16 +2,21 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.rcsetup import cycler
+from matplotlib.text import Text
 
+from common.drawing import FONT, default_style, drawn
 from common.errors import describe_os_error
 
 # Okabe & Ito (2008), told apart with every common colour blindness; yellow is too pale for lines.
@@ -21,10 +26,15 @@ CYCLE: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, BLACK)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 PAPER_COLOUR, OUR_COLOUR, LOCAL_COLOUR = GREY, BLUE, ORANGE
 
+# Of the figure's width; a legend has a frame of its own around it.
+_FREE_WIDTH: Final = 0.97
+# No text is folded into lines of fewer characters.
+_NARROWEST: Final = 20
+
 _STYLE: Final[Any] = {
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.titleweight": "bold",
@@ -46,8 +56,7 @@ _STYLE: Final[Any] = {
 @contextmanager
 def _common_style() -> Iterator[None]:
     """The common style, whatever the user's own matplotlib settings are."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
+    with default_style():
         mpl.rcParams.update(_STYLE)
         yield
 
@@ -63,6 +72,73 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
+
+
+def _fits(figure: Figure, part: Legend | Text) -> bool:
+    return part.get_window_extent().width <= _FREE_WIDTH * figure.bbox.width
+
+
+def _grow(figure: Figure, height: float) -> None:
+    """Make the figure higher, by a number of its dots; less than 0 changes nothing."""
+    figure.set_figheight(figure.get_figheight() + max(0.0, height / figure.dpi))
+
+
+def _put_legend(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], columns: int
+) -> Legend:
+    # A label that begins with '_' would be left out: each gets its text afterwards.
+    places = [str(index) for index in range(len(labels))]
+    legend = figure.legend(handles, places, loc="outside lower center", ncols=columns)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
+    return legend
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Artist], names: Sequence[str], columns: int
+) -> Legend:
+    """One legend below the panels, no wider than the figure, with every name as it stands.
+
+    It gets as many columns as fit, and where a single one is too wide its names several lines. The
+    figure grows by what it is higher than with all ``columns``.
+
+    Args:
+        figure: its width stays.
+        handles: a line, bar or the like for each name.
+        names: any text; nothing in it is markup.
+        columns: at most.
+    """
+    labels = list(map(drawn, names))
+    legend = _put_legend(figure, handles, labels, columns)
+    planned = legend.get_window_extent().height
+    while not _fits(figure, legend) and columns > 1:
+        legend.remove()
+        columns -= 1
+        legend = _put_legend(figure, handles, labels, columns)
+    width = max(map(len, labels), default=0)
+    while not _fits(figure, legend) and width > _NARROWEST:
+        legend.remove()
+        width = max(_NARROWEST, int(0.9 * width))
+        folded = [textwrap.fill(label, width) for label in labels]
+        legend = _put_legend(figure, handles, folded, columns)
+    _grow(figure, legend.get_window_extent().height - planned)
+    return legend
+
+
+def heading_above(figure: Figure, text: str) -> None:
+    """The figure's title, nothing in it markup; a line that is too wide becomes several.
+
+    The figure grows by these.
+    """
+    lines = drawn(text).split("\n")
+    width = max(map(len, lines))
+    title = figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)
+    planned = title.get_window_extent().height
+    while not _fits(figure, title) and width > _NARROWEST:
+        width = max(_NARROWEST, int(0.9 * width))
+        title.set_text("\n".join(textwrap.fill(line, width) for line in lines))
+    _grow(figure, title.get_window_extent().height - planned)
 
 
 def _render(figure: Figure, kind: str) -> bytes:

@@ -1,6 +1,7 @@
 """Tables 2 and 3 as a figure: error over tau, the paper's and ours side by side."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,10 +9,11 @@ from matplotlib.figure import Figure
 
 from analysis.comparison import Cell, cells_of, error_table, extra_cells
 from analysis.figures.points import legend, plot_series, series_of
-from analysis.figures.style import GREY, panels
+from analysis.figures.style import GREY, heading_above, panels
 from analysis.records import paper_runs
 from analysis.summary import Summary
 from analysis.words import dataset_name, method_name
+from common.drawing import drawn
 
 
 def _cells(
@@ -35,8 +37,9 @@ def _panel(
     cells = _cells(table, dataset, condition, ours)
     series = series_of(table, dataset, cells, ours)
     plot_series(axes, series, across=False)
-    names = [cell[1].removeprefix("tau=") for cell in cells]
-    axes.set_xticks(range(len(cells)), names, rotation=40, ha="right", rotation_mode="anchor")
+    names = [drawn(cell[1].removeprefix("tau=")) for cell in cells]
+    look: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(cells)), names, parse_math=False, **look)
     axes.axvline(sum(map(_is_fixed, cells)) - 0.5, color=GREY, linewidth=0.9, linestyle=":")
     axes.set(ylabel="test error (%)", title=f"{method_name(cells[0][0])}, imbalance {condition}")
     axes.set_ylim(bottom=0)
@@ -55,11 +58,11 @@ def draw(dataset: str, ours: Mapping[str, pd.DataFrame]) -> Figure:
     conditions = list(dict.fromkeys(error_table(2, dataset)["condition"]))
     figure, axes = panels(2, len(conditions), 0.6 + 4.5 * len(conditions), 7.6)
     wanted = [(table, condition) for table in (2, 3) for condition in conditions]
-    drawn = [
+    series = [
         _panel(panel, table, dataset, condition, ours)
         for panel, (table, condition) in zip(axes, wanted, strict=True)
     ]
-    legend(figure, drawn)
+    legend(figure, series)
     title = "error at the last epoch over τ (left of the dotted line: fixed; right: dynamic)"
-    figure.suptitle(f"{dataset_name(dataset)}, {title}", fontsize=11)
+    heading_above(figure, f"{dataset_name(dataset)}, {title}")
     return figure

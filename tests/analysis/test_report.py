@@ -144,7 +144,7 @@ def test_report_holds_the_video_parts_when_there_are_records(no_figures, make_ve
     )
     assert "head, then tail." in page
     assert "head, then tail. Rendered demo: not comparable with the paper." in page
-    assert "course_motion-digits_ce_split1_seed-0" in page
+    assert "Course of motion-digits/ce_split1_seed-0" in page
     assert "Table 1, MNIST-LT" not in page
 
 
@@ -173,7 +173,7 @@ def test_report_holds_the_detection_parts_and_the_pictures_that_runs_left(
     assert "Table 7" not in page
     # Of each configuration the lowest seed.
     assert page.count("data:image/png;base64,") == 1
-    assert "Predictions of digit-scenes_cdb-w-ce_pretrained-random_bbox+segm_seed-0" in page
+    assert "Predictions of digit-scenes/cdb-w-ce_pretrained-random_bbox+segm_seed-0" in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
     out = capsys.readouterr().out
     assert "Rendered demo, digit scenes: instance segmentation (this machine)" in out

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor, nn
 
 from common.errors import UserError
 from detection.data import DetectionData
-from detection.pictures import draw_pictures, write_pictures
+from detection.pictures import _draw, draw_pictures, write_pictures
 from detection.sets import load_sets
 from tests.detection.runs import config_of, options
 from tests.detection.trainer import DetectionTrainer
@@ -60,6 +61,13 @@ def test_it_shows_what_is_there_beside_what_was_found_surely(train: DetectionDat
         assert [text.get_text() for text in right.texts] == ["kite 0.88"]
     assert axes[0].get_title() == "ground truth"
     assert axes[1].get_title() == "predictions that score 0.3 or more"
+
+
+def test_a_categorys_name_is_no_mathematics(tmp_path: Path) -> None:
+    figure = Figure()
+    boxes, labels = np.array([[1, 1, 5, 5]], dtype=np.float32), np.array([0])
+    _draw(figure.subplots(), boxes, labels, ["Ba$$in $x^{$"])
+    figure.savefig(tmp_path / "drawn.png")
 
 
 def test_a_set_without_instances_gives_an_empty_picture(
