@@ -108,9 +108,11 @@ def errors_by_seed(
     rows: pd.DataFrame, method: str, variant: str, condition: str, column: str
 ) -> pd.Series:
     """One cell's values of ``column``, indexed by seed and split; empty when it was not run."""
-    chosen = rows[
+    of_cell = (
         (rows["method"] == method) & (rows["variant"] == variant) & (rows["condition"] == condition)
-    ]
+    )
+    # Of the many columns those alone: the others, whole records too, would be copied.
+    chosen = rows.loc[of_cell, ["seed", "split", column]]
     return chosen.set_index(["seed", "split"])[column].dropna()
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,21 @@ def test_a_record_that_cannot_be_opened_is_said_to_be_so(tmp_path: Path) -> None
     (tmp_path / "record.json").mkdir()
     with pytest.raises(UserError, match=r"record.json cannot be read \(Is a directory\)"):
         read_record(tmp_path / "record.json")
+
+
+def test_long_lists_take_no_time_a_number() -> None:
+    rows = [[epoch / 1000] * 200 for epoch in range(1000)]
+    record = _with(_classification(), rows, "history", "class_accuracy")
+    begin = time.process_time()
+    check_record(record, "record.json")
+    # jsonschema alone takes 4 s and more.
+    assert time.process_time() - begin < 1.0
+
+
+def test_records_share_the_numbers_that_they_have_in_common(tmp_path: Path) -> None:
+    path = _written(tmp_path / "record.json", json.dumps(_classification()).encode())
+    first, second = read_record(path), read_record(path)
+    assert first["history"]["loss"][0] is second["history"]["loss"][0]
 
 
 # What follows from what was measured.
