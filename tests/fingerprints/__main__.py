@@ -3,10 +3,11 @@
     python -m tests.fingerprints make FOLDER        at the commit before
     python -m tests.fingerprints compare FOLDER     at the commit after, on the same machine
 
-``make`` trains two epochs of every recipe and method on tiny data through the command line, so that
-it outlives any change of the Python beneath: whole, stopped by a signal after some steps, and gone
-on with; in one process and in two; with the stand-in for captured steps. The data is written once,
-into FOLDER/data, and FOLDER/fingerprints.json keeps of each case
+``make`` trains two epochs of every recipe, and of every method of one recipe of each kind, on tiny
+data through the command line, so that it outlives any change of the Python beneath: whole, stopped
+by a signal after some steps, and gone on with; in one process and in two; with the stand-in for
+captured steps. The data is written once, into FOLDER/data, and FOLDER/fingerprints.json keeps of
+each case
 
     name               GROUP/RUN of its folder
     config/...         the settings that count for the method
@@ -24,6 +25,7 @@ the suite: it is run by hand before and after a change of shape. About ten minut
 """
 
 import argparse
+import hashlib
 import json
 import platform
 import re
@@ -69,6 +71,7 @@ def make(folder: Path, only: str, jobs: int) -> int:
 def compare(folder: Path, only: str, jobs: int, ignored: list[str]) -> int:
     """Make the chosen cases again and print what differs; the exit code."""
     before = _read(folder)
+    _require_data(folder, _chosen(only))
     if before["machine"] != _machine():
         print(f"made on another machine or with other packages: {before['machine']}")
     kept = {name: case for name, case in before["cases"].items() if re.search(only, name)}
@@ -94,7 +97,16 @@ def _chosen(only: str) -> list[Case]:
     return [case for case in all_cases() if re.search(only, case.name)]
 
 
+def _require_data(folder: Path, cases: list[Case]) -> None:
+    """Refuse to compare with runs on other data, which would be written now."""
+    names = {name for case in cases for name in case.data}
+    if missing := sorted(name for name in names if not (_data_of(folder) / name).is_dir()):
+        sys.exit(f"{_data_of(folder)} has no {', '.join(missing)}; make the fingerprints anew.")
+
+
 def _read(folder: Path) -> dict[str, Any]:
+    if not _kept_in(folder).exists():
+        sys.exit(f"{_kept_in(folder)} is missing; make it at the commit to compare with.")
     content: dict[str, Any] = json.loads(_kept_in(folder).read_bytes())
     if content["format"] != FORMAT:
         sys.exit(f"{_kept_in(folder)} is of another version of these tests; make it anew.")
@@ -116,11 +128,18 @@ def _machine() -> dict[str, str]:
     """What bits depend on."""
     names = ("torch", "torchvision", "numpy", "pillow", "av")
     versions = {name: metadata.version(name) for name in names}
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next(
-        (line.partition(":")[2] for line in lines if line.startswith("model name")), ""
+    # Of the first processor: the name alone does not tell which instructions it has.
+    fields = dict(
+        line.partition(":")[::2] for line in Path("/proc/cpuinfo").read_text().splitlines()[:40]
     )
-    return {"processor": processor.strip(), "python": platform.python_version(), **versions}
+    known = {name.strip(): value.strip() for name, value in fields.items()}
+    instructions = hashlib.sha256(known.get("flags", "").encode()).hexdigest()[:16]
+    return {
+        "processor": known.get("model name", ""),
+        "instructions": instructions,
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
 def _parse_arguments(words: list[str] | None) -> argparse.Namespace:

@@ -1,5 +1,7 @@
+import importlib
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -49,19 +51,30 @@ def test_every_kind_is_kept_and_the_resumed_run_ends_as_the_whole_one(folder: Pa
     assert again == {key: case[key] for key in again}
 
 
-def test_a_case_is_there_for_every_recipe_and_method() -> None:
+def methods_of(config: object) -> set[str]:
+    """Those that the recipe of a configuration knows."""
+    return {*get_args(get_type_hints(type(config))["method"])}
+
+
+@pytest.mark.parametrize("task", METHODS)
+def test_no_recipe_and_no_method_is_forgotten(task: str) -> None:
+    known = importlib.import_module(f"{task}.recipes").RECIPES
+    cases = {case.name for case in all_cases()}
+    assert known.keys() == METHODS[task].keys()
+    for recipe, config in known.items():
+        methods = methods_of(config) - (set() if recipe.endswith("-oltr") else {"oltr"})
+        assert methods == {*METHODS[task][recipe]}
+        assert {f"{task}/{recipe}/{method}/named" for method in methods} <= cases
+        assert any(f"{task}/{recipe}/{method}" in cases for method in methods)
+        trained = {
+            method for other in known for method in methods if f"{task}/{other}/{method}" in cases
+        }
+        assert trained == methods
+
+
+def test_no_two_cases_have_one_name() -> None:
     names = [case.name for case in all_cases()]
-    assert len(set(names)) == len(names)
-    recipes = {
-        f"{task}/{recipe}": methods
-        for task, of_task in METHODS.items()
-        for recipe, methods in of_task.items()
-    }
-    for recipe, methods in recipes.items():
-        assert {f"{recipe}/{method}/named" for method in methods} <= {*names}
-        assert any(f"{recipe}/{method}" in names for method in methods)
-    methods_of = {name.rpartition("/")[2] for name in names if name.count("/") == 2}
-    assert methods_of == {method for methods in recipes.values() for method in methods}
+    assert len({*names}) == len(names)
 
 
 def test_differences_are_named_by_their_kind() -> None:
