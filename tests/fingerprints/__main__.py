@@ -37,7 +37,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tests.fingerprints.cases import Case, all_cases
+from tests.fingerprints.cases import WHOLE, Case, all_cases
 from tests.fingerprints.comparison import differences
 from tests.fingerprints.making import Made, apart, make_cases
 
@@ -55,7 +55,9 @@ def _kept_in(folder: Path) -> Path:
 def make(folder: Path, only: str, jobs: int) -> int:
     """Write the fingerprints of the chosen cases beside those that are there; the exit code."""
     chosen, failed = _chosen(only), 0
-    if apart(_write_data, folder, chosen):
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = _missing_data(folder, chosen)
+    if missing and apart(_write_data, folder, missing):
         sys.exit(f"the tiny data could not be written to {_data_of(folder)}.")
     cases = _read(folder)["cases"] if _kept_in(folder).exists() else {}
     for made in _make(chosen, folder, jobs):
@@ -71,7 +73,8 @@ def make(folder: Path, only: str, jobs: int) -> int:
 def compare(folder: Path, only: str, jobs: int, ignored: list[str]) -> int:
     """Make the chosen cases again and print what differs; the exit code."""
     before = _read(folder)
-    _require_data(folder, _chosen(only))
+    if missing := _missing_data(folder, _chosen(only)):
+        sys.exit(f"{_data_of(folder)} has no {', '.join(missing)}; make the fingerprints anew.")
     if before["machine"] != _machine():
         print(f"made on another machine or with other packages: {before['machine']}")
     kept = {name: case for name, case in before["cases"].items() if re.search(only, name)}
@@ -97,11 +100,10 @@ def _chosen(only: str) -> list[Case]:
     return [case for case in all_cases() if re.search(only, case.name)]
 
 
-def _require_data(folder: Path, cases: list[Case]) -> None:
-    """Refuse to compare with runs on other data, which would be written now."""
+def _missing_data(folder: Path, cases: list[Case]) -> list[str]:
+    """The sets that cases read and that are not there to their end."""
     names = {name for case in cases for name in case.data}
-    if missing := sorted(name for name in names if not (_data_of(folder) / name).is_dir()):
-        sys.exit(f"{_data_of(folder)} has no {', '.join(missing)}; make the fingerprints anew.")
+    return sorted(name for name in names if not (_data_of(folder) / f"{name}.{WHOLE}").exists())
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -113,10 +115,10 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _write_data(folder: Path, cases: list[Case]) -> None:
+def _write_data(folder: Path, names: list[str]) -> None:
     from tests.fingerprints.data import write_data
 
-    write_data(_data_of(folder), {name for case in cases for name in case.data})
+    write_data(_data_of(folder), names)
 
 
 def _make(cases: list[Case], folder: Path, jobs: int) -> Iterator[Made]:

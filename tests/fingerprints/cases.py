@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 Words = tuple[str, ...]
+WHOLE: Final = "whole"
+"""Ending of the file beside a set of the tiny data that is written to its end."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,9 @@ def _of_method(recipe: str, method: str) -> Iterator[str]:
             yield from ("--cb-beta", "0.9")
         case "cb" if recipe not in ("motion-digits", "egtea-verbs"):
             yield from ("--cb-beta", "0.9")
-        case "eql" if recipe != "mnist-lt":
-            yield from ("--eql-threshold", "0.01" if recipe.startswith("cifar") else "0.2")
+        case "eql":
+            shares = {"mnist-lt": "0.4"} | dict.fromkeys(_CIFAR_RECIPES, "0.01")
+            yield from ("--eql-threshold", shares.get(recipe, "0.2"))
         case "rfs":
             yield from ("--rfs-threshold", "0.5")
 

@@ -16,26 +16,25 @@ from data_prep.clips import PART_FILES, VERB_FILE
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
 from tests.classification.small_images import write_images
 from tests.detection.runs import write_lvis
+from tests.fingerprints.cases import WHOLE
 from tests.video.synthetic import write_set
 
 CIFAR_TRAIN, CIFAR_TEST = 5, 1
 """Images of each class."""
 DIGESTS: Final = "digests.json"
-_WHOLE: Final = "whole"
 
 
 def write_data(folder: Path, names: Iterable[str]) -> None:
-    """Write the sets of these names that are not there yet, or not to their end."""
+    """Write the sets of these names, and beside each a file that says it is whole."""
     writers: dict[str, Callable[[Path], object]] = {
         "cifar100": _write_cifar, "images": write_images, "lists": _write_lists,
         "lvis": write_lvis, "scenes": _write_scenes, "verbs": _write_verbs,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        if not (folder / f"{name}.{_WHOLE}").exists():
-            shutil.rmtree(folder / name, ignore_errors=True)
-            writers[name](folder / name)
-            (folder / f"{name}.{_WHOLE}").touch()
+        shutil.rmtree(folder / name, ignore_errors=True)
+        writers[name](folder / name)
+        (folder / f"{name}.{WHOLE}").touch()
 
 
 def _write_cifar(folder: Path) -> None:
