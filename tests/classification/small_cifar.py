@@ -35,7 +35,7 @@ def small_cifar100(folder: Path | None = None) -> Cifar100:
 
 STAND_INS: tuple[tuple[Any, str, Any], ...] = (
     (classification.data, "load_cifar100", small_cifar100),
-    (data_prep.cifar100, "training_sizes", partial(training_sizes, head=HEAD)),
+    (data_prep.cifar100, "HEAD_SIZE", HEAD),
     (data_prep.cifar100, "DIFFICULTY_PER_CLASS", DIFFICULTY),
     (classification.evaluate, "make_resnet", partial(make_resnet, blocks=1)),
 )

@@ -161,13 +161,21 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "lr_decay": ("class-aware", {}, 0.1),
     "augmentation": ("class-aware", {}, "none"),
     "precision": ("class-aware", {}, "bfloat16"),
+    "sampler_unit": ("cdb-s", {}, "image"),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("tau", "cdb-s", {}, "0.5"),
     ("method", "cdb-s", {}, "cdb-w-ce"),
 ]
-OF_THE_DATA = {"dataset", "recipe", "imbalance", "split_seed"}  # See the test but one below.
+OF_THE_DATA = {
+    "dataset",
+    "recipe",
+    "imbalance",
+    "split_seed",
+    "difficulty_per_class",
+}  # See the test but one below.
 OF_THE_FIRST_STAGE = {"stage1", "stage1_epochs"}  # See test_cifar_recipes.py.
+OF_ONE_CLASSIFIER = {"decay_bias"}  # LWS trains no bias; see test_cifar_recipes.py.
 
 
 def test_the_list_of_options_is_complete() -> None:
@@ -178,7 +186,7 @@ def test_the_list_of_options_is_complete() -> None:
         for field in fields(DecoupledConfig)
         if field.name not in USED_BY or methods & set(USED_BY[field.name])
     }
-    assert CHANGES.keys() | OF_THE_DATA | OF_THE_FIRST_STAGE == usable
+    assert CHANGES.keys() | OF_THE_DATA | OF_THE_FIRST_STAGE | OF_ONE_CLASSIFIER == usable
 
 
 def with_given_accuracies(recipe: str, settings: dict[str, Any]) -> Training:
@@ -221,6 +229,7 @@ def test_every_option_of_the_data_changes_the_data(monkeypatch: pytest.MonkeyPat
     usual = digest()
     assert digest(imbalance=8.0) != usual
     assert digest(split_seed=1) != usual
+    assert digest(difficulty_per_class=3) != usual
     assert digest(seed=1) == usual  # The split has its own seed.
     assert digest(split_seed=None, seed=1) == digest(split_seed=1)
     assert digest(recipe="cifar100-lt-crt") == usual

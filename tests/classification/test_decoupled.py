@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.run import load_tensors, save_tensors
-from tests.classification.small_cifar import STEPS, small_run
+from tests.classification.small_cifar import BATCH, IMBALANCE, STEPS, small_run
 from tests.classification.trainer import (
     Ended,
     Trainer,
@@ -20,7 +20,7 @@ from tests.classification.trainer import (
 )
 
 STAGE1 = ("--stage1-epochs", "2")
-STAGE1_STEPS = 2 * 2  # Of two epochs; in its recipe's batches of 128.
+STAGE1_STEPS = 2 * STEPS  # Of two epochs.
 CRT = small_run("cifar100-lt-crt", "cdb-s", *STAGE1)
 LWS = small_run("cifar100-lt-lws", "cdb-w-ce", *STAGE1)
 EVERY_EPOCH = ("--checkpoint-seconds", "0")
@@ -52,7 +52,11 @@ def test_the_first_stage_is_trained_where_its_own_command_would_train_it(
     assert {path.name for path in crt.parent.iterdir()} == {crt.name, first.name}
     record = read_record(first)
     assert (record["method"], record["group"]) == ("ce", "cifar100-lt")
-    words = ("cifar100-lt", "--epochs", "2", "--imbalance", "4", "--precision", "float32")
+    # What a second stage has of its own is its schedule.
+    words = (
+        "cifar100-lt", "--epochs", "2", "--imbalance", str(IMBALANCE), "--precision", "float32",
+        "--batch-size", str(BATCH), "--learning-rate", "0.05",
+    )  # fmt: skip
     assert trainer.run(tmp_path, *words).code == 0
     assert_same_run(run_folder(tmp_path, *words), first)
 
