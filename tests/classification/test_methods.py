@@ -286,6 +286,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "learning_rate": ("ce", {}, 0.01),
     "momentum": ("ce", {}, 0.5),
     "weight_decay": ("ce", {}, 0.1),
+    "sampler_unit": ("cdb-s", {}, "image"),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("focal_gamma", "cdb-w-fl", {}, 2.0),

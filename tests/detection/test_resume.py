@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.record import courses
 from common.run import load_tensors
 from tests.classification.trainer import read_record
 from tests.detection.runs import EPOCHS, STEPS, TRAIN, options
@@ -32,10 +33,10 @@ def first_stage_steps(name: str) -> int:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_course_of_the_runs_is_worth_comparing(trainer: DetectionTrainer, name: str) -> None:
-    history = read_record(trainer.reference(*RUNS[name]))["history"]
-    assert len(set(history["loss"])) == 2
+    record = read_record(trainer.reference(*RUNS[name]))
+    assert len(set(record["history"]["loss"])) == 2
     if name.startswith("cdb"):
-        assert len({tuple(weights) for weights in history["class_weights"]}) == 2
+        assert len({tuple(weights) for weights in courses(record)["class_weights"]}) == 2
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def _replace(module: str, **values: object) -> None:
 def _use_small_cifar(digests: dict[str, str]) -> None:
     """The tiny CIFAR-100 is the original one; four training images of its head class are used."""
     cifar: Any = importlib.import_module("data_prep.cifar100")
-    _replace("data_prep.cifar100", DIFFICULTY_PER_CLASS=CIFAR_TRAIN - 4)
+    _replace("data_prep.cifar100", DIFFICULTY_PER_CLASS=CIFAR_TRAIN - 4, HEAD_SIZE=4)
     small = {
         "train_per_class": CIFAR_TRAIN, "test_per_class": CIFAR_TEST,
         "train_sha256": digests["train"], "test_sha256": digests["test"],
