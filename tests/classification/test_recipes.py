@@ -22,8 +22,8 @@ MNIST_METHODS = get_args(MnistMethod)
 CDB = replace(MNIST_LT, method="cdb-w-ce")
 # Another value of every field, for a method whose tau is free.
 OTHERS: dict[str, Any] = {
-    "method": "cdb-w-fl", "imbalance": 199.0, "seed": 1, "split_seed": 7, "tau": "2", "tau_max": 1.0,
-    "tau_power": 3.0, "eps": 0.1, "normalize_weights": False,
+    "method": "cdb-w-fl", "imbalance": 199.0, "seed": 1, "split_seed": 7, "tau": "2",
+    "tau_max": 1.0, "tau_power": 3.0, "eps": 0.1, "normalize_weights": False,
     "focal_gamma": 2.0, "cfs_q": 0.25, "cb_beta": 0.9, "eql_gamma": 0.5, "eql_threshold": 0.1,
     "l2rw_batch_size": 10, "epochs": 3, "batch_size": 50, "learning_rate": 0.1,
     "momentum": 0.5, "weight_decay": 0.0, "sampler_unit": "image",
