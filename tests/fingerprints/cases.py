@@ -57,7 +57,14 @@ DETECTORS: Final = ("ce", "rfs", "eql", "cdb-s", "cdb-w-ce")
 CLASSIFIERS: Final = ("focal", "lrw", "bags", "cdb-w-ce", "simcal", "calib")
 VERBS: Final = ("ce", "focal", "cb", "cfs", "cdb-s", "cdb-w-ce")
 
-_CIFAR_RECIPES: Final = ("cifar100-lt", "cifar100-lt-short")
+CIFAR_TRAIN, CIFAR_TEST = 5, 1  # Images of a class of the tiny set.
+_CIFAR_OPTIONS: Final = (
+    "--epochs", "2", "--batch-size", "64", "--imbalance", "4", "--learning-rate", "0.05",
+    "--warmup-epochs", "0.5", "--milestones", "1", "--lr-decay", "0.5", "--precision", "float32",
+)  # fmt: skip
+# All but four of a class of the tiny set, as the other recipes have it there.
+_HELD_OUT: Final = ("--difficulty-per-class", str(CIFAR_TRAIN - 4))
+_CIFAR_RECIPES: Final = ("cifar100-lt", "cifar100-lt-code", "cifar100-lt-short")
 _IMAGE_RECIPES: Final = ("image-folder", "digit-images", "imagenet-lt")
 METHODS: Final[Mapping[str, Mapping[str, Words]]] = {
     "classification": {
@@ -120,13 +127,11 @@ _OWN: Final[Mapping[str, Words]] = {
 
 _FITTING: Final[Mapping[str, Words]] = {
     "mnist-lt": ("--epochs", "2", "--batch-size", "32", "--imbalance", "2"),
-    **dict.fromkeys(
-        ("cifar100-lt", "cifar100-lt-crt", "cifar100-lt-lws",
-         "cifar100-lt-short", "cifar100-lt-short-crt", "cifar100-lt-short-lws"),
-        ("--epochs", "2", "--batch-size", "64", "--imbalance", "4", "--learning-rate", "0.05",
-         "--warmup-epochs", "0.5", "--milestones", "1", "--lr-decay", "0.5",
-         "--precision", "float32"),
-    ),
+    **{
+        f"{name}{stage}": _CIFAR_OPTIONS + (_HELD_OUT if name == "cifar100-lt-code" else ())
+        for name in _CIFAR_RECIPES
+        for stage in ("", "-crt", "-lws")
+    },
     **dict.fromkeys(
         (*_IMAGE_RECIPES, *(f"{name}-oltr" for name in _IMAGE_RECIPES)),
         ("--epochs", "2", "--batch-size", "10", "--learning-rate", "0.05", "--stored-side", "40",
@@ -251,6 +256,9 @@ _TRAINED: Final[Mapping[str, tuple[tuple[str, Words], ...]]] = {
         ("cifar100-lt", CIFAR),
         ("cifar100-lt-crt", DECOUPLED),
         ("cifar100-lt-lws", DECOUPLED),
+        ("cifar100-lt-code", ("ce", "cdb-w-ce")),
+        ("cifar100-lt-code-crt", ("class-aware",)),
+        ("cifar100-lt-code-lws", ("class-aware",)),
         ("cifar100-lt-short", ("ce", "cdb-w-ce")),
         ("cifar100-lt-short-crt", ("class-aware",)),
         ("cifar100-lt-short-lws", ("cdb-s",)),

@@ -16,11 +16,9 @@ from data_prep.clips import PART_FILES, VERB_FILE
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
 from tests.classification.small_images import write_images
 from tests.detection.runs import write_lvis
-from tests.fingerprints.cases import WHOLE
+from tests.fingerprints.cases import CIFAR_TEST, CIFAR_TRAIN, WHOLE
 from tests.video.synthetic import write_set
 
-CIFAR_TRAIN, CIFAR_TEST = 5, 1
-"""Images of each class."""
 DIGESTS: Final = "digests.json"
 
 

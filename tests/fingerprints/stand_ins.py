@@ -11,7 +11,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from tests.fingerprints.data import CIFAR_TEST, CIFAR_TRAIN, DIGESTS
+from tests.fingerprints.cases import CIFAR_TEST, CIFAR_TRAIN
+from tests.fingerprints.data import DIGESTS
 
 
 def use_small_data(task: str, data: Path) -> None:
