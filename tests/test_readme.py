@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,21 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glo
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE_COMMAND = re.compile(r"`(\./run_[^`]+)`")
+_MODULE = re.compile(r"(?:python|torchrun [^`\n]*) -m (?:-- )?([a-z_][a-z_.0-9]*[a-z0-9])")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def readme_commands() -> list[str]:
+def commands(text: str) -> list[str]:
     """Every call of ``./run_...`` in a code block or between backticks."""
-    blocks = [text for language, text in _BLOCK.findall(README) if not language]
-    lines = [line for text in blocks for line in text.splitlines() if line.startswith("./")]
-    return lines + _INLINE_COMMAND.findall(_BLOCK.sub("", README))
+    blocks = [code for language, code in _BLOCK.findall(text) if not language]
+    lines = [line for code in blocks for line in code.splitlines() if line.startswith("./run_")]
+    return lines + _INLINE_COMMAND.findall(_BLOCK.sub("", text))
+
+
+def modules(text: str) -> set[str]:
+    """What a page calls with ``python -m`` or through torchrun, of this repository."""
+    called = _MODULE.findall(text)
+    return {name for name in called if name.partition(".")[0] not in ("torch", "pip", "venv")}
 
 
 def links(page: Path) -> list[str]:
@@ -63,8 +71,11 @@ def dry(tmp_path: Path) -> Dry:
     return run
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_command_of_the_readme_has_only_options_and_experiments_that_exist(
+EVERY_COMMAND = sorted({command for page in PAGES for command in commands(page.read_text())})
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND)
+def test_command_of_a_page_has_only_options_and_experiments_that_exist(
     dry: Dry, command: str
 ) -> None:
     result = dry(command)
@@ -77,9 +88,21 @@ def test_command_with_something_that_does_not_exist_is_found(dry: Dry, command: 
 
 
 def test_the_two_commands_are_among_those_tried() -> None:
-    first = [shlex.split(command, comments=True) for command in readme_commands()]
+    first = [shlex.split(command, comments=True) for command in commands(README)]
     assert ["./run_all.sh"] in first
     assert ["./run_tests.sh"] in first
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_that_a_page_calls_exist(page: Path) -> None:
+    assert [name for name in modules(page.read_text()) if find_spec(name) is None] == []
+
+
+def test_modules_are_found() -> None:
+    text = (
+        "`python -m analysis.tables --write`\ntorchrun --nproc-per-node 2 -m -- video.train egtea\n"
+    )
+    assert modules(text) == {"analysis.tables", "video.train"}
 
 
 # ---- links
