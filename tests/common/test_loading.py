@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -160,6 +160,15 @@ def test_a_killed_worker_does_not_raise_in_the_midst_of_a_step() -> None:
     time.sleep(1)  # A step, in which the worker dies.
     with pytest.raises(UserError, match="Killed"):
         next(got)
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_outlives_its_test() -> Iterator[None]:
+    """A worker holds the ends of pipes that other tests wait to see closed."""
+    yield
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
 
 
 class Stuck(Dataset["int | UserError"]):
