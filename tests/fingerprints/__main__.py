@@ -42,6 +42,7 @@ from tests.fingerprints.comparison import differences
 from tests.fingerprints.making import Made, apart, make_cases
 
 FORMAT = 1
+_GONE = {"failed": "there is no such case any more"}
 
 
 def _data_of(folder: Path) -> Path:
@@ -79,21 +80,25 @@ def compare(folder: Path, only: str, jobs: int, ignored: list[str]) -> int:
         print(f"made on another machine or with other packages: {before['machine']}")
     kept = {name: case for name, case in before["cases"].items() if re.search(only, name)}
     chosen = _chosen(only)
-    made: Made = {}
-    for of_task in _make([case for case in chosen if case.name in kept], folder, jobs):
-        made |= of_task
-    different = 0
-    for name, fingerprint in kept.items():
-        now = made.get(name, {"failed": "there is no such case any more"})
-        found = [now["failed"]] if "failed" in now else differences(fingerprint, now, ignored)
-        different += bool(found)
-        for line in found:
-            print(f"{name}: {line}")
+    different = _report(dict.fromkeys(kept.keys() - {c.name for c in chosen}, _GONE), kept, [])
+    for made in _make([case for case in chosen if case.name in kept], folder, jobs):
+        different += _report(made, kept, ignored)
     new = [case.name for case in chosen if case.name not in kept]
     if new:
         print(f"not compared, since they were not made: {', '.join(new)}")
     print(f"{len(kept) - different} of {len(kept)} cases are equal")
     return int(different > 0)
+
+
+def _report(made: Made, kept: Made, ignored: list[str]) -> int:
+    """Print what differs from what is kept; the number of cases that do."""
+    different = 0
+    for name, now in sorted(made.items()):
+        found = [now["failed"]] if "failed" in now else differences(kept[name], now, ignored)
+        different += bool(found)
+        for line in found:
+            print(f"{name}: {line}", flush=True)
+    return different
 
 
 def _chosen(only: str) -> list[Case]:
