@@ -78,9 +78,20 @@ def test_the_sentences_hold_the_records_numbers(decayed):
     ]
     # The paper's 61.79 is 1.7 below the mean of 63 and 64.
     assert "CE +1.7" in text
-    assert "the test error of CE falls by 3.00 points" in text
-    assert "(τ sigmoid-accv) by 5.50" in text
-    assert "leaves −1.50 (n = 1) on the test set" in text
+    assert "the test error of CE falls by 3.00 (n = 1) points" in text
+    assert "(τ sigmoid-accv) by 5.50 (n = 1)" in text
+    assert "it is −1.50 (n = 1) on the test set" in text
+
+
+def test_second_stages_are_compared_with_the_same_ones_after_ce_alone(decayed):
+    records = [decayed(0.0001), decayed(0.0005)]
+    for method, first, error in (
+        ("crt+cdb-w-ce", "ce", 57.0), ("crt+cdb-w-ce", "cdb-w-ce", 60.0),
+        ("lws+class-aware", "ce", 50.0),
+    ):  # fmt: skip
+        records.append(decayed(0.0005, method, f"stage1={first}", error=error))
+    text = cifar100_findings(to_frame(records))
+    assert "minus after CE: +3.00 (pairs: 1) points at 5e-4, – at 1e-4" in text
 
 
 def test_without_runs_of_both_decays_there_are_no_sentences(decayed):
