@@ -45,7 +45,8 @@ def _is_weight(key: str) -> bool:
 
 
 def _lines(key: str, before: Any, now: Any) -> Iterator[str]:
-    if not isinstance(before, list) or not isinstance(now, list):
+    of_tensors = key.endswith("checkpoint") and isinstance(before, list) and isinstance(now, list)
+    if not of_tensors:
         yield f"{key}: was {before}, is {now}"
         return
     tensors_before, tensors_now = Counter(before), Counter(now)

@@ -77,6 +77,11 @@ def test_no_two_cases_have_one_name() -> None:
     assert len({*names}) == len(names)
 
 
+def test_a_setting_that_is_a_list_is_named_as_a_setting() -> None:
+    before, now = {"config/min_size": [640, 800]}, {"config/min_size": [800]}
+    assert differences(before, now, []) == ["config/min_size: was [640, 800], is [800]"]
+
+
 def test_differences_are_named_by_their_kind() -> None:
     before = {
         "weights/last/a": "1", "weights/last/b": "1", "resumed/weights/last/a": "1",
