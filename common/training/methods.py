@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from common.balancer import ClassDifficultyBalancer
-from common.config import RunConfig, uses_difficulty
 from common.sampler import (
     ClassProbabilitySampler,
     EpochSampler,
@@ -15,6 +14,7 @@ from common.sampler import (
     InstanceBalancedSampler,
     frequency_probabilities,
 )
+from common.training.settings import RunConfig, uses_difficulty
 from common.weights import class_balanced_weights
 
 
