@@ -52,6 +52,7 @@ IMAGES = {
     for name in ("imagenet_table1", "imagenet_table2", "imagenet_table3", "digit_images")
 }
 READINGS = ROOT / "classification/experiments/mnist_readings.sh"
+RECIPE = ROOT / "classification/experiments/mnist_recipe.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
 TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
 TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
@@ -232,6 +233,7 @@ def option(words: list[str], name: str) -> str:
 
 RUNS = {
     READINGS: 16 * 2 * 3,
+    RECIPE: 12 * 5 * 2 * 5,
     TABLE1: 9 * 2 * 5,
     TABLE2: 11 * 2 * 3,
     TABLE3: 11 * 2 * 3,
@@ -1169,7 +1171,7 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert not left_over.exists()
     assert real.exists()
     trained = [line for line in calls if "classification.train" in line]
-    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 9 + 3 + 3
+    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 9 + 3 + 3
     assert (
         len([line for line in trained if " cifar100-lt" in line]) == 2 + 1 + 2 + 1 + 1 + 1 + 2 + 1
     )
@@ -1185,7 +1187,7 @@ def test_smoke_of_everything_leaves_out_what_has_no_data_and_names_it(tmp_path: 
     assert words.split()[2:] == sorted(script.stem for script in CIFAR.values())
     assert (words.split()[:2], problem) == (["left", "out:"], "data/x is missing; fetch it.")
     trained = [line for line in calls if "classification.train" in line]
-    assert len(trained) == 2 + 9 + 3 + 3
+    assert len(trained) == 2 + 1 + 9 + 3 + 3
     assert all(" mnist-lt " in line for line in trained)
 
 
@@ -1385,7 +1387,7 @@ def test_processes_without_a_gpu_are_said_before_they_start(tmp_path: Path) -> N
 def pythons(tmp_path: Path) -> Path:
     """A checkout with a .venv, a conda environment and another Python: each tells its name."""
     for name in ("run_all.sh", "run_tests.sh", ".ci/run", "common/launching/experiment.sh"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     write_program(tmp_path / "classification/experiments/mnist_table1.sh", "echo true\n")
     write_program(tmp_path / "setup.sh", 'echo "set-up" >>"$CALLS"\n')
