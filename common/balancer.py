@@ -13,8 +13,9 @@ from .difficulty import Labels, as_labels, difficulty_from_performance
 from .distributed import broadcast_from_first
 from .losses import REDUCTIONS, PerSampleLoss, Reduction, weighted_mean
 from .tau import (
+    LawOptions,
     TauLaw,
-    check_law_options,
+    law_of,
     parse_tau,
     performance_bias,
     tau_from_performance,
@@ -61,7 +62,7 @@ class ClassDifficultyBalancer(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        tau: TauLaw | float | str = "sigmoid",
+        tau: float | str | TauLaw = "sigmoid",
         *,
         tau_max: float = 5.0,
         eps: float = 0.01,
@@ -73,7 +74,8 @@ class ClassDifficultyBalancer(nn.Module):
 
         Args:
             num_classes: C, at least 2.
-            tau: a fixed exponent >= 0, or the law it follows (:data:`~.tau.TAU_LAWS`).
+            tau: a fixed exponent >= 0, or the law it follows: a name of :data:`~.tau.TAU_LAWS`, or
+                a function as they are.
             tau_max: T_M of Eqs. 7-10.
             eps: of Eq. 5, in (0, 1).
             power: p of Eq. 8; the paper does not give it.
@@ -92,10 +94,10 @@ class ClassDifficultyBalancer(nn.Module):
             )
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
-        check_law_options(tau_max, power)
         self.num_classes = num_classes
-        self._tau = parse_tau(tau)
-        self._tau_max, self._eps, self._power = tau_max, eps, power
+        chosen = tau if callable(tau) else parse_tau(tau)
+        self._tau = chosen if isinstance(chosen, float) else law_of(chosen)
+        self._options = LawOptions(tau_max, eps, power)
         self._normalize = normalize
         self._reduction: Reduction = reduction
         self.register_buffer("difficulty", torch.ones(num_classes, dtype=torch.float64))
@@ -119,19 +121,11 @@ class ClassDifficultyBalancer(nn.Module):
     def _refresh(self) -> None:
         """Difficulty -> bias -> tau -> weights, in place."""
         performance = (1.0 - self.difficulty).where(self.measured > 0, torch.nan)
-        self.bias.copy_(performance_bias(performance, self._eps))
+        self.bias.copy_(performance_bias(performance, self._options.eps))
         if isinstance(self._tau, float):
             self.tau.fill_(self._tau)
         else:
-            self.tau.copy_(
-                tau_from_performance(
-                    self._tau,
-                    performance,
-                    tau_max=self._tau_max,
-                    eps=self._eps,
-                    power=self._power,
-                )
-            )
+            self.tau.copy_(tau_from_performance(self._tau, performance, self._options))
         if self._normalize:
             weights = normalize_weights(difficulty_weights(self.difficulty, self.tau))
         else:
