@@ -80,7 +80,7 @@ class ClassDifficultyBalancer(nn.Module):
             eps: of Eq. 5, in (0, 1).
             power: p of Eq. 8; the paper does not give it.
             normalize: scale the weights to sum to C (the authors' code); off: Eq. 4 as printed.
-            reduction: see :func:`common.losses.weighted_mean`.
+            reduction: see :func:`~.losses.weighted_mean`.
 
         Raises:
             ValueError: for a single class, a negative tau, eps outside (0, 1), tau_max < 0,
@@ -139,7 +139,7 @@ class ClassDifficultyBalancer(nn.Module):
 
         Under ``torch.distributed`` every rank calls it and rank 0's numbers count, so that no
         rounding can drive the ranks apart: reduce counts over the ranks before
-        (:class:`common.difficulty.ClassAccuracy` does).
+        (:class:`~.difficulty.ClassAccuracy` does).
 
         Args:
             performance: shape (C,), in [0, 1], higher is better (accuracy, AP, ...); NaN for a
@@ -174,12 +174,21 @@ class ClassDifficultyBalancer(nn.Module):
         weights = difficulty_weights(self.difficulty, self.tau)
         return weights / weights.sum()
 
-    def sample_weights(self, labels: Labels, ignore_index: int | None = None) -> Tensor:
-        """w_{y_i} of each sample: :func:`common.weights.sample_weights`."""
-        return sample_weights(self.class_weights, labels, ignore_index)
+    def sample_weights(
+        self,
+        labels: Labels,
+        ignore_index: int | None = None,
+        background_weight: float | None = None,
+    ) -> Tensor:
+        """w_{y_i} of each sample: :func:`~.weights.sample_weights`."""
+        return sample_weights(self.class_weights, labels, ignore_index, background_weight)
 
     def weighted_mean(
-        self, losses: Tensor, labels: Labels, ignore_index: int | None = None
+        self,
+        losses: Tensor,
+        labels: Labels,
+        ignore_index: int | None = None,
+        background_weight: float | None = None,
     ) -> Tensor:
         """CDB-W of any per-sample loss (Eqs. 12 and 14), reduced to a 0-d loss.
 
@@ -187,15 +196,16 @@ class ClassDifficultyBalancer(nn.Module):
             losses: shape (B,), or any other, as (B, H, W) of pixels.
             labels: of the same shape, 0..C-1.
             ignore_index: the label of what is left out (often 255 or -100).
+            background_weight: of label C, which is then background (a detector's proposals).
 
         Raises:
             TypeError: for labels that are not integers.
             ValueError: for losses of another shape, for instance a loss that is a mean already, or
-                a label outside 0..C-1 on a CPU.
+                a label outside 0..C-1 (with background 0..C) on a CPU.
         """
         labels = as_labels(labels, self.class_weights.device)
         counted = None if ignore_index is None else labels != ignore_index
-        weights = self.sample_weights(labels, ignore_index)
+        weights = self.sample_weights(labels, ignore_index, background_weight)
         return weighted_mean(losses, weights, self._reduction, counted)
 
     def _weighted_loss(

@@ -6,6 +6,7 @@ A run that has finished is skipped; one that was interrupted goes on where it wa
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _begin(arguments: Arguments, sets: DetectionSets, device: torch.device) -> T
             config,
             sets,
             streams,
-            class_weights=None if balancer is None else balancer.class_weights,
+            reduce=balancer and partial(balancer.weighted_mean, background_weight=1.0),
             published=published,
             first_stage=first_stage,
         ).to(device)
