@@ -259,7 +259,7 @@ class Training:
             self.config.learning_rate_at(self.epoch, 1.0),
             accuracy,
             balancer,
-            None if hard is None else hard.counts,
+            None if hard is None else {"hard_instances": hard.counts.int().tolist()},
         )
         if balancer is not None:
             balancer.update(accuracy.to(self.device))

@@ -19,6 +19,7 @@ from classification.evaluate import evaluate, load_weights, make_model
 from classification.image_data import Reading, with_lists
 from classification.image_recipes import ImageConfig, OltrConfig
 from classification.recipes import RECIPES, group_name, resolved, run_name
+from classification.record import TASK
 from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
 from common.streams import Streams
@@ -120,7 +121,7 @@ def _results(training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
 def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     config = training.config
     return record_of(
-        "classification",
+        TASK,
         config,
         run=run_name(config),
         group=arguments.group or group_name(config),

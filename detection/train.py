@@ -43,6 +43,7 @@ from detection.recipes import (
     resolved,
     run_name,
 )
+from detection.record import TASK
 from detection.sets import CONDITIONS, DetectionSets, load_sets
 
 
@@ -157,7 +158,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     results = measure_ap(training.model, sets.val, masks=masks, workers=arguments.workers)
     metrics = metrics_of(results)
     record = record_of(
-        "detection",
+        TASK,
         config,
         run=run_name(config),
         group=arguments.group or group_name(config),

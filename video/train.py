@@ -47,6 +47,7 @@ from video.evaluate import describe, evaluate, make_model
 from video.models import load_kinetics
 from video.reading import Reader
 from video.recipes import RECIPES, VideoConfig, resolved, run_name
+from video.record import TASK
 
 KINETICS_VARIABLE: Final = "CDB_KINETICS"
 DEFAULT_KINETICS: Final = Path("data/resnext-101-kinetics.pth")
@@ -154,7 +155,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     fit(training, folder, clock, arguments.checkpoint_seconds)
     weights, metrics = _results(arguments, training)
     record = record_of(
-        "video",
+        TASK,
         config,
         run=run_name(config),
         group=_group(arguments),

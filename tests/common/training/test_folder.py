@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import classification.record  # noqa: F401  (what its records hold)
 import common.training.folder as folder_module
 from common.errors import UserError
 from common.files import write_atomically
