@@ -2,7 +2,7 @@
 
 Installed (``pip install .``) it is the package ``cdb_longtail``; in a checkout ``common`` is the
 same core, beside what trains the experiments. It needs torch and numpy alone, and each name is
-imported when it is first asked for: ``import common`` loads neither.
+imported when it is first asked for: the package alone loads neither.
 """
 
 from importlib import import_module
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
         InstanceBalancedSampler,
         frequency_probabilities,
     )
-    from .tau import TAU_LAWS, performance_bias, tau_from_performance
+    from .streams import Streams
+    from .tau import (
+        TAU_LAWS,
+        LawOptions,
+        bias_bound,
+        performance_bias,
+        tau_from_performance,
+        tau_law,
+    )
     from .weights import (
         class_balanced_weights,
         difficulty_weights,
@@ -66,15 +74,21 @@ __all__ = [
     "ImageWeightSampler",
     "InstanceBalancedSampler",
     "frequency_probabilities",
+    "Streams",
     "TAU_LAWS",
+    "LawOptions",
+    "bias_bound",
     "performance_bias",
     "tau_from_performance",
+    "tau_law",
     "class_balanced_weights",
     "difficulty_weights",
     "normalize_weights",
     "sample_weights",
 ]
-_MODULES: Final = ("balancer", "difficulty", "losses", "metrics", "sampler", "tau", "weights")
+_MODULES: Final = (
+    "balancer", "difficulty", "losses", "metrics", "sampler", "streams", "tau", "weights"
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from .errors import describe_os_error
 _PARTIAL: Final = ".partial"
 
 IN_USE: Final = "is in use by another process"
-"""What a run says before it waits for its folder; ``common.launching.local`` hears it."""
+"""What a run says before it waits for its folder; the launcher hears it."""
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:

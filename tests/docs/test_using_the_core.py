@@ -18,7 +18,9 @@ from common.losses import cross_entropy
 from common.tau import TAU_LAWS, LawOptions, sigmoid_tau, tau_from_performance
 
 PAGE = Path(__file__).parents[2] / "docs" / "using-the-core.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+# In this checkout the package is called common.
+TEXT = PAGE.read_text().replace("from cdb_longtail", "from common")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 RANKS = 2
 
 
