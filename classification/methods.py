@@ -25,14 +25,19 @@ from common.distributed import all_reduce_sum, broadcast_from_first, of_rank
 from common.errors import UserError
 from common.losses import (
     LdamLoss,
+    PerSampleLoss,
     Reduction,
     SoftmaxEqualizationLoss,
-    cross_entropy,
-    focal_loss,
     focal_weights,
     weighted_mean,
 )
-from common.methods import follow_difficulty, make_balancer, make_class_weights, make_sampler
+from common.methods import (
+    follow_difficulty,
+    make_balancer,
+    make_class_weights,
+    make_loss,
+    make_sampler,
+)
 from common.sampler import ClassAwareSampler, EpochSampler
 from common.streams import Streams
 from common.weights import class_balanced_weights
@@ -206,8 +211,8 @@ def _by_class(class_weights: Tensor) -> SampleWeights:
     return lambda model, images, labels, draws: class_weights[labels]
 
 
-def _plain_loss(logits: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
-    return cross_entropy(logits, labels)
+def _without_draws(loss: PerSampleLoss) -> SampleLoss:
+    return lambda logits, labels, draws: loss(logits, labels)
 
 
 def _balanced_index(data: LongTailedData, size: int, generator: torch.Generator) -> Draw:
@@ -224,7 +229,7 @@ def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None
     later = class_balanced_weights(data.train_counts, config.cb_beta).to(device, torch.float32)
     start = config.milestones[0] if config.drw_epoch is None else config.drw_epoch
     method.deferred = DeferredWeights(torch.ones_like(later), later, start)
-    method.loss = lambda logits, labels, draws: ldam(logits, labels)
+    method.loss = _without_draws(ldam)
     method.weights = _by_class(method.deferred.weights)
 
 
@@ -264,8 +269,7 @@ def _set_meta_weight_net(
     method.weights, method.whole_batch = weights, True
 
 
-def _set_focal(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
-    method.loss = lambda logits, labels, draws: focal_loss(logits, labels, config.focal_gamma)
+def _count_hard(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
     if isinstance(config, CifarConfig | ImageConfig):
         device = data.train.labels.device
         method.hard = HardInstances(
@@ -304,7 +308,8 @@ def make_method(
     """
     device = data.train.labels.device
     arguments = (data.train.labels, data.num_classes, streams["sampler"])
-    method = Method(_make_sampler(config, *arguments), _plain_loss, _equal_weights)
+    loss = _without_draws(make_loss(config, data.train_counts, device))
+    method = Method(_make_sampler(config, *arguments), loss, _equal_weights)
     method.reduction = config.loss_reduction or method.reduction
     method.balancer = make_balancer(config, data.num_classes, device)
     weights = make_class_weights(config, data.train_counts, method.balancer, device)
@@ -312,7 +317,7 @@ def make_method(
         method.weights = _by_class(weights)
     match config.method:
         case "focal" | "cdb-w-fl":
-            _set_focal(method, config, data)
+            _count_hard(method, config, data)
         case "eql":
             method.loss = equalization = _equalization(config, data, streams)
             method.draw = equalization.draw

@@ -1,13 +1,22 @@
-"""What the methods are made of in every task: the balancer, the sampler, the class weights.
+"""What the methods are made of in every task: balancer, sampler, class weights, loss.
 
 Shapes: C classes, N training samples.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from common.balancer import ClassDifficultyBalancer
 from common.config import RunConfig, uses_difficulty
+from common.losses import (
+    PerSampleLoss,
+    balanced_softmax_loss,
+    cross_entropy,
+    focal_loss,
+    logit_adjusted_loss,
+)
 from common.sampler import (
     ClassProbabilitySampler,
     EpochSampler,
@@ -81,6 +90,26 @@ def make_class_weights(
     if config.method == "cb":
         return class_balanced_weights(class_counts, config.cb_beta).to(device, torch.float32)
     return None
+
+
+def make_loss(config: RunConfig, class_counts: Tensor, device: torch.device) -> PerSampleLoss:
+    """The loss of each sample, of the methods whose loss is one of logits, labels and counts.
+
+    Args:
+        config: the run; methods that are no loss have cross-entropy.
+        class_counts: n_c of the training set, (C,).
+        device: where the loss is computed.
+    """
+    counts = class_counts.to(device)
+    match config.method:
+        case "focal" | "cdb-w-fl":
+            return partial(focal_loss, gamma=config.focal_gamma)
+        case "balanced-softmax":
+            return partial(balanced_softmax_loss, class_counts=counts)
+        case "logit-adjustment":
+            return partial(logit_adjusted_loss, class_counts=counts, tau=config.la_tau)
+        case _:
+            return cross_entropy
 
 
 def follow_difficulty(sampler: EpochSampler, balancer: ClassDifficultyBalancer | None) -> None:

@@ -16,8 +16,14 @@ from common.batch_norm import synchronize_batch_norm
 from common.distributed import all_reduce_sum, is_distributed, rank, world_size
 from common.errors import UserError
 from common.history import History, check_finite
-from common.losses import PerSampleLoss, cross_entropy, focal_loss, weighted_mean
-from common.methods import follow_difficulty, make_balancer, make_class_weights, make_sampler
+from common.losses import weighted_mean
+from common.methods import (
+    follow_difficulty,
+    make_balancer,
+    make_class_weights,
+    make_loss,
+    make_sampler,
+)
 from common.signals import StopRequest
 from common.streams import Streams
 from video.augment import ClipAugmentation
@@ -42,12 +48,6 @@ class Epoch:
         """This rank's part of a step of ``size`` clips: every W-th of them."""
         mine = slice(step * size + rank(), (step + 1) * size, world_size())
         return self.order[mine], self.positions[mine], self.changes[mine]
-
-
-def _per_sample_loss(config: VideoConfig) -> PerSampleLoss:
-    if config.method == "focal":
-        return lambda logits, labels: focal_loss(logits, labels, config.focal_gamma)
-    return cross_entropy
 
 
 def _check_batch_size(config: VideoConfig, clips: int) -> None:
@@ -101,7 +101,7 @@ class Training:
         self._class_weights = make_class_weights(
             config, data.train_counts, self.balancer, self.device
         )
-        self._loss = _per_sample_loss(config)
+        self._loss = make_loss(config, data.train_counts, self.device)
         self._augment = ClipAugmentation(config.crop, config.max_angle, config.flip)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
