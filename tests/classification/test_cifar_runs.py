@@ -163,6 +163,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "augmentation": ("class-aware", {}, "none"),
     "precision": ("class-aware", {}, "bfloat16"),
     "sampler_unit": ("cdb-s", {}, "image"),
+    "la_tau": ("logit-adjustment", {}, 1.5),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("tau", "cdb-s", {}, "0.5"),
