@@ -22,7 +22,7 @@ import pandas as pd
 
 from analysis.words import value_text
 from common.errors import UserError
-from common.record import read_record, read_records
+from common.training.record import read_record, read_records
 
 Record = dict[str, Any]
 

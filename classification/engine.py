@@ -25,12 +25,12 @@ from classification.methods import make_method
 from classification.models import STRIDE, OltrModel, SecondStage
 from classification.oltr import fill_memory, parameter_groups
 from classification.recipes import CifarConfig
-from common.batch_norm import synchronize_batch_norm
 from common.distributed import all_reduce_sum, is_distributed, world_size
 from common.errors import UserError
-from common.history import History, check_finite
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.batch_norm import synchronize_batch_norm
+from common.training.history import History, check_finite
+from common.training.signals import StopRequest
 
 Weights = dict[str, Tensor]
 

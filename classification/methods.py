@@ -31,15 +31,15 @@ from common.losses import (
     focal_weights,
     weighted_mean,
 )
-from common.methods import (
+from common.sampler import ClassAwareSampler, EpochSampler
+from common.streams import Streams
+from common.training.methods import (
     follow_difficulty,
     make_balancer,
     make_class_weights,
     make_loss,
     make_sampler,
 )
-from common.sampler import ClassAwareSampler, EpochSampler
-from common.streams import Streams
 from common.weights import class_balanced_weights
 
 Draw = Callable[[int], Tensor]

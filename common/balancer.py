@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.difficulty import Labels, as_labels, difficulty_from_performance
-from common.distributed import broadcast_from_first
-from common.losses import REDUCTIONS, PerSampleLoss, Reduction, weighted_mean
-from common.tau import (
+from .difficulty import Labels, as_labels, difficulty_from_performance
+from .distributed import broadcast_from_first
+from .losses import REDUCTIONS, PerSampleLoss, Reduction, weighted_mean
+from .tau import (
     TauLaw,
     check_law_options,
     parse_tau,
     performance_bias,
     tau_from_performance,
 )
-from common.weights import difficulty_weights, normalize_weights, sample_weights
+from .weights import difficulty_weights, normalize_weights, sample_weights
 
 
 class ClassDifficultyBalancer(nn.Module):
@@ -73,7 +73,7 @@ class ClassDifficultyBalancer(nn.Module):
 
         Args:
             num_classes: C, at least 2.
-            tau: a fixed exponent >= 0, or the law it follows (:data:`common.tau.TAU_LAWS`).
+            tau: a fixed exponent >= 0, or the law it follows (:data:`~.tau.TAU_LAWS`).
             tau_max: T_M of Eqs. 7-10.
             eps: of Eq. 5, in (0, 1).
             power: p of Eq. 8; the paper does not give it.
@@ -217,7 +217,7 @@ class ClassDifficultyBalancer(nn.Module):
         It can be pickled where ``loss`` can. A copy, as another process gets it, follows the copy
         of the balancer that is pickled with it.
 
-        >>> from common.losses import focal_loss
+        >>> from .losses import focal_loss
         >>> cdb_w_fl = ClassDifficultyBalancer(num_classes=3).weighted(focal_loss)
         >>> cdb_w_fl(torch.zeros(2, 3), torch.tensor([0, 2]))
         tensor(0.7324)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.difficulty import Labels, as_labels, check_labels
+from .difficulty import Labels, as_labels, check_labels
 
 
 @dataclass(frozen=True)

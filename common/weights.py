@@ -6,7 +6,7 @@ Shapes: C classes.
 import torch
 from torch import Tensor
 
-from common.difficulty import LEFT_OUT, Labels, as_labels, check_labels
+from .difficulty import LEFT_OUT, Labels, as_labels, check_labels
 
 
 def difficulty_weights(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.state_file import read_state
 from common.streams import Streams
+from common.training.published_weights import read_state
 from detection.heads import CalibratedHead, ClassificationHead, make_head
 from detection.models import (
     Rcnn,

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 import tyro
 
-from common.config import plain
-from common.distributed import barrier, is_first_rank, process_group
+from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
-from common.fit import (
+from common.streams import Streams
+from common.training.fit import (
     Clock,
     RunArguments,
     advise_on_precision,
@@ -26,9 +26,10 @@ from common.fit import (
     record_of,
     set_threads,
 )
-from common.methods import make_balancer
-from common.run import RunFolder, environment
-from common.streams import Streams
+from common.training.folder import RunFolder, environment
+from common.training.methods import make_balancer
+from common.training.process_group import process_group
+from common.training.settings import plain
 from detection.engine import Training
 from detection.evaluate import describe, measure_ap, metrics_of, read_weights
 from detection.networks import Weights, make_model

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.batch_norm import synchronize_batch_norm
 from common.distributed import all_reduce_sum, is_distributed, rank, world_size
 from common.errors import UserError
-from common.history import History, check_finite
 from common.losses import weighted_mean
-from common.methods import (
+from common.streams import Streams
+from common.training.batch_norm import synchronize_batch_norm
+from common.training.history import History, check_finite
+from common.training.methods import (
     follow_difficulty,
     make_balancer,
     make_class_weights,
     make_loss,
     make_sampler,
 )
-from common.signals import StopRequest
-from common.streams import Streams
+from common.training.signals import StopRequest
 from video.augment import ClipAugmentation
 from video.data import FrameSource, VerbData, evaluation_batches, load_batches
 from video.evaluate import measure

@@ -14,14 +14,14 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from common.config import option
 from common.difficulty import class_accuracy
 from common.distributed import all_reduce_sum
 from common.errors import UserError, run_main
-from common.fit import choose_device
 from common.metrics import confusion_matrix, top_k_correct, verb_metrics
-from common.run import load_tensors
 from common.streams import Streams
+from common.training.fit import choose_device
+from common.training.folder import load_tensors
+from common.training.settings import option
 from video.augment import network_input
 from video.data import FrameSource, evaluation_batches, load_data
 from video.models import make_resnext101, make_small_resnext

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.metrics import verb_metrics
-from common.record import check_record
+from common.training.record import check_record
 
 Record = dict[str, Any]
 SHOTS = ("many", "medium", "few")

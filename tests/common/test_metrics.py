@@ -21,7 +21,7 @@ from common.metrics import (
     top_k_correct,
     verb_metrics,
 )
-from common.record import SCHEMA
+from common.training.record import SCHEMA
 
 thorough = settings(deadline=None, max_examples=60, derandomize=True)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from common.methods import make_balancer
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.methods import make_balancer
+from common.training.signals import StopRequest
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
 from detection.engine import Training
 from detection.networks import Weights, make_model

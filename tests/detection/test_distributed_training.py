@@ -21,8 +21,8 @@ from torch.multiprocessing.spawn import spawn
 
 from common.distributed import all_reduce_sum, rank
 from common.errors import UserError
-from common.run import load_tensors
-from common.signals import StopRequest
+from common.training.folder import load_tensors
+from common.training.signals import StopRequest
 from detection.engine import Training
 from detection.evaluate import measure_ap, metrics_of
 from detection.heads import HEAD_METHODS, ClassificationHead, make_head

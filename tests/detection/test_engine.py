@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.signals import StopRequest
+from common.training.signals import StopRequest
 from data_prep.lvis import REST_FILE
 from data_prep.lvis_format import read_lvis
 from detection import engine

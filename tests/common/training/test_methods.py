@@ -3,16 +3,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.config import RunConfig
 from common.losses import balanced_softmax_loss, cross_entropy, focal_loss, logit_adjusted_loss
-from common.methods import (
+from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
+from common.training.methods import (
     follow_difficulty,
     make_balancer,
     make_class_weights,
     make_loss,
     make_sampler,
 )
-from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
+from common.training.settings import RunConfig
 
 CPU = torch.device("cpu")
 COUNTS = torch.tensor([9, 4, 1])

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from common.balancer import ClassDifficultyBalancer
-from common.config import RunConfig, uses_difficulty
 from common.losses import (
     PerSampleLoss,
     balanced_softmax_loss,
@@ -24,6 +23,7 @@ from common.sampler import (
     InstanceBalancedSampler,
     frequency_probabilities,
 )
+from common.training.settings import RunConfig, uses_difficulty
 from common.weights import class_balanced_weights
 
 

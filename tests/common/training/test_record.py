@@ -15,8 +15,8 @@ import torch
 
 from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
-from common.history import History
-from common.record import (
+from common.training.history import History
+from common.training.record import (
     COURSES,
     DETECTION_SCHEMA,
     SCHEMA,

@@ -24,10 +24,11 @@ from typing import IO, Any, Self
 
 import torch
 
-from common.distributed import barrier, is_first_rank, is_of_another_process, world_size
+from common.distributed import barrier, is_first_rank, world_size
 from common.errors import UserError, describe_os_error
 from common.files import IN_USE, remove, remove_partial_files, write_atomically
-from common.record import check_record, read_record
+from common.training.process_group import is_of_another_process
+from common.training.record import check_record, read_record
 
 CHECKPOINT_FORMAT = 1
 # What a file system without locks says, as some clusters' are set up.
@@ -309,7 +310,7 @@ def _git(*words: str) -> str:
         subprocess.CalledProcessError: git refuses.
     """
     told = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     asked = subprocess.run(
         ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, env=told
     )

@@ -24,8 +24,8 @@ import jsonschema
 import torch
 
 from common.balancer import ClassDifficultyBalancer
-from common.config import uses_difficulty
 from common.errors import UserError
+from common.training.settings import uses_difficulty
 
 SCHEMA_VERSION: Final = 1
 
