@@ -45,9 +45,14 @@ def tables_of(dataset: str) -> list[int]:
 
 
 def _home_table(method: str, dataset: str) -> int:
-    """The table that shows what the paper did not run: the last that has the method, else 1."""
-    holding = [t for t in tables_of(dataset) if method in set(error_table(t, dataset)["method"])]
-    return max(holding, default=1)
+    """The table that shows what the paper did not run: the last that has the method.
+
+    Else the first that has its stage.
+    """
+    methods = {table: set(error_table(table, dataset)["method"]) for table in tables_of(dataset)}
+    holding = [table for table, known in methods.items() if method in known]
+    same = [table for table, known in methods.items() if stage_of(method) in map(stage_of, known)]
+    return max(holding, default=min(same, default=1))
 
 
 def cells_of(rows: pd.DataFrame) -> list[Cell]:

@@ -67,10 +67,11 @@ class Findings:
         return ", ".join(text for _, text in sorted(texts))
 
     def second_stages(self, decay: float, stage1: str) -> str:
-        """Smallest to largest test error of the second stages after a method."""
+        """Smallest to largest test error of Table 4's second stages after a method."""
         runs = self.runs[self.runs["weight_decay"] == decay]
         of_first = runs["variant"].str.partition(",")[0] == f"stage1={stage1}"
-        return _range(list(runs[of_first]["error_last"]))
+        of_table = runs["method"].isin({cell[0] for cell in _cells(4)})
+        return _range(list(runs[of_first & of_table]["error_last"]))
 
     def after_weights(self, decay: float) -> str:
         """Second stages after CDB-W-CE minus the same ones after CE, of the same seed."""

@@ -11,6 +11,8 @@ NOT_APPLICABLE: Final = "n/a"
 _METHODS: Final = {
     "focal": "Focal",
     "class-aware": "Class-aware",
+    "balanced-softmax": "Balanced Softmax",
+    "logit-adjustment": "Logit adjustment",
     "meta-weight-net": "Meta-Weight-Net",
     "mask-rcnn": "Mask R-CNN",
     "simcal": "SimCal",

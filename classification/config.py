@@ -13,7 +13,7 @@ from common.training.settings import Limits, RunConfig, resolved_tau, with_limit
 
 Method = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
-    "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 """All but OLTR, which is a network too and has a recipe of its own."""
@@ -25,7 +25,8 @@ class ClassificationConfig(RunConfig, ABC):
     """One training run. Two runs of equal configurations give the same numbers."""
 
     method: Method | Literal["oltr"] = "ce"
-    """Loss or sampler; Table 1's names."""
+    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
+    al. 2020) and logit-adjustment (Menon et al. 2021)."""
     loss_reduction: Reduction | None = "batch-size"
     """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing; None:
     by its size, with ldam-drw by the sum of its weights as Cao et al."""

@@ -14,8 +14,9 @@ from common.training.schedule import cosine_schedule, step_schedule
 from common.training.settings import checked_milestones
 
 ImageMethod = Literal[
-    "ce", "focal", "cfs", "cb", "eql", "class-aware", "cdb-s", "cdb-w-fl", "cdb-w-ce", "oltr"
-]
+    "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
+    "cdb-s", "cdb-w-fl", "cdb-w-ce", "oltr",
+]  # fmt: skip
 ImageRecipe = Literal[
     "imagenet-lt", "imagenet-lt-oltr", "image-folder", "image-folder-oltr", "digit-images",
     "digit-images-oltr",
@@ -35,7 +36,8 @@ class ImageConfig(ClassificationConfig):
     lists: str | None = None
     """image-folder: digest of the lists that the run belongs to; None: of those that are found."""
     method: ImageMethod = "ce"
-    """Loss or sampler; Table 1's names."""
+    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
+    al. 2020) and logit-adjustment (Menon et al. 2021)."""
     loss_reduction: Reduction = "weight-sum"
     """Divide the batch's sum of losses by its size, by the sum of its weights (as the authors' code
     for ImageNet-LT), or by nothing."""

@@ -26,10 +26,9 @@ from common.distributed import all_reduce_sum, broadcast_from_first, of_rank
 from common.errors import UserError
 from common.losses import (
     LdamLoss,
+    PerSampleLoss,
     Reduction,
     SoftmaxEqualizationLoss,
-    cross_entropy,
-    focal_loss,
     focal_weights,
     weighted_mean,
 )
@@ -39,6 +38,7 @@ from common.training.methods import (
     Reduce,
     follow_difficulty,
     make_balancer,
+    make_loss,
     make_reduction,
     make_sampler,
     mean_by_class,
@@ -210,8 +210,8 @@ def _usable_threshold(counts: Tensor) -> str:
     return f"give one above {least:.3g} and below {most:.3g}, for example {between:.3g}"
 
 
-def _plain_loss(logits: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
-    return cross_entropy(logits, labels)
+def _without_draws(loss: PerSampleLoss) -> SampleLoss:
+    return lambda logits, labels, draws: loss(logits, labels)
 
 
 def _balanced_index(data: LongTailedData, size: int, generator: torch.Generator) -> Draw:
@@ -228,7 +228,7 @@ def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None
     later = class_balanced_weights(data.train_counts, config.cb_beta).to(device, torch.float32)
     start = config.milestones[0] if config.drw_epoch is None else config.drw_epoch
     method.deferred = DeferredWeights(torch.ones_like(later), later, start)
-    method.loss = lambda logits, labels, draws: ldam(logits, labels)
+    method.loss = _without_draws(ldam)
     method.reduce = partial(mean_by_class, method.deferred.weights, method.reduction)
 
 
@@ -268,8 +268,7 @@ def _set_meta_weight_net(
     method.weights, method.whole_batch = weights, True
 
 
-def _set_focal(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
-    method.loss = lambda logits, labels, draws: focal_loss(logits, labels, config.focal_gamma)
+def _count_hard(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
     if isinstance(config, CifarConfig | ImageConfig):
         device = data.train.labels.device
         method.hard = HardInstances(
@@ -309,12 +308,13 @@ def make_method(
     device = data.train.labels.device
     arguments = (data.train.labels, data.num_classes, streams["sampler"])
     balancer = make_balancer(config, data.num_classes, device)
+    loss = _without_draws(make_loss(config, data.train_counts, device))
     reduce = make_reduction(config, data.train_counts, balancer, device)
-    method = Method(_make_sampler(config, *arguments), _plain_loss, reduce, balancer=balancer)
+    method = Method(_make_sampler(config, *arguments), loss, reduce, balancer=balancer)
     method.reduction = config.loss_reduction or method.reduction
     match config.method:
         case "focal" | "cdb-w-fl":
-            _set_focal(method, config, data)
+            _count_hard(method, config, data)
         case "eql":
             method.loss = equalization = _equalization(config, data, streams)
             method.draw = equalization.draw

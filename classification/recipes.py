@@ -20,7 +20,13 @@ from common.losses import Reduction
 from common.training.schedule import step_schedule
 from common.training.settings import changed_settings, checked_milestones, handed_on
 
-MnistMethod = Literal["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
+MnistMethod = Literal[
+    "ce", "focal", "cfs", "cb", "eql", "l2rw", "balanced-softmax", "logit-adjustment",
+    "cdb-s", "cdb-w-fl", "cdb-w-ce",
+]  # fmt: skip
+SecondStageMethod = Literal[
+    "class-aware", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s"
+]
 InputScaling = Literal["standardise", "unit", "raw"]
 Augmentation = Literal["crop-flip", "none"]
 CifarRecipe = Literal[
@@ -37,7 +43,8 @@ class MnistConfig(SubsampledConfig):
     dataset: Literal["mnist-lt"] = "mnist-lt"
     """Data set."""
     method: MnistMethod = "ce"
-    """Loss or sampler; Table 1's names."""
+    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
+    al. 2020) and logit-adjustment (Menon et al. 2021)."""
     imbalance: float = 99
     """Samples of the head class over those of the tail, >= 1."""
     loss_reduction: Reduction = "batch-size"
@@ -62,7 +69,8 @@ class CifarConfig(SubsampledConfig):
     dataset: Literal["cifar100-lt"] = "cifar100-lt"
     """Data set."""
     method: Method = "ce"
-    """Loss or sampler; Table 1's names."""
+    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
+    al. 2020) and logit-adjustment (Menon et al. 2021)."""
     split_seed: int | None = 0
     """Seed of the training and difficulty subsets; fixed, apart from the training seed."""
     loss_reduction: Reduction | None = None
@@ -165,8 +173,9 @@ class DecoupledConfig(CifarConfig):
     """The method of the first stage."""
     stage1_epochs: int | None = None
     """Epochs of the first stage; None: its recipe's."""
-    method: Literal["class-aware", "cdb-w-ce", "cdb-s"] = "class-aware"
-    """The method of the second stage."""
+    method: SecondStageMethod = "class-aware"
+    """The method of the second stage; balanced-softmax (Ren et al. 2020) and logit-adjustment
+    (Menon et al. 2021) are not in the paper."""
     epochs: int = 30
     """Epochs of the second stage."""
     warmup_epochs: float = 0

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from .losses import (
         LdamLoss,
         SoftmaxEqualizationLoss,
+        balanced_softmax_loss,
         cross_entropy,
         focal_loss,
         hinge_loss,
+        logit_adjusted_loss,
         squared_error,
         weighted_mean,
     )
@@ -60,9 +62,11 @@ __all__ = [
     "performance_from_error",
     "LdamLoss",
     "SoftmaxEqualizationLoss",
+    "balanced_softmax_loss",
     "cross_entropy",
     "focal_loss",
     "hinge_loss",
+    "logit_adjusted_loss",
     "squared_error",
     "weighted_mean",
     "balanced_accuracy",

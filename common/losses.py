@@ -4,6 +4,7 @@ Shapes: B batch, C classes. Every loss maps logits (B, C) and labels (B,) to los
 weighting, a mean or a meta-learner can then be put on top of any of them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -145,6 +146,69 @@ def hinge_loss(logits: Tensor, labels: Labels, margin: float = 1.0) -> Tensor:
     own = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], float("-inf"))
     return F.relu(margin + others.amax(dim=1) - own)
+
+
+def balanced_softmax_loss(logits: Tensor, labels: Labels, class_counts: Tensor) -> Tensor:
+    """Balanced Softmax (Ren et al. 2020, Eq. 3): -log of n_y e^{z_y} / sum_k n_k e^{z_k}.
+
+    Shapes (B, C), (B,), (C,) -> (B,). Not in the paper. It is :func:`logit_adjusted_loss` with tau
+    = 1, to the bit: n_k and pi_k = n_k / sum(n) differ by a factor that cancels.
+
+    Args:
+        logits: shape (B, C); the test takes their argmax as they are, without the counts.
+        labels: shape (B,).
+        class_counts: n_c of the training set, shape (C,), >= 0, on the device of the logits. A
+            class without a sample is left out of the sum; a sample of it has an infinite loss.
+
+    Returns:
+        Of the logits' dtype; float32 for those of less precision.
+
+    Raises:
+        ValueError: for counts of another shape than (C,).
+
+    >>> balanced_softmax_loss(torch.zeros(2, 2), [0, 1], torch.tensor([3, 1])).exp()
+    tensor([1.3333, 4.0000])
+    """
+    # n_k e^{z_k} / sum(n) = e^{z_k + log pi_k}
+    return logit_adjusted_loss(logits, labels, class_counts, tau=1.0)
+
+
+def logit_adjusted_loss(
+    logits: Tensor, labels: Labels, class_counts: Tensor, tau: float = 1.0
+) -> Tensor:
+    """Logit adjustment (Menon et al. 2021, Eq. 10): cross-entropy of z_k + tau log pi_k.
+
+    pi_k = n_k / sum(n) is the share of the training samples that class k has. Shapes (B, C), (B,),
+    (C,) -> (B,). Not in the paper. With tau = 1 it is :func:`balanced_softmax_loss`.
+
+    Args:
+        logits: shape (B, C); the test takes their argmax as they are, without the shares.
+        labels: shape (B,).
+        class_counts: n_c of the training set, shape (C,), >= 0, on the device of the logits. A
+            class without a sample is left out of the softmax; a sample of it has an infinite loss.
+        tau: how far the shares count, >= 0; 0 is cross-entropy.
+
+    Returns:
+        Of the logits' dtype; float32 for those of less precision.
+
+    Raises:
+        ValueError: for tau < 0 or not finite, or counts of another shape than (C,).
+
+    >>> logit_adjusted_loss(torch.zeros(2, 2), [0, 1], torch.tensor([3, 1]), tau=2.0).exp()
+    tensor([ 1.1111, 10.0000])
+    """
+    if not 0 <= tau < math.inf:
+        raise ValueError(f"tau must be at least 0 and finite, not {tau}")
+    if class_counts.shape != logits.shape[1:2]:
+        # Without this one number would be broadcast, and adjust nothing.
+        raise ValueError(
+            f"class_counts of shape {tuple(class_counts.shape)} do not fit logits of shape "
+            f"{tuple(logits.shape)}; give one count per class"
+        )
+    counts = class_counts.to(torch.promote_types(logits.dtype, torch.float32))
+    # tau log pi_k; xlogy: 0 for tau = 0, also of a class without a sample.
+    adjustment = torch.xlogy(tau, counts / counts.sum())
+    return cross_entropy((logits.movedim(1, -1) + adjustment).movedim(-1, 1), labels)
 
 
 class SoftmaxEqualizationLoss:

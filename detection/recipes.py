@@ -113,6 +113,7 @@ class DetectionConfig(RunConfig):
         "sampler_unit": (),
         "cfs_q": (),
         "cb_beta": (),
+        "la_tau": (),
         "rfs_threshold": ("rfs",),
         "eql_threshold": ("eql",),
         "loss_reduction": _SOFTMAX_METHODS,

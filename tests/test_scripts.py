@@ -439,7 +439,9 @@ def test_cifar_table_1_runs_the_papers_cells_and_class_aware() -> None:
     assert len(printed) == 11 * 2
     extra = {("class-aware", "", "10"), ("class-aware", "", "100")}
     assert cells(configs_of(CIFAR["table1"])) == printed | extra
-    assert {config.method for config in configs_of(CIFAR["table1"])} == set(METHODS)
+    not_in_the_paper = {"balanced-softmax", "logit-adjustment"}
+    methods = {config.method for config in configs_of(CIFAR["table1"])}
+    assert methods == set(METHODS) - not_in_the_paper
 
 
 @pytest.mark.parametrize(("table", "method"), [("2", "cdb-w-ce"), ("3", "cdb-s")])

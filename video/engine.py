@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.distributed import all_reduce_sum, is_distributed, rank, world_size
 from common.errors import UserError
-from common.losses import PerSampleLoss, cross_entropy, focal_loss
 from common.streams import Streams
 from common.training.batch_norm import synchronize_batch_norm
 from common.training.history import History, check_finite
 from common.training.methods import (
     follow_difficulty,
     make_balancer,
+    make_loss,
     make_reduction,
     make_sampler,
 )
@@ -47,12 +47,6 @@ class Epoch:
         """This rank's part of a step of ``size`` clips: every W-th of them."""
         mine = slice(step * size + rank(), (step + 1) * size, world_size())
         return self.order[mine], self.positions[mine], self.changes[mine]
-
-
-def _per_sample_loss(config: VideoConfig) -> PerSampleLoss:
-    if config.method == "focal":
-        return lambda logits, labels: focal_loss(logits, labels, config.focal_gamma)
-    return cross_entropy
 
 
 def _check_batch_size(config: VideoConfig, clips: int) -> None:
@@ -104,7 +98,7 @@ class Training:
         self.sampler = make_sampler(config, data.train.labels, data.num_classes, streams["sampler"])
         self.balancer = make_balancer(config, data.num_classes, self.device)
         self._reduce = make_reduction(config, data.train_counts, self.balancer, self.device)
-        self._loss = _per_sample_loss(config)
+        self._loss = make_loss(config, data.train_counts, self.device)
         self._augment = ClipAugmentation(config.crop, config.max_angle, config.flip)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),

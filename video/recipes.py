@@ -18,7 +18,9 @@ from common.training.settings import (
     with_limits,
 )
 
-VerbMethod = Literal["ce", "focal", "cb", "cfs", "cdb-s", "cdb-w-ce"]
+VerbMethod = Literal[
+    "ce", "focal", "cb", "cfs", "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-ce"
+]
 VideoModel = Literal["resnext101", "small-resnext"]
 Start = Literal["kinetics", "random"]
 Precision = Literal["float32", "bfloat16"]
@@ -31,7 +33,8 @@ class VideoConfig(RunConfig):
     dataset: Literal["egtea-verbs", "motion-digits"] = "egtea-verbs"
     """Data set."""
     method: VerbMethod = "ce"
-    """Loss or sampler; Table 7's names."""
+    """Loss or sampler; Table 7's names, and two that are not in the paper: balanced-softmax (Ren et
+    al. 2020) and logit-adjustment (Menon et al. 2021)."""
     batch_size: int = 32
     """Clips a step, over all processes; a last, smaller batch of an epoch is left out."""
     milestones: tuple[int, ...] = (60,)

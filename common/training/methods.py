@@ -1,4 +1,4 @@
-"""What the methods are made of in every task: the balancer, the sampler, the class weights.
+"""What the methods are made of in every task: balancer, sampler, class weights, loss.
 
 Shapes: C classes, N training samples.
 """
@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from common.balancer import ClassDifficultyBalancer
-from common.losses import Reduction, weighted_mean
+from common.losses import (
+    PerSampleLoss,
+    Reduction,
+    balanced_softmax_loss,
+    cross_entropy,
+    focal_loss,
+    logit_adjusted_loss,
+    weighted_mean,
+)
 from common.sampler import (
     ClassProbabilitySampler,
     EpochSampler,
@@ -95,6 +103,26 @@ def mean_by_class(
 ) -> Tensor:
     """Losses (B,) and labels (B,), each loss weighted by its class, (C,) -> 0-d."""
     return weighted_mean(losses, sample_weights(class_weights, labels), reduction)
+
+
+def make_loss(config: RunConfig, class_counts: Tensor, device: torch.device) -> PerSampleLoss:
+    """The loss of each sample, of the methods whose loss is one of logits, labels and counts.
+
+    Args:
+        config: the run; methods that are no loss have cross-entropy.
+        class_counts: n_c of the training set, (C,).
+        device: where the loss is computed.
+    """
+    counts = class_counts.to(device)
+    match config.method:
+        case "focal" | "cdb-w-fl":
+            return partial(focal_loss, gamma=config.focal_gamma)
+        case "balanced-softmax":
+            return partial(balanced_softmax_loss, class_counts=counts)
+        case "logit-adjustment":
+            return partial(logit_adjusted_loss, class_counts=counts, tau=config.la_tau)
+        case _:
+            return cross_entropy
 
 
 def follow_difficulty(sampler: EpochSampler, balancer: ClassDifficultyBalancer | None) -> None:

@@ -64,6 +64,8 @@ class RunConfig:
     """cfs: class probability proportional to n_c^q."""
     cb_beta: float = 0.9999
     """cb: beta of the effective number of samples."""
+    la_tau: float = 1.0
+    """logit-adjustment: factor of the logarithm of each class's share; 1: as balanced-softmax."""
 
     epochs: int = 100
     """Passes over as many samples as the training set has."""
@@ -82,9 +84,10 @@ class RunConfig:
         "focal_gamma": ("focal", "cdb-w-fl"),
         "cfs_q": ("cfs",),
         "cb_beta": ("cb",),
+        "la_tau": ("logit-adjustment",),
     }
     """The methods that an option is for, where it is not for all."""
-    earlier: ClassVar[Mapping[str, Any]] = {"sampler_unit": "class"}
+    earlier: ClassVar[Mapping[str, Any]] = {"sampler_unit": "class", "la_tau": 1.0}
     """Settings that came after published records, with the value that a run was made with whose
     record lacks them; it need not be today's default."""
     limits: ClassVar[Limits] = with_limits(
@@ -92,6 +95,7 @@ class RunConfig:
         at_least={
             "seed": 0, "tau_max": 0, "tau_power": 1, "focal_gamma": 0, "cfs_q": 0, "cb_beta": 0,
             "epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0, "eps": SMALLEST_EPS,
+            "la_tau": 0,
         },
         at_most={"tau_max": LARGEST_TAU_MAX},
         below={"eps": 1, "cb_beta": 1, "momentum": 1},
@@ -129,6 +133,8 @@ class RunConfig:
     @property
     def variant(self) -> str:
         """The record's ``variant``, as the paper's tables name it."""
+        if self.la_tau != RunConfig.la_tau:
+            return f"tau={float(self.la_tau)}"
         unit = "" if self.sampler_unit == "class" else f" unit={self.sampler_unit}"
         return "" if self.tau is None else f"tau={self.tau}{unit}"
 

@@ -113,6 +113,21 @@ def test_methods_of_the_first_stage_have_the_papers_names(make_cifar):
     assert run == ["LDAM-DRW", "Meta-Weight-Net", "Class-aware"]
 
 
+def test_what_the_paper_never_ran_stands_in_no_row_of_its_own(make_cifar):
+    added = ("balanced-softmax", "logit-adjustment")
+    first = to_frame([make_cifar(method) for method in added])
+    second = to_frame([make_cifar(f"crt+{method}", "stage1=ce", epochs=3) for method in added])
+    names = ("Balanced Softmax", "Logit adjustment")
+    for frame, home, shown in (
+        (first, 1, names),
+        (second, 4, tuple(f"cRT + {name} (after CE)" for name in names)),
+    ):
+        for table in (1, 2, 3, 4):
+            grid = comparison_grid("t", table, "cifar100-lt", frame)
+            run = {row[0]: row[2] for row in grid.rows if row[3] != "–"}
+            assert run == (dict.fromkeys(shown, "not in the paper") if table == home else {})
+
+
 def test_a_short_schedule_never_stands_beside_the_paper(make_cifar):
     frame = to_frame([make_cifar(group="cifar100-lt-short")])
     for table in (1, 2, 3, 4):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache, partial
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
 from classification.engine import Training, Weights
 from classification.models import make_resnet
-from classification.recipes import RECIPES, DecoupledConfig, MnistConfig, resolved
+from classification.recipes import (
+    RECIPES,
+    DecoupledConfig,
+    MnistConfig,
+    SecondStageMethod,
+    resolved,
+)
 from common.metrics import shot_groups
 from common.training.signals import StopRequest
 
@@ -106,6 +113,8 @@ def config(**changes: object) -> MnistConfig:
     usual |= of_the_method.get(str(changes.get("method")), {})
     return resolved(MnistConfig(**(usual | changes)))  # type: ignore[arg-type]
 
+
+SECOND_STAGE_METHODS = get_args(SecondStageMethod)
 
 # What suits the small CIFAR data: every phase of the schedule and of LDAM-DRW in four epochs.
 _FOR_SMALL_CIFAR: dict[str, object] = {

@@ -22,6 +22,7 @@ from common.training.schedule import step_schedule
 from common.training.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
+    SECOND_STAGE_METHODS,
     cifar_training,
     same_weights,
     to_the_end,
@@ -36,7 +37,7 @@ BATCH, STEPS, LAST = 24, 3, 16  # Samples a step, steps an epoch, samples of the
 RUNS = [("cifar100-lt", method) for method in METHODS] + [
     (f"cifar100-lt-{classifier}", method)
     for classifier in ("crt", "lws")
-    for method in ("class-aware", "cdb-w-ce", "cdb-s")
+    for method in SECOND_STAGE_METHODS
 ]
 
 

@@ -128,6 +128,24 @@ def test_cb_weights_by_the_effective_number_of_samples(batch: tuple[Tensor, Tens
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("method", "changes", "tau"),
+    [("balanced-softmax", {}, 1.0), ("logit-adjustment", {}, 1.0),
+     ("logit-adjustment", {"la_tau": 1.5}, 1.5)],
+)  # fmt: skip
+def test_adjusted_logits_hold_the_shares_of_the_training_set(
+    method: str, changes: dict[str, float], tau: float, batch: tuple[Tensor, Tensor]
+) -> None:
+    shares = [n / sum(COUNTS) for n in COUNTS]
+    adjusted = [
+        ([z + tau * math.log(share) for z, share in zip(row, shares, strict=True)], y)
+        for row, y in pairs_of(batch)
+    ]
+    expected = mean([ce(row, y) for row, y in adjusted])
+    loss = built(method, **changes).batch_loss(Linear(), *batch)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
 def test_eql_leaves_rare_other_classes_out_of_the_softmax(batch: tuple[Tensor, Tensor]) -> None:
     draws = torch.rand(BATCH, CLASSES, generator=torch.Generator().manual_seed(5))
     expected, left_out = [], 0
@@ -206,7 +224,10 @@ def test_cdb_w_before_and_after_an_update(method: str, batch: tuple[Tensor, Tens
     assert expected != pytest.approx(mean(losses), rel=0.01)
 
 
-@pytest.mark.parametrize("method", ["ce", "focal", "cb", "eql", "ldam-drw", "cdb-w-fl", "cdb-w-ce"])
+@pytest.mark.parametrize(
+    "method",
+    ["ce", "focal", "cb", "eql", "ldam-drw", "balanced-softmax", "cdb-w-fl", "cdb-w-ce"],
+)
 def test_the_gradient_of_a_step_is_the_slope_of_its_loss(
     method: str, batch: tuple[Tensor, Tensor]
 ) -> None:
@@ -274,8 +295,11 @@ def test_class_aware_draws_every_class_once_a_round() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["ce", "focal", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "cdb-w-ce", "cdb-w-fl"],
-)
+    [
+        "ce", "focal", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "balanced-softmax",
+        "logit-adjustment", "cdb-w-ce", "cdb-w-fl",
+    ],
+)  # fmt: skip
 def test_the_other_methods_see_every_sample_once_an_epoch(method: str) -> None:
     sampler = built(method).sampler
     assert isinstance(sampler, InstanceBalancedSampler)

@@ -25,7 +25,12 @@ from classification.recipes import (
 )
 from common.errors import UserError
 from common.training.settings import option, plain
-from tests.classification.synthetic import small_cifar, trained_cifar, use_small_resnet
+from tests.classification.synthetic import (
+    SECOND_STAGE_METHODS,
+    small_cifar,
+    trained_cifar,
+    use_small_resnet,
+)
 
 USED_BY = ClassificationConfig.used_by
 
@@ -42,13 +47,13 @@ OTHERS: dict[str, Any] = {
     "augmentation": "none", "precision": "float32", "mwn_batch_size": 10,
     "mwn_learning_rate": 0.001, "ldam_margin": 0.25, "ldam_scale": 10.0, "drw_epoch": 3,
     "hard_weight": 0.5, "sampler_unit": "image", "decay_bias": False, "difficulty_per_class": 25,
-    "mwn_virtual_step": "raw",
+    "mwn_virtual_step": "raw", "la_tau": 1.5,
 }  # fmt: skip
 # Those of DecoupledConfig that its methods can use, and its own.
 STAGE2_OTHERS: dict[str, Any] = {
     name: value
     for name, value in OTHERS.items()
-    if name not in USED_BY or "cdb-s" in USED_BY[name]
+    if name not in USED_BY or {"cdb-s", "logit-adjustment"} & {*USED_BY[name]}
 } | {"method": "class-aware", "stage1": "cdb-w-ce", "stage1_epochs": 7}  # fmt: skip
 
 
@@ -112,7 +117,7 @@ def test_a_recipe_is_known_by_its_name_and_refuses_nothing_of_its_own(name: str)
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("cifar")])
 def test_every_recipe_takes_every_method_of_its_table(name: str) -> None:
     decoupled = isinstance(RECIPES[name], DecoupledConfig)
-    for method in ("class-aware", "cdb-w-ce", "cdb-s") if decoupled else METHODS:
+    for method in SECOND_STAGE_METHODS if decoupled else METHODS:
         config = resolved(changed(RECIPES[name], method=method))
         assert run_name(config).startswith(config.table_method + "_")
         assert config.dataset == "cifar100-lt"
@@ -354,7 +359,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
 
 @pytest.mark.parametrize("method", ["ce", "focal", "ldam-drw", "meta-weight-net", "cdb-w-fl"])
 def test_a_second_stage_refuses_a_method_that_table_4_has_not(method: str) -> None:
-    with pytest.raises(UserError, match=f"--method {method} is not one of class-aware, cdb-w-ce"):
+    with pytest.raises(UserError, match=f"--method {method} is not one of class-aware, bal"):
         changed(CRT, method=method)
 
 
@@ -373,10 +378,10 @@ def test_an_option_is_refused_where_it_has_no_effect(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in USED_BY if "cdb-s" not in USED_BY[n]],
+    [n for n in USED_BY if not {*SECOND_STAGE_METHODS} & {*USED_BY[n]}],
 )
 def test_a_second_stage_refuses_options_that_none_of_its_methods_uses(name: str) -> None:
-    for method in ("class-aware", "cdb-w-ce", "cdb-s"):
+    for method in SECOND_STAGE_METHODS:
         with pytest.raises(UserError, match=rf"{option(name)} .* has no effect .*; leave it out\."):
             changed(CRT, method=method, **{name: OTHERS[name]})
 
@@ -400,7 +405,7 @@ def test_the_usual_first_stage_is_the_run_of_its_recipe(name: str, stage1: str) 
 EACH = {"method", "epochs", "warmup_epochs", "milestones", "lr_decay", "stage1", "stage1_epochs"}
 
 
-@pytest.mark.parametrize("name", sorted(STAGE2_OTHERS.keys() - EACH))
+@pytest.mark.parametrize("name", sorted(STAGE2_OTHERS.keys() - EACH - {"la_tau"}))
 @pytest.mark.parametrize("method", ["class-aware", "cdb-s"])
 def test_a_first_stage_has_every_setting_of_the_second_that_its_method_can_use(
     name: str, method: str
@@ -413,7 +418,8 @@ def test_a_first_stage_has_every_setting_of_the_second_that_its_method_can_use(
 
 @pytest.mark.parametrize("name", sorted(name for name in STAGE2_OTHERS if name in USED_BY))
 def test_a_first_stage_has_no_setting_that_is_for_the_seconds_method_alone(name: str) -> None:
-    second = changed(CRT, method="cdb-s", stage1="ce", **{name: STAGE2_OTHERS[name]})
+    method = "logit-adjustment" if name == "la_tau" else "cdb-s"
+    second = changed(CRT, method=method, stage1="ce", **{name: STAGE2_OTHERS[name]})
     assert second.stage1_config() == resolved(CIFAR100_LT)
 
 
@@ -444,6 +450,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "focal_gamma": ("focal", {}, 2.0),
     "cfs_q": ("cfs", {}, 0.0),
     "cb_beta": ("cb", {}, 0.5),
+    "la_tau": ("logit-adjustment", {}, 0.5),
     "eql_gamma": ("eql", {}, 0.1),
     "eql_threshold": ("eql", {}, 0.1),
     "l2rw_batch_size": ("l2rw", {}, 5),
@@ -470,6 +477,7 @@ MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("focal_gamma", "cdb-w-fl", {}, 2.0),
     ("tau", "cdb-s", {}, "0.5"),
     ("method", "ce", {}, "class-aware"),
+    ("method", "ce", {}, "balanced-softmax"),
     ("method", "cdb-w-ce", {}, "cdb-w-fl"),
     ("cb_beta", "ldam-drw", {}, 0.5),
     ("loss_reduction", "ldam-drw", {}, "batch-size"),
@@ -553,8 +561,11 @@ def test_hard_weight_changes_what_is_counted_and_nothing_else() -> None:
 @pytest.mark.usefixtures("_measured")
 @pytest.mark.parametrize("recipe", ["cifar100-lt-crt", "cifar100-lt-lws"])
 def test_a_second_stages_method_changes_what_it_trains(recipe: str) -> None:
+    # Its usual factor would make it balanced-softmax.
+    own = {"logit-adjustment": {"la_tau": 0.5}}
     runs = [
-        two_epochs(recipe=recipe, method=method) for method in ("class-aware", "cdb-w-ce", "cdb-s")
+        two_epochs(recipe=recipe, method=method, **own.get(method, {}))
+        for method in SECOND_STAGE_METHODS
     ]
     trained = [
         torch.cat([p.detach().flatten() for p in run.model.parameters() if p.requires_grad])

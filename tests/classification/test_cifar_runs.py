@@ -23,6 +23,7 @@ from common.streams import Streams
 from tests.classification.small_cifar import STAND_INS
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
+    SECOND_STAGE_METHODS,
     cifar_config,
     cifar_training,
     same_weights,
@@ -42,7 +43,7 @@ SHORT: dict[str, Any] = {"epochs": 3, "warmup_epochs": 0.5, "milestones": (1, 2)
 SECOND_STAGES = [
     (recipe, method)
     for recipe in ("cifar100-lt-crt", "cifar100-lt-lws")
-    for method in ("class-aware", "cdb-w-ce", "cdb-s")
+    for method in SECOND_STAGE_METHODS
 ]
 RUNS = [("cifar100-lt", method) for method in METHODS] + SECOND_STAGES
 
@@ -162,6 +163,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "augmentation": ("class-aware", {}, "none"),
     "precision": ("class-aware", {}, "bfloat16"),
     "sampler_unit": ("cdb-s", {}, "image"),
+    "la_tau": ("logit-adjustment", {}, 1.5),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("tau", "cdb-s", {}, "0.5"),
@@ -180,7 +182,7 @@ OF_ONE_CLASSIFIER = {"decay_bias"}  # LWS trains no bias; see test_cifar_recipes
 
 def test_the_list_of_options_is_complete() -> None:
     """But for those that no method of a second stage uses, which are refused."""
-    methods = {"class-aware", "cdb-w-ce", "cdb-s"}
+    methods = {*SECOND_STAGE_METHODS}
     usable = {
         field.name
         for field in fields(DecoupledConfig)

@@ -20,6 +20,7 @@ from classification.recipes import (
 )
 from common.errors import UserError
 from common.training.settings import plain
+from tests.classification.synthetic import SECOND_STAGE_METHODS
 
 USED_BY = ClassificationConfig.used_by
 
@@ -34,7 +35,7 @@ def second_stages() -> list[DecoupledConfig]:
         for recipe in RECIPES.values()
         if isinstance(recipe, DecoupledConfig)
         for stage1 in FIRST_STAGES
-        for method in ("class-aware", "cdb-w-ce", "cdb-s")
+        for method in SECOND_STAGE_METHODS
     ]
 
 
@@ -47,8 +48,14 @@ def test_cao_et_als_settings_of_ldam() -> None:
     )  # fmt: skip
 
 
-def test_cifar_has_all_methods_of_table_1_and_mnist_nine() -> None:
-    assert len(METHODS) == 12
+NOT_IN_THE_PAPER = {"balanced-softmax", "logit-adjustment"}
+
+
+def test_cifar_has_all_methods_of_table_1_and_mnist_nine_and_two_that_are_not_in_the_paper() -> (
+    None
+):
+    assert len({*METHODS} - NOT_IN_THE_PAPER) == 12
+    assert {*METHODS} > NOT_IN_THE_PAPER
     assert [replace(CIFAR100_LT, method=method).method for method in METHODS] == list(METHODS)
     of_mnist = get_args(MnistMethod)
     assert set(METHODS) - set(of_mnist) == {"ldam-drw", "meta-weight-net", "class-aware"}
@@ -160,5 +167,7 @@ def test_a_second_stage_stands_in_table_4_by_its_names(config: DecoupledConfig) 
 
 def test_a_first_stages_variant_is_its_tau() -> None:
     assert CIFAR100_LT.variant == ""
+    adjusted = resolved(replace(CIFAR100_LT, method="logit-adjustment"))
+    assert (adjusted.variant, replace(adjusted, la_tau=2).variant) == ("", "tau=2.0")
     assert resolved(replace(CIFAR100_LT, method="cdb-s")).variant == "tau=sigmoid"
     assert resolved(replace(CIFAR100_LT, method="cdb-s", tau="1")).variant == "tau=1.0"

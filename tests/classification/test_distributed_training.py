@@ -44,6 +44,7 @@ MNIST: dict[str, dict[str, Any]] = {
     "cdb-s": {"method": "cdb-s"},
     "cdb-w-ce": {"method": "cdb-w-ce", "loss_reduction": "weight-sum"},
     "eql": {"method": "eql"},
+    "logit-adjustment": {"method": "logit-adjustment", "la_tau": 1.5},
     "l2rw": {"method": "l2rw"},
     "sum": {"method": "cb", "loss_reduction": "sum", "learning_rate": 0.001},
 }

@@ -20,6 +20,7 @@ from common.training.schedule import step_schedule
 from common.training.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
+    SECOND_STAGE_METHODS,
     cifar_training,
     small_cifar,
     to_the_end,
@@ -32,7 +33,7 @@ from tests.stopping import StopAfter
 RUNS = [("cifar100-lt", method) for method in METHODS] + [
     (f"cifar100-lt-{classifier}", method)
     for classifier in ("crt", "lws")
-    for method in ("class-aware", "cdb-w-ce", "cdb-s")
+    for method in SECOND_STAGE_METHODS
 ]
 SAMPLES, BATCH, STEPS = sum(CIFAR_COUNTS), 24, 3
 

@@ -26,7 +26,7 @@ OTHERS: dict[str, Any] = {
     "tau_max": 1.0, "tau_power": 3.0, "eps": 0.1, "normalize_weights": False,
     "focal_gamma": 2.0, "cfs_q": 0.25, "cb_beta": 0.9, "eql_gamma": 0.5, "eql_threshold": 0.1,
     "l2rw_batch_size": 10, "epochs": 3, "batch_size": 50, "learning_rate": 0.1,
-    "momentum": 0.5, "weight_decay": 0.0, "sampler_unit": "image",
+    "momentum": 0.5, "weight_decay": 0.0, "sampler_unit": "image", "la_tau": 1.5,
 }  # fmt: skip
 for _name, _choice in get_type_hints(MnistConfig).items():
     if _name in ("architecture", "initialisation", "input_scaling", "loss_reduction"):
@@ -132,6 +132,7 @@ LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("focal_gamma", (0,), (-0.1,)),
     ("cfs_q", (0, 1), (-0.1,)),
     ("cb_beta", (0, 0.9999), (-0.1, 1)),
+    ("la_tau", (0, 2.5), (-0.1,)),
     ("eql_gamma", (0, 1), (-0.1, 1.1)),
     ("eql_threshold", (0, 1), (-0.1, 1.1)),
     ("l2rw_batch_size", (1,), (0,)),

@@ -102,7 +102,9 @@ def test_terminated_within_an_epoch_the_run_continues_at_the_next_step(
 
 # Meta-learning, weights that are deferred, and a count that goes on within an epoch; every method
 # goes on from its state in test_engine.py, and two stages in test_decoupled.py.
-@pytest.mark.parametrize("method", ["l2rw", "meta-weight-net", "ldam-drw", "cdb-w-fl"])
+@pytest.mark.parametrize(
+    "method", ["l2rw", "meta-weight-net", "ldam-drw", "logit-adjustment", "cdb-w-fl"]
+)
 def test_on_cifar_killed_after_an_epoch_and_within_one_the_run_ends_as_the_undisturbed_one(
     trainer: Trainer, method: str, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from common.losses import (
     PerSampleLoss,
     Reduction,
     SoftmaxEqualizationLoss,
+    balanced_softmax_loss,
     cross_entropy,
     focal_loss,
     focal_weights,
     hinge_loss,
+    logit_adjusted_loss,
     squared_error,
     weighted_mean,
 )
@@ -80,6 +83,27 @@ def slow_ldam(z: list[float], y: int, max_margin: float, scale: float) -> float:
     shifted = [scale * (value - (margin if k == y else 0.0)) for k, value in enumerate(z)]
     peak = max(shifted)
     return slow_cross_entropy([value - peak for value in shifted], y)
+
+
+def slow_balanced_softmax(z: list[float], y: int) -> float:
+    """Ren et al. 2020, Eq. 3: p_y = n_y e^{z_y} / sum_k n_k e^{z_k}."""
+    total = 0.0
+    for n, value in zip(COUNTS, z, strict=True):
+        total += n * math.exp(value)
+    return -math.log(COUNTS[y] * math.exp(z[y]) / total)
+
+
+def slow_logit_adjustment(z: list[float], y: int, tau: float) -> float:
+    """Menon et al. 2021, Eq. 10, as a sum over pairs of classes.
+
+    log(1 + sum_{k != y} (pi_k / pi_y)^tau e^{z_k - z_y})
+    """
+    shares = [n / sum(COUNTS) for n in COUNTS]
+    total = 0.0
+    for k, value in enumerate(z):
+        if k != y:
+            total += (shares[k] / shares[y]) ** tau * math.exp(value - z[y])
+    return math.log1p(total)
 
 
 def slow_equalization(
@@ -145,6 +169,23 @@ def test_ldam_loss_equals_its_definition_sample_by_sample(
     loss = LdamLoss(torch.tensor(COUNTS), max_margin=max_margin, scale=scale)
     expected = [slow_ldam(z, y, max_margin, scale) for z, y in batch]
     assert_per_sample(loss(*tensors(batch)), expected, tolerance=1e-5)
+
+
+@thorough
+@given(samples)
+def test_balanced_softmax_equals_its_definition_sample_by_sample(batch: Samples) -> None:
+    expected = [slow_balanced_softmax(*s) for s in batch]
+    assert_per_sample(balanced_softmax_loss(*tensors(batch), torch.tensor(COUNTS)), expected)
+
+
+@thorough
+@given(samples, st.floats(0, 4))
+def test_logit_adjustment_equals_its_definition_sample_by_sample(
+    batch: Samples, tau: float
+) -> None:
+    expected = [slow_logit_adjustment(z, y, tau) for z, y in batch]
+    actual = logit_adjusted_loss(*tensors(batch), torch.tensor(COUNTS), tau)
+    assert_per_sample(actual, expected)
 
 
 def equalization(gamma: float = 0.9, threshold: float = 0.05, seed: int = 0) -> PerSampleLoss:
@@ -280,6 +321,109 @@ def test_ldam_refuses_a_class_without_sample() -> None:
         LdamLoss(torch.tensor([5, 0]))
 
 
+def test_hand_worked_adjusted_losses() -> None:
+    # Equal logits, three samples to one: p is the share, with tau 2 nine to one.
+    logits, labels, counts = torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([3, 1])
+    ours = balanced_softmax_loss(logits, labels, counts)
+    assert ours.tolist() == pytest.approx([math.log(4 / 3), math.log(4)])
+    ours = logit_adjusted_loss(logits, labels, counts, tau=2.0)
+    assert ours.tolist() == pytest.approx([math.log(10 / 9), math.log(10)])
+
+
+def test_balanced_softmax_is_logit_adjustment_of_tau_1() -> None:
+    batch, counts = random_batch(50), torch.tensor(COUNTS)
+    balanced = balanced_softmax_loss(*batch, counts)
+    assert torch.equal(balanced, logit_adjusted_loss(*batch, counts))
+    assert torch.equal(balanced, logit_adjusted_loss(*batch, counts, tau=1.0))
+
+
+@pytest.mark.parametrize("counts", [COUNTS, [5, 0, 3, 2]])
+def test_logit_adjustment_of_tau_0_is_cross_entropy(counts: list[int]) -> None:
+    batch = random_batch(50)
+    adjusted = logit_adjusted_loss(*batch, torch.tensor(counts), tau=0.0)
+    assert torch.equal(adjusted, cross_entropy(*batch))
+
+
+def test_logit_adjustment_to_equal_counts_is_cross_entropy() -> None:
+    batch = random_batch(50)
+    adjusted = logit_adjusted_loss(*batch, torch.full((C,), 7), tau=2.0)
+    torch.testing.assert_close(adjusted, cross_entropy(*batch), rtol=1e-12, atol=1e-12)
+
+
+def test_logit_adjustment_takes_the_proportions_of_the_counts_alone() -> None:
+    batch, counts = random_batch(50), torch.tensor(COUNTS)
+    usual = logit_adjusted_loss(*batch, counts, tau=1.5)
+    torch.testing.assert_close(logit_adjusted_loss(*batch, 1000 * counts, tau=1.5), usual)
+    torch.testing.assert_close(logit_adjusted_loss(*batch, counts / counts.sum(), tau=1.5), usual)
+
+
+def test_logit_adjustment_does_not_mind_a_constant_in_the_logits() -> None:
+    (logits, labels), counts = random_batch(50), torch.tensor(COUNTS)
+    shifted = logit_adjusted_loss(logits + 3.0, labels, counts)
+    torch.testing.assert_close(shifted, logit_adjusted_loss(logits, labels, counts))
+
+
+def test_logit_adjustment_does_not_mind_the_order_of_the_classes() -> None:
+    (logits, labels), counts = random_batch(50), torch.tensor(COUNTS)
+    order = torch.tensor([2, 0, 3, 1])
+    place = order.argsort()
+    permuted = logit_adjusted_loss(logits[:, order], place[labels], counts[order], tau=1.5)
+    torch.testing.assert_close(permuted, logit_adjusted_loss(logits, labels, counts, tau=1.5))
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("size", [30.0, 200.0, 1e6, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logit_adjustment_and_its_gradient_are_finite_for_extreme_logits(
+    size: float, tau: float, dtype: torch.dtype
+) -> None:
+    rows = [[size, 0.0, -size, 0.0], [-size, 0.0, size, 0.0], [size] * 4, [-size] * 4]
+    logits = torch.tensor(rows, dtype=dtype, requires_grad=True)
+    losses = logit_adjusted_loss(logits, torch.tensor([0, 0, 3, 3]), torch.tensor(COUNTS), tau)
+    (gradient,) = torch.autograd.grad(losses.sum(), [logits])
+    assert bool(losses.isfinite().all())
+    assert bool(gradient.isfinite().all())
+    assert gradient[1, 0] == pytest.approx(-1, abs=0.1)  # a wrong sample still learns
+
+
+def test_adjusted_loss_leaves_a_class_without_a_sample_out() -> None:
+    logits, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 2, 3, 0, 2, 3])
+    logits.requires_grad_()
+    losses = balanced_softmax_loss(logits, labels, torch.tensor([5, 0, 3, 2]))
+    (gradient,) = torch.autograd.grad(losses.sum(), [logits])
+    others, counts = [0, 2, 3], torch.tensor([5, 3, 2])
+    expected = balanced_softmax_loss(logits[:, others], torch.tensor([0, 1, 2] * 2), counts)
+    torch.testing.assert_close(losses, expected)
+    assert gradient[:, 1].tolist() == [0.0] * 6
+    assert bool(gradient.isfinite().all())
+
+
+def test_a_sample_of_a_class_without_a_sample_has_an_infinite_loss() -> None:
+    losses = balanced_softmax_loss(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([5, 0]))
+    assert losses.tolist() == [math.inf]
+
+
+@pytest.mark.parametrize("tau", [-0.1, math.nan, math.inf])
+def test_logit_adjustment_refuses_a_tau_below_0_or_not_finite(tau: float) -> None:
+    with pytest.raises(ValueError, match="tau must be at least 0 and finite, not"):
+        logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([2, 1]), tau)
+
+
+@pytest.mark.parametrize("counts", [[5], [5, 1, 1], [[5, 1]], 5])
+def test_adjusted_loss_refuses_counts_that_are_not_one_per_class(counts: Any) -> None:
+    for loss in (balanced_softmax_loss, logit_adjusted_loss):
+        with pytest.raises(ValueError, match="give one count per class"):
+            loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.tensor(counts))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_adjusted_loss_of_logits_of_low_precision_is_that_in_float32(dtype: torch.dtype) -> None:
+    logits, labels = random_batch(50)
+    logits, counts = logits.to(dtype), torch.tensor([60000, 300, 7, 1])
+    expected = balanced_softmax_loss(logits.float(), labels, counts)
+    assert torch.equal(balanced_softmax_loss(logits, labels, counts), expected)
+
+
 def test_focal_loss_of_gamma_0_is_cross_entropy() -> None:
     logits, labels = random_batch()
     torch.testing.assert_close(
@@ -348,6 +492,10 @@ def smooth_losses() -> dict[str, PerSampleLoss]:
         "squared error": squared_error,
         "hinge": hinge_loss,
         "ldam": LdamLoss(torch.tensor(COUNTS), scale=3.0),
+        "balanced softmax": partial(balanced_softmax_loss, class_counts=torch.tensor(COUNTS)),
+        "logit adjustment": partial(
+            logit_adjusted_loss, class_counts=torch.tensor(COUNTS), tau=2.0
+        ),
         # A new generator at every call: the same draw for all of gradcheck's evaluations.
         "equalization": lambda z, y: equalization(gamma=0.6)(z, y),
     }
@@ -510,7 +658,16 @@ def test_loss_takes_labels_of_any_integer_kind(name: str, kind: str) -> None:
     assert torch.equal(smooth_losses()[name](logits, given), smooth_losses()[name](logits, labels))
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal_loss, squared_error, hinge_loss])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        cross_entropy,
+        focal_loss,
+        squared_error,
+        hinge_loss,
+        partial(balanced_softmax_loss, class_counts=torch.tensor(COUNTS)),
+    ],
+)
 def test_loss_of_pixels_is_that_of_each_pixel(loss: PerSampleLoss) -> None:
     logits, labels = random_batch(2 * 3 * 5)
     of_pixels = loss(logits.view(2, 3, 5, C).movedim(-1, 1), labels.view(2, 3, 5))

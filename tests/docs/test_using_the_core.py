@@ -48,7 +48,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_all_code_of_the_page_is_run() -> None:
     fences = [line for line in PAGE.read_text().splitlines() if line.startswith("```")]
     assert fences == ["```python", "```"] * len(BLOCKS)
-    assert len(BLOCKS) == 14
+    assert len(BLOCKS) == 15
 
 
 def test_code_of_the_page_runs_and_balances_by_accuracy(page: dict[str, Any]) -> None:
@@ -63,6 +63,15 @@ def test_every_loss_of_the_page_is_weighted(page: dict[str, Any]) -> None:
     assert losses.shape == (4,)
     assert bool((losses > 0).all())
     assert len(set(losses.tolist())) == 4
+
+
+def test_the_losses_of_the_class_counts_are_those_of_the_pages_training_set(
+    page: dict[str, Any],
+) -> None:
+    assert page["class_counts"].tolist() == [400, 60, 12]
+    assert page["balanced"].isfinite()
+    assert page["adjusted"].isfinite()
+    assert page["balanced"] != page["adjusted"]
 
 
 def test_average_precision_drives_the_balancer(page: dict[str, Any]) -> None:

@@ -44,18 +44,31 @@ class Case:
         return [path.partition("/")[0] for path in paths]
 
 
-MNIST: Final = ("ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce")
-CIFAR: Final = (
-    "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
+MNIST: Final = (
+    "ce", "focal", "cfs", "cb", "eql", "l2rw", "balanced-softmax", "logit-adjustment",
     "cdb-s", "cdb-w-fl", "cdb-w-ce",
 )  # fmt: skip
-DECOUPLED: Final = ("class-aware", "cdb-w-ce", "cdb-s")
+CIFAR: Final = (
+    "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
+    "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-fl", "cdb-w-ce",
+)  # fmt: skip
+DECOUPLED: Final = ("class-aware", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s")
 IMAGES: Final = (
-    "ce", "focal", "cfs", "cb", "eql", "class-aware", "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
+    "cdb-s", "cdb-w-fl", "cdb-w-ce",
 )  # fmt: skip
 DETECTORS: Final = ("ce", "rfs", "eql", "cdb-s", "cdb-w-ce")
 CLASSIFIERS: Final = ("focal", "lrw", "bags", "cdb-w-ce", "simcal", "calib")
-VERBS: Final = ("ce", "focal", "cb", "cfs", "cdb-s", "cdb-w-ce")
+VERBS: Final = (
+    "ce",
+    "focal",
+    "cb",
+    "cfs",
+    "balanced-softmax",
+    "logit-adjustment",
+    "cdb-s",
+    "cdb-w-ce",
+)
 
 CIFAR_TRAIN, CIFAR_TEST = 5, 1  # Images of a class of the tiny set.
 _CIFAR_OPTIONS: Final = (
@@ -92,6 +105,7 @@ COUNTS_FOR: Final[Mapping[str, Words]] = {
     "hard_weight": ("focal", "cdb-w-fl"),
     "cfs_q": ("cfs",),
     "cb_beta": ("cb", "ldam-drw"),
+    "la_tau": ("logit-adjustment",),
     "eql_gamma": ("eql",),
     "eql_threshold": ("eql",),
     "l2rw_batch_size": ("l2rw",),
@@ -113,6 +127,7 @@ _OWN: Final[Mapping[str, Words]] = {
     "cfs": ("--cfs-q", "0.7"),
     "cb": ("--cb-beta", "0.99"),
     "eql": ("--eql-threshold", "0.2"),
+    "logit-adjustment": ("--la-tau", "1.5"),
     "l2rw": ("--l2rw-batch-size", "50"),
     "meta-weight-net": ("--mwn-batch-size", "50"),
     "ldam-drw": ("--ldam-scale", "20"),
@@ -280,13 +295,14 @@ differ in their values alone, which are named for all methods."""
 
 _CAPTURED: Final = (
     *(("cifar100-lt", method) for method in (
-        "ce", "eql", "l2rw", "meta-weight-net", "ldam-drw", "cdb-s", "cdb-w-fl")),
+        "ce", "eql", "l2rw", "meta-weight-net", "ldam-drw", "logit-adjustment", "cdb-s",
+        "cdb-w-fl")),
     ("cifar100-lt-crt", "cdb-s"),
     ("cifar100-lt-lws", "cdb-w-ce"),
 )  # fmt: skip
 _IN_TWO: Final[Mapping[str, tuple[tuple[str, Words], ...]]] = {
     "classification": (
-        ("mnist-lt", ("ce", "l2rw", "cdb-s", "cdb-w-ce")),
+        ("mnist-lt", ("ce", "l2rw", "logit-adjustment", "cdb-s", "cdb-w-ce")),
         ("cifar100-lt",
          ("ce", "focal", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware", "cdb-w-ce")),
         ("cifar100-lt-crt", ("cdb-s",)),

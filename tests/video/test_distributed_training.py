@@ -38,6 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "ce": {"method": "ce"},
     "cdb-w-ce": {"method": "cdb-w-ce"},
     "cdb-s": {"method": "cdb-s"},
+    "logit-adjustment": {"method": "logit-adjustment", "la_tau": 1.5},
     "by weights": {"method": "cdb-w-ce", "loss_reduction": "weight-sum"},
     "sum": {"method": "cb", "cb_beta": 0.9, "loss_reduction": "sum", "learning_rate": 0.01},
     "with workers": {"method": "cdb-s", "workers": 1},

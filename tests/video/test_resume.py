@@ -20,7 +20,7 @@ from tests.video.synthetic import STEPS, options
 from tests.video.trainer import VideoTrainer
 
 # Without a balancer, with one, and with its probabilities in the sampler.
-METHODS = ("ce", "cdb-w-ce", "cdb-s")
+METHODS = ("ce", "logit-adjustment", "cdb-w-ce", "cdb-s")
 GROUP = "motion-digits"
 EVERY_EPOCH = ("--checkpoint-seconds", "0")
 

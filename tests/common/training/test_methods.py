@@ -3,11 +3,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common.losses import balanced_softmax_loss, cross_entropy, focal_loss, logit_adjusted_loss
 from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
 from common.training.methods import (
     follow_difficulty,
     make_balancer,
     make_class_weights,
+    make_loss,
     make_sampler,
 )
 from common.training.settings import RunConfig
@@ -15,7 +17,10 @@ from common.training.settings import RunConfig
 CPU = torch.device("cpu")
 COUNTS = torch.tensor([9, 4, 1])
 LABELS = torch.arange(3).repeat_interleave(COUNTS)
-METHODS = ("ce", "focal", "cb", "cfs", "cdb-s", "cdb-w-ce", "cdb-w-fl")
+METHODS = (
+    "ce", "focal", "cb", "cfs", "balanced-softmax", "logit-adjustment", "cdb-s",
+    "cdb-w-ce", "cdb-w-fl",
+)  # fmt: skip
 ACCURACY = torch.tensor([0.9, 0.5, 0.1])
 
 
@@ -107,6 +112,25 @@ def test_the_weights_of_cdb_w_are_the_balancers_own() -> None:
 def test_in_other_methods_classes_weigh_alike(method: str) -> None:
     balancer = make_balancer(config(method), 3, CPU)
     assert make_class_weights(config(method), COUNTS, balancer, CPU) is None
+
+
+def test_each_method_has_its_loss_with_its_settings() -> None:
+    logits, labels = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 0.5]]), torch.tensor([0, 2])
+    expected = {
+        "focal": focal_loss(logits, labels, 2.0),
+        "cdb-w-fl": focal_loss(logits, labels, 2.0),
+        "balanced-softmax": balanced_softmax_loss(logits, labels, COUNTS),
+        "logit-adjustment": logit_adjusted_loss(logits, labels, COUNTS, 1.5),
+    }
+    own = {
+        "focal": {"focal_gamma": 2.0},
+        "cdb-w-fl": {"focal_gamma": 2.0},
+        "logit-adjustment": {"la_tau": 1.5},
+    }
+    for method in METHODS:
+        loss = make_loss(config(method, **own.get(method, {})), COUNTS, CPU)
+        usual = cross_entropy(logits, labels)
+        assert torch.equal(loss(logits, labels), expected.get(method, usual))
 
 
 def test_a_class_without_a_sample_is_refused() -> None:
