@@ -78,12 +78,12 @@ class Findings:
         return [float(record["history"]["loss"][-1]) for record in records]
 
     def fallen(self) -> str:
-        """In how many runs of L2RW the network always gives one answer, and which."""
+        """The runs of L2RW in which the network always gives one answer: how many, and which."""
         runs = pd.concat([self.of(L2RW, condition) for condition in CONDITIONS])
         fallen = runs[runs["error_last"] == _ALL_HEAD]
         pairs = zip(fallen["condition"], fallen["seed"], strict=True)
         where = "; ".join(f"at {condition}, seed {seed}" for condition, seed in pairs)
-        return f"{len(fallen)} of {len(runs)}" + (f" ({where})" if where else "")
+        return f"{len(fallen)} of {len(runs)} runs of L2RW" + (f" ({where})" if where else "")
 
     def above_best(self, condition: str) -> str:
         """CDB-W-CE's mean error at the last epoch minus that at the best one."""
@@ -137,7 +137,7 @@ def mnist_findings(frame: pd.DataFrame) -> str:
         "The last epoch of CDB-W-CE is above its best epoch by "
         f"{_both([found.above_best(c) for c in CONDITIONS], ' points')}.",
         f"At the best epoch of the difficulty set CDB-S has an error of {_both(best)}.",
-        f"L2RW always gives one answer at the end of {found.fallen()} runs.",
+        f"In {found.fallen()} the network always gives one answer at the end.",
         f"CDB-W-CE with sigmoid-accv (τ at most 2) has {_both(accv)}, with Eq. 10 (τ up to 5) "
         f"{_both(printed)}.",
     ]

@@ -40,7 +40,7 @@ def test_the_sentences_hold_the_records_numbers(make_record, swinging):
     assert "CDB-W-CE 1 to 3 at 99 and – at 199" in text
     assert "above its best epoch by 5.0 points at 99 and – points at 199" in text
     assert "CDB-S has an error of 2.50 (1) (paper 2.80) at 99" in text
-    assert "at the end of 1 of 2 (at 99, seed 3) runs" in text
+    assert "In 1 of 2 runs of L2RW (at 99, seed 3) the network always gives one answer" in text
 
 
 def test_readings_are_grouped_by_pixels_and_divisor(make_record):
