@@ -126,7 +126,7 @@ def _chance_row(split: Mapping[str, Any], table: int) -> tuple[str, ...]:
     values = chance(split)
     cells = [values[metric] for metric in METRICS[table]]
     texts = [NOT_APPLICABLE if value is None else number(value) for value in cells]
-    return (CHANCE, "no model", *texts, MISSING, MISSING, MISSING)
+    return (CHANCE, "no model", *texts, MISSING)
 
 
 def _splits(runs: pd.DataFrame) -> list[Mapping[str, Any]]:

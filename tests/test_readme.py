@@ -18,13 +18,21 @@ from common.difficulty import class_accuracy
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+# Not what a tool leaves in a hidden folder.
+PAGES = [
+    ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/README.md")), *sorted(ROOT.glob("docs/*.md")),
+]  # fmt: skip
+
+COLUMN = 107
+"""Letters of code in 980 pixels."""
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # With what is put into its environment: CACHE=FOLDER ./run_all.sh ...
 _COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*\./run_")
 _INLINE_COMMAND = re.compile(r"`((?:[A-Z_]+=\S+ )*\./run_[^`]+)`")
-_MODULE = re.compile(r"(?:python|torchrun [^`\n]*) -m (?:-- )?([a-z_][a-z_.0-9]*[a-z0-9])")
+_MODULE = re.compile(
+    r"(?:python|torchrun [^`\n]*) -m (?:-- )?(?:\\\n +)?([a-z_][a-z_.0-9]*[a-z0-9])"
+)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -137,6 +145,12 @@ def test_links_are_found(tmp_path: Path) -> None:
 
 def test_the_readme_is_one_that_is_read() -> None:
     assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_is_not_wider_than_the_column_that_github_gives_a_page(page: Path) -> None:
+    lines = [line for _, code in _BLOCK.findall(page.read_text()) for line in code.splitlines()]
+    assert [line for line in lines if len(line) > COLUMN] == []
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)

@@ -128,8 +128,8 @@ def test_demo_table_shows_chance_cost_and_what_was_run_only(two_seeds, make_verb
     assert chance_row[2] == f"{100 * max(test) / sum(test):.2f}"
     assert chance_row[5] == "5.26"  # 1 / 19
     assert last[2] == "69.00 ± 1.41 (2)"
-    assert last[6:] == ("6", "60", "test CPU")
-    assert grid.header[6:] == ("Epochs", "Seconds a run", "Hardware")
+    assert last[6:] == ("6 epochs, 60 s, test CPU",)
+    assert grid.header[6:] == ("A run",)
 
 
 def test_runs_of_two_splits_have_a_chance_row_each(make_verbs):
