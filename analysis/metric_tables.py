@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.comparison import Cell, cells_of, our_summary, runs_note
 from analysis.grid import Grid
 from analysis.records import group_runs, paper_runs
-from analysis.shots import cost_of, runs_of
+from analysis.shots import run_of, runs_of
 from analysis.words import dataset_name, number
 
 WHEN: Final = {"last": "last epoch", "best": "best epoch"}
@@ -156,12 +156,10 @@ def demo_grid(name: str, table: MetricTable, frame: pd.DataFrame) -> Grid:
     run = set(cells_of(runs))
     rows = table.demo_head(runs)
     for ours in (ours for ours in table.demo_cells(runs) if ours.cell in run):
-        cost = cost_of(runs_of(runs, ours.cell))
+        cost = run_of(runs_of(runs, ours.cell))
         for epoch in table.epochs:
-            rows.append((ours.name, WHEN[epoch], *table.values(runs, ours.cell, epoch), *cost))
-    header = (
-        "Method", "Epoch", *table.metrics.values(), "Epochs", "Seconds a run", "Hardware",
-    )  # fmt: skip
+            rows.append((ours.name, WHEN[epoch], *table.values(runs, ours.cell, epoch), cost))
+    header = ("Method", "Epoch", *table.metrics.values(), "A run")
     apart = f"Rendered demo, not {table.stands_for} and not the paper's setting. {table.note}"
     notes = [apart, table.demo_note] if rows else []
     return Grid(

@@ -17,6 +17,12 @@ from common.training.record import courses
 _NO_READING: Final = frozenset(
     {"method", "seed", "split_seed", "imbalance", "condition", "run", "group", "out"}
 )
+_NAMES: Final = {
+    "architecture": "network",
+    "initialisation": "initial weights",
+    "input_scaling": "pixels",
+    "loss_reduction": "loss divided by",
+}
 # Of each set the error at the last and at the best epoch.
 _ERRORS: Final = {"difficulty_error": "difficulty set", "error": "test"}
 
@@ -71,7 +77,7 @@ def readings_grid(
     fields = _varying_fields(list(runs["config"]))
     conditions = sorted(set(runs["condition"]), key=imbalance_of)
     columns = [*(["mean τ"] if mean_tau else []), *_ERRORS.values()]
-    header = ["Method", *(field.replace("_", " ") for field in fields)]
+    header = ["Method", *(_NAMES.get(field, field.replace("_", " ")) for field in fields)]
     header += [f"{condition}: {kind}" for condition in conditions for kind in columns]
     keys = [
         (

@@ -26,6 +26,8 @@ from analysis.front_page import front_grid
 from analysis.grid import Grid
 from analysis.images import apart_makers as image_makers
 from analysis.images import folder_groups
+from analysis.measured import measured_makers
+from analysis.mnist_findings import mnist_findings, readings_findings
 from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
@@ -34,8 +36,9 @@ from analysis.records import (
     require_folder,
     to_frame,
 )
+from analysis.scale import growth_sentences, scale_makers
 from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
-from analysis.verbs import demo_makers, verb_makers
+from analysis.verbs import demo_makers, one_frame_sentence, verb_makers
 from analysis.weight_decay import decay_makers
 from common.errors import UserError, run_main
 
@@ -119,9 +122,16 @@ def block_makers(frame: pd.DataFrame) -> dict[str, Callable[[], str]]:
 
     more: dict[str, Callable[[], Grid]] = {"front-page": partial(front_grid, frame)}
     claims = {f"claims-{n}": partial(claims_grid, frame, d) for n, d in SHORT_NAMES.items()}
-    grids = table_makers(frame) | claims | more
+    grids = table_makers(frame) | claims | more | measured_makers() | scale_makers()
     blocks: dict[str, Callable[[], str]] = {n: partial(text, make) for n, make in grids.items()}
-    return blocks | {"cifar100-findings": partial(cifar100_findings, frame)}
+    sentences = {
+        "cifar100-findings": cifar100_findings,
+        "mnist-findings": mnist_findings,
+        "mnist-readings-findings": readings_findings,
+        "motion-digits-one-frame": one_frame_sentence,
+    }
+    blocks |= {name: partial(make, frame) for name, make in sentences.items()}
+    return blocks | {"scale-growth": growth_sentences}
 
 
 def datasets_run(*frames: pd.DataFrame) -> list[str]:

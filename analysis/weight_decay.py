@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.comparison import Cell
 from analysis.grid import Grid
+from analysis.measured import measured_value
 from analysis.records import CELL, SHOTS, Record, imbalance_of, stage_of
 from analysis.shots import cost_of, in_papers_order
 from analysis.summary import errors_by_seed, paired_difference, summarize
@@ -144,7 +145,7 @@ _CE_NOTE: Final = (
 _SHOT_NOTE: Final = (
     "Accuracy in % of the test set at the last epoch; loss: mean training loss five epochs before "
     "the learning rate first falls, by which a memorised set is known; seconds of a run, which on "
-    "an H100 shared it with eight others (alone: about 60)."
+    "an H100 shared it with eight others (alone: {alone})."
 )
 
 
@@ -169,7 +170,8 @@ def shots_grid(name: str, frame: pd.DataFrame, *, second_stage: bool = False) ->
     header = ("Method", "Decay", "Many", "Medium", "Few", "Loss", "Seconds", "Hardware")
     rows = _rows(frame, _accuracies, second_stage=second_stage)
     title = "Weight decay, shot groups" + (" of second stages" if second_stage else "")
-    return Grid(name, title, header, rows, _SHOT_NOTE, words=(0, 7))
+    note = _SHOT_NOTE.format(alone=measured_value("cifar100_h100", "a run of 200 epochs"))
+    return Grid(name, title, header, rows, note, words=(0, 7))
 
 
 def decay_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:

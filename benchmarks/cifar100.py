@@ -32,7 +32,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_cifar import BATCH, plain_loader, plain_loop
-from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
+from benchmarks.timing import (
+    Job,
+    Times,
+    add_out,
+    at_least,
+    interleaved,
+    ratios,
+    seconds,
+    show,
+    write_shown,
+)
 from classification.augment import CropsAndFlips
 from classification.config import Method, Precision
 from classification.data import ImageSet, LabelledImages, LongTailedData, load_data
@@ -475,6 +485,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--workers", type=at_least(0), nargs="+", default=[0, 2], help="of the plain loop")
     add("--processes", type=at_least(1), nargs="+", help="runs at once; default on CUDA: 1 2 4")
     add("--full", action="store_true", help="run all 200 epochs (on a CPU: hours)")
+    add_out(parser)
     return parser.parse_args(words)
 
 
@@ -531,6 +542,7 @@ def main(words: list[str] | None = None) -> None:
     if processes := options.processes or ([1, 2, 4] if cuda else []):
         make = partial(shared_training, options.data, precision, device)
         show_shared(processes, make, epochs=10 if cuda else 1)
+    write_shown(options.out, "python -m benchmarks.cifar100", options.rounds, device)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
+from benchmarks.timing import (
+    Job,
+    Times,
+    add_out,
+    at_least,
+    interleaved,
+    ratios,
+    seconds,
+    show,
+    write_shown,
+)
 from classification.image_augment import DEVIATION, MEAN, CropFlipColour
 from classification.image_cache import ImageCache
 from classification.image_files import Batch, ImageFiles, ImageReader
@@ -180,6 +190,7 @@ def main() -> None:
     parser.add_argument("--crop", type=at_least(1), default=224, help="side, in pixels")
     parser.add_argument("--rounds", type=at_least(1), default=5, help="measurements, interleaved")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_out(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -193,6 +204,7 @@ def main() -> None:
         describe(files)
         jobs = make_jobs(files, scratch, options.batch_size, options.crop, device)
         report(interleaved(jobs, options.rounds))
+    write_shown(options.out, "python -m benchmarks.images", options.rounds, device)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,17 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
+from benchmarks.timing import (
+    Job,
+    Times,
+    add_out,
+    at_least,
+    interleaved,
+    ratios,
+    seconds,
+    show,
+    write_shown,
+)
 from classification.data import load_data
 from classification.engine import Training
 from classification.evaluate import measure
@@ -137,7 +147,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=at_least(1), default=7, help="measurements, interleaved")
-    rounds = parser.parse_args().rounds
+    add_out(parser)
+    options = parser.parse_args()
+    rounds = options.rounds
     usual_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = interleaved(make_jobs(usual_threads), rounds)
@@ -147,6 +159,7 @@ def main() -> None:
     speedup = ratios(times["plain, usual threads"], times["ce"])
     both = [sum(together) / 100 * ratio for ratio in speedup]
     show(f"two of ours over one plain loop of {usual_threads} threads", both, "times")
+    write_shown(options.out, "python -m benchmarks.mnist", rounds, torch.device("cpu"))
 
 
 def report(times: Times) -> None:

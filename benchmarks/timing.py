@@ -1,16 +1,27 @@
-"""What the benchmarks share: timing several jobs in turn, and a line for each figure."""
+"""What the benchmarks share: timing several jobs in turn, and a line for each figure.
+
+What a program has shown, it can write as a file of measurements (``analysis/measured.py``).
+"""
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
 
 import torch
+
+from common.files import write_atomically
+from common.run import environment
 
 Job = Callable[[], float]
 """Does its work and returns the seconds it took, or seconds per step, image or whatever."""
 Times = dict[str, list[float]]
 """What each job returned, by name, one number a round."""
+_shown: Final[list[dict[str, Any]]] = []
 
 
 def seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
@@ -52,6 +63,42 @@ def show(label: str, values: list[float], unit: str, target: str = "") -> None:
     middle = statistics.median(values)
     line = f"{label:<58} {middle:8.2f} ({min(values):.2f} .. {max(values):.2f}) {unit:<9} {target}"
     print(line.rstrip(), flush=True)
+    ends = {"smallest": _rounded(min(values)), "largest": _rounded(max(values))}
+    row = {"what": label, "value": _rounded(middle)} | (ends if len(values) > 1 else {})
+    _shown.append(row | {"unit": unit})
+
+
+def _rounded(value: float) -> float:
+    """To three digits; a whole number as such."""
+    short = float(f"{value:.3g}")
+    return int(short) if short.is_integer() else short
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """The option that :func:`write_shown` is given."""
+    parser.add_argument("--out", type=Path, help="file for what is printed, as benchmarks/measured")
+
+
+def write_shown(out: Path | None, command: str, rounds: int, device: torch.device) -> None:
+    """Write all that was shown, with the machine and the day; without ``out`` nothing.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if out is None:
+        return
+    made = environment(device)
+    hardware = made["hardware"]
+    threads = f"{hardware['threads']} torch thread" + "s" * (hardware["threads"] != 1)
+    content: dict[str, Any] = {
+        "command": command,
+        "machine": f"{hardware['cores']} cores of {hardware['processor']}, {hardware['device']}",
+        "versions": made["versions"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "how": f"Median (smallest .. largest) of {rounds} interleaved measurements, {threads}.",
+        "rows": _shown,
+    }
+    write_atomically(out, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def at_least(limit: int) -> Callable[[str], int]:

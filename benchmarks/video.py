@@ -28,7 +28,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
+from benchmarks.timing import (
+    Job,
+    Times,
+    add_out,
+    at_least,
+    interleaved,
+    ratios,
+    seconds,
+    show,
+    write_shown,
+)
 from common.errors import UserError, run_main
 from video.cache import FrameCache, fill
 from video.reading import fit_frames, frame_indices, read_frames, uniform_positions
@@ -216,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=at_least(1), default=5, help="measurements, interleaved")
     parser.add_argument("--clips", type=at_least(1), default=12, help="how many are rendered")
     parser.add_argument("--frames", type=at_least(1), default=72, help="of each clip")
+    add_out(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -223,6 +234,7 @@ def main() -> None:
         clips = render(Path(name) / "clips", options.clips, options.frames, 480, 640)
         cache = FrameCache(Path(name) / "cache", HEIGHT, WIDTH)
         report(interleaved(make_jobs(clips, cache), options.rounds))
+    write_shown(options.out, "python -m benchmarks.video", options.rounds, torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -18,18 +18,28 @@ from common.difficulty import class_accuracy
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+# Not what a tool leaves in a hidden folder.
+PAGES = [
+    ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/README.md")), *sorted(ROOT.glob("docs/*.md")),
+]  # fmt: skip
+
+COLUMN = 107
+"""Letters of code in 980 pixels."""
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INLINE_COMMAND = re.compile(r"`(\./run_[^`]+)`")
-_MODULE = re.compile(r"(?:python|torchrun [^`\n]*) -m (?:-- )?([a-z_][a-z_.0-9]*[a-z0-9])")
+# With what is put into its environment: CACHE=FOLDER ./run_all.sh ...
+_COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*\./run_")
+_INLINE_COMMAND = re.compile(r"`((?:[A-Z_]+=\S+ )*\./run_[^`]+)`")
+_MODULE = re.compile(
+    r"(?:python|torchrun [^`\n]*) -m (?:-- )?(?:\\\n +)?([a-z_][a-z_.0-9]*[a-z0-9])"
+)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def commands(text: str) -> list[str]:
-    """Every call of ``./run_...`` in a code block or between backticks."""
+    """Every call of ``./run_...`` in a code block or between backticks, with its environment."""
     blocks = [code for language, code in _BLOCK.findall(text) if not language]
-    lines = [line for code in blocks for line in code.splitlines() if line.startswith("./run_")]
+    lines = [line for code in blocks for line in code.splitlines() if _COMMAND.match(line)]
     return lines + _INLINE_COMMAND.findall(_BLOCK.sub("", text))
 
 
@@ -61,11 +71,15 @@ def dry(tmp_path: Path) -> Dry:
     changes = {"PYTHON": str(programs / "python"), "PATH": f"{programs}:{os.environ['PATH']}"}
 
     def run(command: str) -> "subprocess.CompletedProcess[str]":
-        script, *arguments = shlex.split(command, comments=True)
+        said = shlex.split(command, comments=True)
+        first = next(i for i, word in enumerate(said) if word.startswith("./"))
+        set_there = dict(word.split("=", 1) for word in said[:first])
+        script, *arguments = said[first:]
         added = {"./run_all.sh": ["--no-setup", "--out", str(tmp_path / "out")]}
         words = [script, *added.get(script, ["--no-setup"]), *arguments]
+        environment = os.environ | changes | set_there
         return subprocess.run(
-            words, cwd=ROOT, env=os.environ | changes, capture_output=True, text=True, timeout=60
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
         )
 
     return run
@@ -91,6 +105,12 @@ def test_the_two_commands_are_among_those_tried() -> None:
     first = [shlex.split(command, comments=True) for command in commands(README)]
     assert ["./run_all.sh"] in first
     assert ["./run_tests.sh"] in first
+
+
+def test_commands_are_found_with_their_environment() -> None:
+    block = "```\nA=b C=/d ./run_all.sh x\n./run_all.sh y\necho ./run_all.sh\n```\n"
+    text = f"{block}and `E=f ./run_all.sh z`\n"
+    assert commands(text) == ["A=b C=/d ./run_all.sh x", "./run_all.sh y", "E=f ./run_all.sh z"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -125,6 +145,12 @@ def test_links_are_found(tmp_path: Path) -> None:
 
 def test_the_readme_is_one_that_is_read() -> None:
     assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_is_not_wider_than_the_column_that_github_gives_a_page(page: Path) -> None:
+    lines = [line for _, code in _BLOCK.findall(page.read_text()) for line in code.splitlines()]
+    assert [line for line in lines if len(line) > COLUMN] == []
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)

@@ -28,8 +28,8 @@ def readings(make_record):
 
 def test_readings_show_the_fields_that_vary_and_the_difficulty_sets_error(readings):
     grid = readings_grid("readings-mnist", "mnist-lt", readings)
-    assert grid.header[:2] == ("Method", "initialisation")
-    assert "loss reduction" not in grid.header
+    assert grid.header[:2] == ("Method", "initial weights")
+    assert "loss divided by" not in grid.header
     default, xavier = grid.rows
     # difficulty set: 100 * (1 - 0.90) = 10 and 12: mean 11, sample std sqrt(2)
     assert default[:3] == ("CE", "default", "11.00 ± 1.41 / 11.00 ± 1.41 (2)")
@@ -54,7 +54,7 @@ def test_mean_tau_of_a_short_schedules_readings_is_shown_beside_the_errors(make_
     grid = readings_grid("r", "cifar100-lt", to_frame(records), group, mean_tau=True)
     assert grid.title == "Readings of the open points, CIFAR100-LT, short schedule"
     assert grid.header[:5] == (
-        "Method", "tau", "loss reduction", "100: mean τ", "100: difficulty set",
+        "Method", "tau", "loss divided by", "100: mean τ", "100: difficulty set",
     )  # fmt: skip
     mean = fmean(courses(records[0])["tau"])
     assert grid.rows[0][1:4] == ("sigmoid", "batch-size", f"{mean:.2f} (1)")
@@ -76,6 +76,6 @@ def test_readings_without_runs_say_so():
 
 def test_markdown_has_a_rule_row_and_escaped_bars(readings):
     lines = readings_grid("r", "mnist-lt", readings).to_markdown().splitlines()
-    assert lines[0].startswith("| Method | initialisation |")
+    assert lines[0].startswith("| Method | initial weights |")
     assert lines[1].startswith("| :-- | :-- | --: |")
     assert lines[2].count("|") == lines[0].count("|")

@@ -6,7 +6,7 @@ from analysis import metric_tables
 from analysis.metric_tables import beside_paper_grid
 from analysis.records import to_frame
 from analysis.tables import Options, counted_groups, datasets_run, main, table_makers
-from analysis.verbs import TABLES, chance, verb_rows
+from analysis.verbs import TABLES, chance, one_frame_sentence, verb_rows
 from common.errors import UserError
 
 DEMO = "motion-digits"
@@ -128,8 +128,8 @@ def test_demo_table_shows_chance_cost_and_what_was_run_only(two_seeds, make_verb
     assert chance_row[2] == f"{100 * max(test) / sum(test):.2f}"
     assert chance_row[5] == "5.26"  # 1 / 19
     assert last[2] == "69.00 ± 1.41 (2)"
-    assert last[6:] == ("6", "60", "test CPU")
-    assert grid.header[6:] == ("Epochs", "Seconds a run", "Hardware")
+    assert last[6:] == ("6 epochs, 60 s, test CPU",)
+    assert grid.header[6:] == ("A run",)
 
 
 def test_runs_of_two_splits_have_a_chance_row_each(make_verbs):
@@ -205,3 +205,10 @@ def test_readings_of_egtea_are_listed_by_split(make_verbs):
     frame = to_frame([make_verbs(group=group), make_verbs(group=group, seed=1)])
     grid = table_makers(frame)["readings-egtea"]()
     assert "split1: test" in grid.header
+
+
+def test_one_frame_of_a_clip_is_told_in_a_sentence(two_seeds):
+    frame = to_frame(two_seeds("motion-digits-one-frame"))
+    assert one_frame_sentence(frame).startswith("On one frame of each clip CE has 69.00 % of")
+    assert one_frame_sentence(frame).endswith("recall of 25.00 % (last epoch, seeds: 2).")
+    assert one_frame_sentence(to_frame([])) == "No run on one frame is recorded yet."

@@ -1,10 +1,13 @@
 import argparse
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.timing import at_least, interleaved, ratios, seconds, show
+from analysis.measured import measured_grid
+from benchmarks import timing
+from benchmarks.timing import at_least, interleaved, ratios, seconds, show, write_shown
 
 
 def test_jobs_are_timed_in_turn_after_one_warm_up_of_each() -> None:
@@ -53,3 +56,21 @@ def test_a_number_below_the_limit_is_refused() -> None:
     assert at_least(1)("1") == 1
     with pytest.raises(argparse.ArgumentTypeError, match="must be at least 1, not 0"):
         at_least(1)("0")
+
+
+def test_what_was_shown_is_written_as_a_file_that_pages_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_shown", [])
+    show("ours", [80.63, 77.2, 84.0], "steps/s")
+    show("a run", [61.549], "s")
+    out = tmp_path / "mine.json"
+    write_shown(out, "python -m benchmarks.mnist", 3, torch.device("cpu"))
+    grid = measured_grid("x", out)
+    assert grid.rows == (("ours", "80.6 (77.2 .. 84) steps/s"), ("a run", "61.5 s"))
+    assert grid.note.startswith("Median (smallest .. largest) of 3 interleaved measurements")
+    assert f"torch {torch.__version__.partition('+')[0]}" in grid.note
+
+
+def test_without_a_file_nothing_is_written() -> None:
+    write_shown(None, "", 3, torch.device("cpu"))
