@@ -22,7 +22,7 @@ import pandas as pd
 
 from analysis.words import value_text
 from common.errors import UserError
-from common.record import read_record, read_records
+from common.record import config_differences, read_record, read_records
 
 Record = dict[str, Any]
 
@@ -286,7 +286,7 @@ def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each config of one cell without what varies from run to run.
 
     That is the seed, and the split's seed where the cell's splits follow the seed; a split of its
-    own is another setting. A field that is null is left out: to :func:`config_differences` it is as
+    own is another setting. A field that is null is left out: to ``config_differences`` it is as
     good as absent, and what is mixed there must be mixed here.
     """
     cell = list(configs)
@@ -299,12 +299,6 @@ def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         told = {name: value for name, value in config.items() if value is not None}
         settings.append({name: value for name, value in told.items() if name not in own})
     return settings
-
-
-def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """Names of the fields in which two runs' configs differ, sorted; 5 and 5.0 are one value."""
-    names = sorted(first.keys() | second.keys())
-    return [name for name in names if first.get(name) != second.get(name)]
 
 
 def mixed_settings(rows: pd.DataFrame) -> list[str]:

@@ -35,6 +35,7 @@ from common.fit import (
 )
 from common.run import RunFolder, environment
 from common.streams import Streams
+from common.terminal import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def _folder(arguments: Arguments) -> Path:
 def _say(words: str) -> None:
     """One line, from one process."""
     if is_first_rank():
-        print(words, flush=True)
+        print(printable(words), flush=True)
 
 
 def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
@@ -80,8 +81,8 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     path = folder / "weights.pt"
     if not path.exists():
         raise UserError(
-            f"{path} is missing, though its run has finished; delete that folder and start the "
-            "same command again: the first stage is then trained anew."
+            f"{path} is missing, though its run has finished; move that folder elsewhere and "
+            "start the same command again: the first stage is then trained anew."
         )
     network = make_model(first.config, len(record["split"]["class_names"]), Streams(0))
     weights: Weights = load_weights(folder, network)["last"]

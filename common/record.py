@@ -410,6 +410,15 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Names of the settings in which two runs differ, sorted.
+
+    One that is null is as good as absent; 5 and 5.0 are one value.
+    """
+    names = sorted(first.keys() | second.keys())
+    return [name for name in names if first.get(name) != second.get(name)]
+
+
 _BALANCER_SETTINGS = {
     "tau_max": "tau_max",
     "eps": "eps",

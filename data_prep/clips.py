@@ -27,6 +27,7 @@ from typing import Final
 from common.errors import UserError, describe_os_error
 from common.files import write_atomically
 from common.progress import Count
+from common.terminal import printable
 
 PART_FILES: Final = {
     "train": "train_split.txt",
@@ -512,7 +513,7 @@ def check_folder(
 
 
 def _print_first(sentences: list[str], report: Path | None) -> None:
-    print("\n".join(sentences[:SHOWN]))
+    print(printable("\n".join(sentences[:SHOWN])))
     more = len(sentences) - SHOWN
     if more > 0:
         where = f"see {report}" if report is not None else "name a file with --report for all"

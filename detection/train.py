@@ -29,6 +29,7 @@ from common.fit import (
 from common.methods import make_balancer
 from common.run import RunFolder, environment
 from common.streams import Streams
+from common.terminal import printable
 from detection.engine import Training
 from detection.evaluate import describe, measure_ap, metrics_of, read_weights
 from detection.networks import Weights, make_model
@@ -60,7 +61,7 @@ class Arguments(RunArguments):
 def _say(words: str) -> None:
     """One line, from one process."""
     if is_first_rank():
-        print(words, flush=True)
+        print(printable(words), flush=True)
 
 
 def _folder(arguments: Arguments) -> Path:
@@ -100,8 +101,8 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     _say(f"first stage: {folder}")
     if not (folder / "weights.pt").exists():
         raise UserError(
-            f"{folder / 'weights.pt'} is missing, though its run has finished; delete that folder "
-            "and start the same command again: the first stage is then trained anew."
+            f"{folder / 'weights.pt'} is missing, though its run has finished; move that folder "
+            "elsewhere and start the same command again: the first stage is then trained anew."
         )
     return read_weights(folder)
 

@@ -32,6 +32,7 @@ from common.fit import (
 )
 from common.run import RunFolder, environment
 from common.streams import Streams
+from common.terminal import printable
 from video.cache import FrameCache
 from video.data import (
     CONDITION,
@@ -141,7 +142,7 @@ def _folder(arguments: Arguments) -> Path:
 def _say(words: str) -> None:
     """One line, from one process."""
     if is_first_rank():
-        print(words, flush=True)
+        print(printable(words), flush=True)
 
 
 def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> dict[str, Any]:
