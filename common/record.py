@@ -21,10 +21,7 @@ from types import NoneType
 from typing import Any, Final
 
 import jsonschema
-import torch
 
-from common.balancer import ClassDifficultyBalancer
-from common.config import uses_difficulty
 from common.errors import UserError
 
 SCHEMA_VERSION: Final = 1
@@ -443,6 +440,12 @@ def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
         ``difficulty`` and ``class_weights`` (E, C), ``bias`` and ``tau`` (E,), an epoch's numbers
         being those before its measurement; nothing for a run without a balancer.
     """
+    # Here alone: torch costs whoever reads records more than all else.
+    import torch
+
+    from common.balancer import ClassDifficultyBalancer
+    from common.config import uses_difficulty
+
     settings, measured = record["config"], record["history"]["class_accuracy"]
     if not uses_difficulty(settings["method"]):
         return {}

@@ -16,7 +16,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analysis import images
+from analysis import core, images
 from analysis.comparison import tables_of
 from analysis.figures import (
     confusion,
@@ -172,8 +172,10 @@ def main(options: Options) -> None:
         UserError: for a folder that does not exist or cannot be written, a damaged record, or a
             figure that is not there.
     """
-    published = published_records(require_folder(options.results, RESULTS, "--results"))
-    local = local_records(require_folder(options.runs, RUNS, "--runs"))
+    results = require_folder(options.results, RESULTS, "--results")
+    runs = require_folder(options.runs, RUNS, "--runs")
+    core.start()  # Loads torch while the records are read.
+    published, local = published_records(results), local_records(runs)
     courses = local if options.all_seeds else run_course.first_seeds(local)
     frames = to_frame(published), to_frame(local)
     from_runs, sentences = shot_figures(*frames)

@@ -11,7 +11,7 @@ from classification.data import LabelledImages, LongTailedData
 from classification.engine import Training, Weights
 from classification.models import make_resnet
 from classification.recipes import RECIPES, DecoupledConfig, MnistConfig, resolved
-from common.metrics import shot_groups
+from common.shots import shot_groups
 from common.signals import StopRequest
 
 COUNTS = (40, 30, 20)
