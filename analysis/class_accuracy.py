@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from scipy import stats
 
 from analysis.records import Record
 from analysis.words import number
-from common.metrics import shot_groups
+from common.shots import shot_groups
 
 RESAMPLES: Final = 1000
 _SEED: Final = 0
@@ -98,8 +97,8 @@ def tail_above_head(classes: ClassAccuracy) -> float:
 
     NaN when either group has no class.
     """
-    groups = shot_groups(torch.as_tensor(classes.counts))
-    head, tail = (classes.accuracy[mask.numpy()] for mask in (groups.many, groups.few))
+    groups = shot_groups(classes.counts)
+    head, tail = (classes.accuracy[mask] for mask in (groups.many, groups.few))
     if not len(head) or not len(tail):
         return math.nan
     return float((tail > np.median(head)).mean())

@@ -5,6 +5,7 @@ Built from the rows of the paper's tables, so a dataset of a later experiment ne
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import pandas as pd
@@ -32,8 +33,12 @@ TITLES: Final = {
 Cell = tuple[str, str, str]
 
 
+@cache
 def error_table(table: int, dataset: str) -> pd.DataFrame:
-    """The paper's error rows of one of its tables on one dataset, in the paper's order."""
+    """The paper's error rows of one of its tables on one dataset, in the paper's order.
+
+    Not to be changed in place.
+    """
     rows = paper_table()
     chosen = (rows["table"] == table) & (rows["dataset"] == dataset) & (rows["metric"] == "error")
     return rows[chosen]

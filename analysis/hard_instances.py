@@ -10,13 +10,17 @@ Shapes: E epochs, C classes.
 from typing import Final
 
 import numpy as np
-import torch
 
+from analysis.core import courses
 from analysis.records import Record, as_array
-from common.metrics import shot_groups
-from common.training.record import courses
+from common.shots import shot_groups
 
 HARD_WEIGHT: Final = 0.8
+
+
+def counts_hard_instances(record: Record) -> bool:
+    """Whether :func:`hard_by_class` has a count of the record."""
+    return "hard_instances" in record["history"] or record["method"] == "cdb-w-ce"
 
 
 def hard_by_class(record: Record) -> np.ndarray | None:
@@ -28,7 +32,7 @@ def hard_by_class(record: Record) -> np.ndarray | None:
     history = record["history"]
     if "hard_instances" in history:
         return as_array(history["hard_instances"])
-    if record["method"] != "cdb-w-ce":
+    if not counts_hard_instances(record):
         return None
     course = courses(record)
     # w_c = d_c^tau (Eq. 4)
@@ -39,8 +43,8 @@ def hard_by_class(record: Record) -> np.ndarray | None:
 
 def group_masks(record: Record) -> dict[str, np.ndarray]:
     """For each shot group with a class, which classes it holds, shape (C,), bool."""
-    groups = shot_groups(torch.tensor(record["split"]["train"])).items()
-    return {name: mask.numpy() for name, mask in groups if bool(mask.any())}
+    groups = shot_groups(np.asarray(record["split"]["train"])).items()
+    return {name: mask for name, mask in groups if mask.any()}
 
 
 def hard_by_shot(record: Record) -> dict[str, np.ndarray] | None:

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pandas as pd
 
+from analysis.core import courses
 from analysis.grid import Grid
 from analysis.records import EPOCHS, Record, imbalance_of
 from analysis.summary import summarize
 from analysis.words import MISSING, method_name, schedule_name
-from common.training.record import courses
 
 # Config fields that have their own column, or that vary from seed to seed.
 _NO_READING: Final = frozenset(
@@ -33,7 +33,8 @@ def _varying_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
     return [
         name
         for name in names
-        if name not in _NO_READING and len({str(config.get(name)) for config in configs}) > 1
+        if name not in _NO_READING
+        and any(config.get(name) != configs[0].get(name) for config in configs)
     ]
 
 
@@ -80,17 +81,15 @@ def readings_grid(
     header = ["Method", *(_NAMES.get(field, field.replace("_", " ")) for field in fields)]
     header += [f"{condition}: {kind}" for condition in conditions for kind in columns]
     keys = [
-        (
-            method,
-            *(MISSING if (value := config.get(field)) is None else str(value) for field in fields),
-        )
+        [method, *map(config.get, fields)]
         for method, config in zip(runs["method"], runs["config"], strict=True)
     ]
     rows = []
-    for key in dict.fromkeys(keys):
-        same = runs[[other == key for other in keys]]
+    for method, *values in [key for i, key in enumerate(keys) if key not in keys[:i]]:
+        same = runs[[key == [method, *values] for key in keys]]
         cells = [cell for c in conditions for cell in _cells(same, c, mean_tau=mean_tau)]
-        rows.append((method_name(key[0]), *key[1:], *cells))
+        texts = [MISSING if value is None else str(value) for value in values]
+        rows.append((method_name(method), *texts, *cells))
     title = f"Readings of the open points, {schedule_name(group, dataset)}"
     note = _note(runs, mean_tau=mean_tau) if rows else "No run of the readings is recorded yet."
     return Grid(name, title, tuple(header), tuple(rows), note, words=tuple(range(1 + len(fields))))

@@ -20,10 +20,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-import video.record  # noqa: F401  (with the two others: what records of each task hold)
+import classification.record  # noqa: F401  (what records of each task hold)
+import detection.record  # noqa: F401
+import video.record  # noqa: F401
 from analysis.words import value_text
 from common.errors import UserError
-from common.training.record import read_record, read_records
+from common.training.record import config_differences, read_record, read_records
 
 Record = dict[str, Any]
 
@@ -287,7 +289,7 @@ def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each config of one cell without what varies from run to run.
 
     That is the seed, and the split's seed where the cell's splits follow the seed; a split of its
-    own is another setting. A field that is null is left out: to :func:`config_differences` it is as
+    own is another setting. A field that is null is left out: to ``config_differences`` it is as
     good as absent, and what is mixed there must be mixed here.
     """
     cell = list(configs)
@@ -300,12 +302,6 @@ def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         told = {name: value for name, value in config.items() if value is not None}
         settings.append({name: value for name, value in told.items() if name not in own})
     return settings
-
-
-def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """Names of the fields in which two runs' configs differ, sorted; 5 and 5.0 are one value."""
-    names = sorted(first.keys() | second.keys())
-    return [name for name in names if first.get(name) != second.get(name)]
 
 
 def mixed_settings(rows: pd.DataFrame) -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analysis import detection, verbs
+from analysis import core, detection, verbs
 from analysis.claims import claims_grid, count_verdicts
 from analysis.comparison import comparison_grid, tables_of, tables_run
 from analysis.figures.__main__ import (
@@ -341,8 +341,10 @@ def main(options: Options) -> None:
     Raises:
         UserError: for a folder that does not exist or cannot be written, or a damaged record.
     """
-    published = published_records(require_folder(options.results, RESULTS, "--results"))
-    local = local_records(require_folder(options.runs, RUNS, "--runs"))
+    results = require_folder(options.results, RESULTS, "--results")
+    runs = require_folder(options.runs, RUNS, "--runs")
+    core.start()  # Loads torch while the records are read.
+    published, local = published_records(results), local_records(runs)
     material = Material(published, local, options.runs)
     # First what takes long and cannot be made good by scrolling back.
     path = write_report(render(material), options.out)

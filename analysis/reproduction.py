@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from analysis.grid import Grid
-from analysis.records import Record, config_differences, main_measure
+from analysis.records import Record, main_measure
 from analysis.words import MISSING, number, signed
+from common.training.record import config_differences
 
 IDENTICAL: Final = "identical"
 _NOTE: Final = (

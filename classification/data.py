@@ -17,7 +17,7 @@ from classification.recipes import CifarConfig, InputScaling, MnistConfig
 from common.difficulty import check_labels
 from common.distributed import of_rank
 from common.errors import UserError
-from common.metrics import shot_groups
+from common.shots import shot_groups
 from data_prep.cifar100 import CifarSplit, load_cifar100, split_cifar100_lt
 from data_prep.image_list import ImageSplit
 from data_prep.mnist import MnistSplit, load_digits, split_mnist_lt

@@ -29,6 +29,7 @@ from common.difficulty import class_accuracy
 from common.errors import UserError, run_main
 from common.metrics import error_percent, shot_accuracy
 from common.streams import Streams
+from common.terminal import printable
 from common.training.folder import load_tensors
 from common.training.history import plain_numbers
 from common.training.settings import with_earlier
@@ -124,7 +125,7 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: when the run has not finished, or the file is damaged or of another network.
     """
-    path, remedy = folder / "weights.pt", f"delete {folder} and train the run again"
+    path, remedy = folder / "weights.pt", f"move {folder} elsewhere and train the run again"
     if not path.exists():
         raise UserError(f"{path} is not there: the run has not finished; start its command again.")
     weights = load_tensors(path, remedy)
@@ -159,7 +160,8 @@ def main() -> None:
     for epoch in ("last", "best"):
         model.load_state_dict(weights[epoch])
         result = evaluate(model, data)
-        print(f"{epoch} epoch: {describe(result, data.description['class_names'])}")
+        names = data.description["class_names"]
+        print(printable(f"{epoch} epoch: {describe(result, names)}"))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from classification.record import TASK
 from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
 from common.streams import Streams
+from common.terminal import printable
 from common.training.fit import (
     Clock,
     RunArguments,
@@ -59,7 +60,7 @@ def _folder(arguments: Arguments) -> Path:
 def _say(words: str) -> None:
     """One line, from one process."""
     if is_first_rank():
-        print(words, flush=True)
+        print(printable(words), flush=True)
 
 
 def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
@@ -82,8 +83,8 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     path = folder / "weights.pt"
     if not path.exists():
         raise UserError(
-            f"{path} is missing, though its run has finished; delete that folder and start the "
-            "same command again: the first stage is then trained anew."
+            f"{path} is missing, though its run has finished; move that folder elsewhere and "
+            "start the same command again: the first stage is then trained anew."
         )
     network = make_model(first.config, len(record["split"]["class_names"]), Streams(0))
     weights: Weights = load_weights(folder, network)["last"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         squared_error,
         weighted_mean,
     )
-    from .metrics import balanced_accuracy, shot_accuracy, shot_groups
+    from .metrics import balanced_accuracy, shot_accuracy
     from .sampler import (
         ClassAwareSampler,
         ClassProbabilitySampler,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         InstanceBalancedSampler,
         frequency_probabilities,
     )
+    from .shots import shot_groups
     from .streams import Streams
     from .tau import (
         TAU_LAWS,
@@ -91,7 +92,7 @@ __all__ = [
     "sample_weights",
 ]
 _MODULES: Final = (
-    "balancer", "difficulty", "losses", "metrics", "sampler", "streams", "tau", "weights"
+    "balancer", "difficulty", "losses", "metrics", "sampler", "shots", "streams", "tau", "weights"
 )  # fmt: skip
 
 

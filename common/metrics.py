@@ -5,41 +5,12 @@ Shapes: C classes, B batch. NaN is 'not measured', never 0.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .difficulty import Labels, as_labels, check_labels
-
-
-@dataclass(frozen=True)
-class ShotGroups:
-    """Classes by their number of training samples (Sec. 4.1.6): masks of shape (C,), bool."""
-
-    many: Tensor
-    """More than 100 samples."""
-    medium: Tensor
-    """21 to 100 samples."""
-    few: Tensor
-    """At most 20 samples."""
-
-    def items(self) -> list[tuple[str, Tensor]]:
-        """Name and mask of each group."""
-        return [("many", self.many), ("medium", self.medium), ("few", self.few)]
-
-
-def shot_groups(class_counts: Tensor) -> ShotGroups:
-    """Split classes into many- (> 100), medium- (21..100) and few-shot (<= 20).
-
-    Args:
-        class_counts: n_c in the training set, shape (C,).
-    """
-    return ShotGroups(
-        many=class_counts > 100,
-        medium=(class_counts > 20) & (class_counts <= 100),
-        few=class_counts <= 20,
-    )
+from .shots import shot_groups
 
 
 def balanced_accuracy(class_accuracy: Tensor) -> float:

@@ -26,6 +26,7 @@ from typing import Final
 
 from common.errors import UserError, describe_os_error
 from common.files import write_atomically
+from common.terminal import printable
 from common.training.progress import Count
 
 PART_FILES: Final = {
@@ -512,7 +513,7 @@ def check_folder(
 
 
 def _print_first(sentences: list[str], report: Path | None) -> None:
-    print("\n".join(sentences[:SHOWN]))
+    print(printable("\n".join(sentences[:SHOWN])))
     more = len(sentences) - SHOWN
     if more > 0:
         where = f"see {report}" if report is not None else "name a file with --report for all"

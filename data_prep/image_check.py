@@ -11,6 +11,7 @@ from typing import Final
 
 from common.errors import UserError
 from common.files import write_atomically
+from common.terminal import printable
 from common.training.image_file import as_rgb, open_picture, orientation
 from common.training.progress import Count
 from data_prep.image_list import (
@@ -164,7 +165,7 @@ def _decode(
 
 
 def _print_first(sentences: list[str], report: Path | None) -> None:
-    print("\n".join(sentences[:SHOWN]))
+    print(printable("\n".join(sentences[:SHOWN])))
     more = len(sentences) - SHOWN
     if more > 0:
         where = f"see {report}" if report is not None else "name a file with --report for all"
@@ -197,4 +198,4 @@ def _print_table(
     print(f"{'class':<{width}}{'train':>7}{'difficulty':>12}{'test':>7}  shot group")
     for name, row, group in zip(names, zip(*counts, strict=True), groups, strict=True):
         train, difficulty, test = row
-        print(f"{name:<{width}}{train:>7}{difficulty:>12}{test:>7}  {group}")
+        print(printable(f"{name:<{width}}{train:>7}{difficulty:>12}{test:>7}  {group}"))

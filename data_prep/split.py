@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics import shot_groups
+from common.shots import shot_groups
 from common.streams import stream_seed
 
 

@@ -205,7 +205,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / "weights.pt"
     if not path.exists():
         raise UserError(f"{path} is not there: the run has not finished; start its command again.")
-    content = load_tensors(path, f"delete {folder} and train the run again")
+    content = load_tensors(path, f"move {folder} elsewhere and train the run again")
     return cast(dict[str, Tensor], content["last"])
 
 

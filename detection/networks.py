@@ -149,5 +149,6 @@ def _load(model: Rcnn, weights: Weights) -> None:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            "the run's weights are those of another network; delete its folder and train it again."
+            "the run's weights are those of another network; move its folder elsewhere and train "
+            "the run again."
         ) from error

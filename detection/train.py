@@ -16,6 +16,7 @@ import tyro
 from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
 from common.streams import Streams
+from common.terminal import printable
 from common.training.fit import (
     Clock,
     RunArguments,
@@ -63,7 +64,7 @@ class Arguments(RunArguments):
 def _say(words: str) -> None:
     """One line, from one process."""
     if is_first_rank():
-        print(words, flush=True)
+        print(printable(words), flush=True)
 
 
 def _folder(arguments: Arguments) -> Path:
@@ -103,8 +104,8 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     _say(f"first stage: {folder}")
     if not (folder / "weights.pt").exists():
         raise UserError(
-            f"{folder / 'weights.pt'} is missing, though its run has finished; delete that folder "
-            "and start the same command again: the first stage is then trained anew."
+            f"{folder / 'weights.pt'} is missing, though its run has finished; move that folder "
+            "elsewhere and start the same command again: the first stage is then trained anew."
         )
     return read_weights(folder)
 

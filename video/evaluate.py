@@ -187,7 +187,7 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         UserError: when the run has not finished, or the file is damaged or of another network.
     """
-    path, remedy = folder / "weights.pt", f"delete {folder} and train the run again"
+    path, remedy = folder / "weights.pt", f"move {folder} elsewhere and train the run again"
     if not path.exists():
         raise UserError(f"{path} is not there: the run has not finished; start its command again.")
     weights = load_tensors(path, remedy)

@@ -19,6 +19,7 @@ from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
 from common.files import chosen_path
 from common.streams import Streams
+from common.terminal import printable
 from common.training.fit import (
     Clock,
     RunArguments,
@@ -143,7 +144,7 @@ def _folder(arguments: Arguments) -> Path:
 def _say(words: str) -> None:
     """One line, from one process."""
     if is_first_rank():
-        print(words, flush=True)
+        print(printable(words), flush=True)
 
 
 def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> dict[str, Any]:

@@ -5,7 +5,8 @@
 Each figure is written as PNG and as SVG. One whose runs are not recorded is left out.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analysis import images
+from analysis import core, images
 from analysis.comparison import tables_of
 from analysis.figures import (
     confusion,
@@ -148,9 +149,20 @@ def numbered_classes(records: list[Record]) -> dict[str, str]:
     return {name: words for name, words in said.items() if words}
 
 
-def _course_file(name: str) -> str:
-    """``course_<group>_<run>``; what may not stand in a file's name as ``%2F``."""
-    return "course_" + "_".join(quote(part, safe="+=,@") for part in name.split("/", 1))
+def course_files(names: Iterable[str]) -> dict[str, str]:
+    """A file's name for the course of each run, by ``<group>/<run>``; no two are the same.
+
+    It is ``course_<group>_<run>``, with what may not stand in a file's name as ``%2F``; where that
+    would be the name of several runs, as of ``a_b/c`` and ``a/b_c``, an underscore of the group is
+    ``%5F``.
+    """
+    parts = {name: [quote(part, safe="+=,@") for part in name.split("/", 1)] for name in names}
+    files = {name: "_".join(both) for name, both in parts.items()}
+    times = Counter(files.values())
+    for name, (group, run) in parts.items():
+        if times[files[name]] > 1:
+            files[name] = f"{group.replace('_', '%5F')}_{run}"
+    return {name: f"course_{file}" for name, file in files.items()}
 
 
 def main(options: Options) -> None:
@@ -160,13 +172,17 @@ def main(options: Options) -> None:
         UserError: for a folder that does not exist or cannot be written, a damaged record, or a
             figure that is not there.
     """
-    published = published_records(require_folder(options.results, RESULTS, "--results"))
-    local = local_records(require_folder(options.runs, RUNS, "--runs"))
+    results = require_folder(options.results, RESULTS, "--results")
+    runs = require_folder(options.runs, RUNS, "--runs")
+    core.start()  # Loads torch while the records are read.
+    published, local = published_records(results), local_records(runs)
     courses = local if options.all_seeds else run_course.first_seeds(local)
     frames = to_frame(published), to_frame(local)
     from_runs, sentences = shot_figures(*frames)
     makers = paper_figures() | from_runs | result_figures(*frames)
-    makers |= {_course_file(name): draw for name, draw in course_figures(courses).items()}
+    drawn = course_figures(courses)
+    files = course_files(drawn)
+    makers |= {files[name]: draw for name, draw in drawn.items()}
     unknown = [name for name in options.only if name not in makers]
     if unknown:
         raise UserError(f"--only {unknown[0]} is none of the figures: {', '.join(makers)}.")
@@ -175,7 +191,7 @@ def main(options: Options) -> None:
         for path in save(styled(draw), options.out, name):
             print(printable(str(path)))
     numbers = numbered_classes(courses).items()
-    sentences += [f"Classes by number in {_course_file(name)}: {words}." for name, words in numbers]
+    sentences += [f"Classes by number in {files[name]}: {words}." for name, words in numbers]
     for sentence in sentences:
         print(printable(sentence))
 

@@ -3,7 +3,6 @@
 from typing import Final
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,7 +18,7 @@ from analysis.figures.experiment import SHOT_COLOURS, Experiment
 from analysis.figures.style import BLACK, heading_above, legend_below, panels
 from analysis.images import DEMO, IMAGENET
 from analysis.words import number
-from common.metrics import shot_groups
+from common.shots import shot_groups
 
 CONDITIONS: Final = {"cifar100-lt": "100", IMAGENET: IMBALANCE, DEMO: DEMO_IMBALANCE}
 
@@ -31,8 +30,8 @@ def lacks(experiment: Experiment) -> str:
 
 def _bars(axes: Axes, heights: np.ndarray, counts: np.ndarray, *, means: bool) -> None:
     """One bar per class in the colour of its shot group, and each group's mean."""
-    for name, mask in shot_groups(torch.as_tensor(counts)).items():
-        where = np.flatnonzero(mask.numpy())
+    for name, mask in shot_groups(counts).items():
+        where = np.flatnonzero(mask)
         if not len(where):
             continue
         label = f"{name}-shot, {len(where)} class{'es' * (len(where) != 1)}"

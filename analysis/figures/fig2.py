@@ -3,27 +3,21 @@
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.core import weights_over_accuracy
 from analysis.figures.style import BLACK, CYCLE, GREY, panels
-from common.weights import difficulty_weights
 
 TAUS = (0.0, 0.5, 1.0, 1.5, 2.0, 5.0)
 # Where along the curve its name stands, as a class accuracy.
 _LABEL_AT = (0.50, 0.62, 0.54, 0.44, 0.30, 0.17)
+_POINTS = 401
 _STYLES = ("--", "-", "-", "-", "-", "-")
 
 
-def weights_over_accuracy(tau: float, points: int = 401) -> tuple[np.ndarray, np.ndarray]:
-    """Class accuracies from 0 to 1 and their weights (1 - A)^tau, each of shape (points,)."""
-    accuracy = torch.linspace(0.0, 1.0, points, dtype=torch.float64)
-    return accuracy.numpy(), difficulty_weights(1.0 - accuracy, tau).numpy()
-
-
 def _curve(axes: Axes, index: int, tau: float) -> None:
-    accuracy, weights = weights_over_accuracy(tau)
+    accuracy, weights = weights_over_accuracy(tau, _POINTS)
     colour = GREY if tau == 0 else (*CYCLE[:5], BLACK)[index - 1]
     axes.plot(accuracy, weights, _STYLES[index], color=colour)
     name = "τ = 0 (no weighting)" if tau == 0 else f"τ = {tau:g}"

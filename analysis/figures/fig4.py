@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.claims.cells import CDB_W_CE, FOCAL, Run
 from analysis.figures.experiment import SHOT_COLOURS, Experiment
 from analysis.figures.style import heading_above, legend_below, panels
-from analysis.hard_instances import group_masks, hard_by_shot
+from analysis.hard_instances import counts_hard_instances, group_masks, hard_by_shot
 from analysis.words import run_name
 
 METHODS: Final = (FOCAL, CDB_W_CE)
@@ -27,7 +27,7 @@ def lacks(experiment: Experiment) -> str:
     if absent:
         return absent
     for run in METHODS:
-        if not _courses(experiment, run):
+        if not any(map(counts_hard_instances, experiment.cells.records(run, condition))):
             return f"no run of {run_name(*run)} at {condition} that counted its hard instances"
     return ""
 
@@ -55,9 +55,10 @@ def _lines(axes: Axes, courses: list[dict[str, np.ndarray]]) -> None:
 def draw(experiment: Experiment) -> Figure:
     """Mean number per class of each group; below the same in powers of ten, where lines cross."""
     figure, axes = panels(2, 2, 10.0, 7.2)
+    courses = [_courses(experiment, run) for run in METHODS]
     for index, panel in enumerate(axes):
         run = METHODS[index % 2]
-        _lines(panel, _courses(experiment, run))
+        _lines(panel, courses[index % 2])
         scale = ""
         if index >= 2:
             scale = ", logarithmic"

@@ -8,18 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.core import courses
 from analysis.figures.style import CYCLE, GREY, heading_above, legend_below, panels
 from analysis.records import AP_METRICS, Record, as_array
 from analysis.words import condition_name, dataset_name, metric_name, number, run_name
-from common.metrics import shot_groups
+from common.shots import shot_groups
 from common.training.drawing import class_labels, numbered_classes
-from common.training.record import courses
 
 # Up to this many classes each has a line; above, a median and quartiles per group of classes.
 MAX_LINES: Final = 10
@@ -52,8 +51,8 @@ def _class_groups(split: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if "head" in split:
         head = np.isin(np.arange(len(split["train"])), split["head"])
         return {"head": head, "tail": ~head}
-    groups = shot_groups(torch.tensor(split["train"])).items()
-    return {f"{name}-shot": mask.numpy() for name, mask in groups}
+    groups = shot_groups(np.asarray(split["train"])).items()
+    return {f"{name}-shot": mask for name, mask in groups}
 
 
 def _quartiles(values: np.ndarray) -> np.ndarray:

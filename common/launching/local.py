@@ -34,6 +34,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from common.errors import EXIT_USER_ERROR, UserError, describe_os_error, run_main
 from common.files import IN_USE
+from common.terminal import printable
 
 POLL_SECONDS = 0.1  # how often ended runs are looked for
 READ_SECONDS = 1.0  # how often the logs are read and the bar is drawn
@@ -375,7 +376,7 @@ class Display:
         self._next_line = 0.0
         self._bar: Progress | None = None
         if console.is_interactive:  # Not in TERM=dumb: nothing is drawn.
-            columns = (BarColumn(), TextColumn("{task.description}"))
+            columns = (BarColumn(), TextColumn("{task.description}", markup=False))
             # Drawn by hand once a second: rich's own thread would draw ten times as often.
             self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
             self._bar.add_task("", total=launcher.total)
@@ -423,17 +424,14 @@ def report(launcher: Launcher, seconds: float) -> int:
     already = sum(run.already for run in ended)
     elsewhere = sum(run.already and run.elsewhere for run in ended)
     by_another = f", {elsewhere} by another process meanwhile" if elsewhere else ""
-    print(
+    words = (
         f"{len(ended)} of {launcher.total} finished ({already} of them already{by_another}), "
-        f"{len(failed)} failed, in {seconds:.0f} s; logs in {launcher.logs}",
-        flush=True,
+        f"{len(failed)} failed, in {seconds:.0f} s; logs in {launcher.logs}"
     )
+    print(printable(words), flush=True)
     for run in failed:
-        print(
-            f"failed with exit code {run.exit_code}: {shlex.join(run.command.words)}\n"
-            f"    {run.last_line()}\n    log: {run.log}",
-            file=sys.stderr,
-        )
+        words = f"failed with exit code {run.exit_code}: {shlex.join(run.command.words)}"
+        print(printable(f"{words}\n    {run.last_line()}\n    log: {run.log}"), file=sys.stderr)
     if not failed:
         return 0
     return EXIT_USER_ERROR if all(run.exit_code == EXIT_USER_ERROR for run in failed) else 1

@@ -28,6 +28,7 @@ from typing import Final
 
 from common.errors import UserError, run_main
 from common.launching.local import Command, Run
+from common.terminal import printable
 
 STATES: Final = (
     "finished", "running", "queued", "failed", "stopped", "interrupted", "missing",
@@ -325,8 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if not experiments:
         raise UserError("there is no command on standard input; see run_all.sh --status.")
-    print(table(experiments))
-    print("\n".join(details(experiments)))
+    print(printable(table(experiments)))
+    print(printable("\n".join(details(experiments))))
 
 
 if __name__ == "__main__":

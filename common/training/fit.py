@@ -231,8 +231,8 @@ def go_on(training: Trainable, folder: RunFolder, clock: Clock) -> None:
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         # Its configuration and checksum fit: another version of this program wrote it.
         raise UserError(
-            f"{folder.checkpoint_path} does not fit this version of the program; delete it and "
-            "start the same command again: the run then starts at its first epoch."
+            f"{folder.checkpoint_path} does not fit this version of the program; move it "
+            "elsewhere and start the same command again: the run then starts at its first epoch."
         ) from error
     _say_changes(clock)
 

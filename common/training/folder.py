@@ -27,13 +27,16 @@ import torch
 from common.distributed import barrier, is_first_rank, world_size
 from common.errors import UserError, describe_os_error
 from common.files import IN_USE, remove, remove_partial_files, write_atomically
+from common.terminal import printable
 from common.training.process_group import is_of_another_process
-from common.training.record import check_record, read_record
+from common.training.record import check_record, config_differences, read_record
 
 CHECKPOINT_FORMAT = 1
 # What a file system without locks says, as some clusters' are set up.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
-_START_ANEW = "delete it and start the same command again: the run then starts at its first epoch"
+_START_ANEW = (
+    "move it elsewhere and start the same command again: the run then starts at its first epoch"
+)
 
 
 def to_json(value: Any) -> bytes:
@@ -99,11 +102,15 @@ def load_tensors(path: Path, remedy: str = _START_ANEW) -> dict[str, Any]:
     return state
 
 
-def _first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+def _first_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """The first three settings that differ; empty where none does."""
+
+    def told(value: Any) -> str:
+        return "none" if value is None else repr(value)
+
     return ", ".join(
-        f"{name} {theirs.get(name, 'absent')!r} there, {ours.get(name, 'absent')!r} asked for"
-        for name in names[:3]
+        f"{name} {told(theirs.get(name))} there, {told(ours.get(name))} asked for"
+        for name in config_differences(ours, theirs)[:3]
     )
 
 
@@ -199,16 +206,16 @@ class RunFolder:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{self.path} {IN_USE}; waiting for it", flush=True)
+            print(printable(f"{self.path} {IN_USE}; waiting for it"), flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            print(
+            words = (
                 f"the file system of {self.path} has no locks ({error.strerror}): nothing keeps "
-                "two processes from one run, so start none twice",
-                file=sys.stderr,
+                "two processes from one run, so start none twice"
             )
+            print(printable(words), file=sys.stderr)
 
     def _check_config(self) -> None:
         """Write config.json, or compare with the one there."""
@@ -227,11 +234,11 @@ class RunFolder:
         self._refuse_other(theirs, path)
 
     def _refuse_other(self, theirs: dict[str, Any], path: Path) -> None:
-        if theirs != self.config:
-            difference = _first_difference(self.config, theirs)
+        difference = _first_differences(self.config, theirs)
+        if difference:
             raise UserError(
                 f"{path} belongs to another configuration ({difference}); choose another folder "
-                "with --out, or delete that one."
+                "with --out, or move that one elsewhere."
             )
 
     def finished_record(self) -> dict[str, Any] | None:

@@ -8,8 +8,15 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from common.terminal import printable
+
 _SECONDS_BETWEEN_LINES = 1.0
 _SECONDS_BETWEEN_COUNTS = 5.0
+
+
+def _plain(form: str) -> TextColumn:
+    """A column of a bar that shows names as they stand: nothing in them is markup."""
+    return TextColumn(form, markup=False)
 
 
 class EpochProgress:
@@ -28,20 +35,21 @@ class EpochProgress:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if sys.stdout.isatty() and Console().is_interactive:  # Not in TERM=dumb: nothing is drawn.
-            columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total}")
             self._bar = Progress(
-                *columns, TimeRemainingColumn(), TextColumn("{task.fields[words]}")
-            )
+                _plain("{task.description}"), BarColumn(), _plain("{task.completed}/{task.total}"),
+                TimeRemainingColumn(), _plain("{task.fields[words]}"),
+            )  # fmt: skip
+            name = printable(name)
             self._task = self._bar.add_task(name, completed=done, total=total, words="")
         else:
-            print(f"{name}: epoch {done}/{total}", flush=True)
+            print(printable(f"{name}: epoch {done}/{total}"), flush=True)
 
     def show(self, epoch: int, words: str) -> None:
         """Show that ``epoch`` epochs are finished."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=epoch, words=words)
+            self._bar.update(self._task, completed=epoch, words=printable(words))
         elif time.monotonic() >= self._next_line or epoch == self._total:
-            print(f"epoch {epoch}/{self._total}  {words}", flush=True)
+            print(printable(f"epoch {epoch}/{self._total}  {words}"), flush=True)
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> Self:
@@ -71,15 +79,15 @@ class Count:
             words: what is counted.
             total: how many there are.
         """
-        self._words, self._total, self._done = words, total, 0
+        self._words, self._total, self._done = printable(words), total, 0
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_COUNTS
         console = Console(file=sys.stderr)
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(),
-            TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
+            _plain("{task.description}"), BarColumn(), _plain("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
             console=console, disable=not (sys.stderr.isatty() and console.is_interactive),
         )  # fmt: skip
-        self._task = self._bar.add_task(words, total=total)
+        self._task = self._bar.add_task(self._words, total=total)
 
     def advance(self) -> None:
         """One more is done."""

@@ -20,11 +20,8 @@ from types import NoneType
 from typing import Any, Final
 
 import jsonschema
-import torch
 
-from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
-from common.training.settings import uses_difficulty
 
 SCHEMA_VERSION: Final = 1
 
@@ -391,6 +388,15 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Names of the settings in which two runs differ, sorted.
+
+    One that is null is as good as absent; 5 and 5.0 are one value.
+    """
+    names = sorted(first.keys() | second.keys())
+    return [name for name in names if first.get(name) != second.get(name)]
+
+
 _BALANCER_SETTINGS = {
     "tau_max": "tau_max",
     "eps": "eps",
@@ -415,6 +421,12 @@ def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
         ``difficulty`` and ``class_weights`` (E, C), ``bias`` and ``tau`` (E,), an epoch's numbers
         being those before its measurement; nothing for a run without a balancer.
     """
+    # Here alone: torch costs whoever reads records more than all else.
+    import torch
+
+    from common.balancer import ClassDifficultyBalancer
+    from common.training.settings import uses_difficulty
+
     settings, measured = record["config"], record["history"]["class_accuracy"]
     if not uses_difficulty(settings["method"]):
         return {}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import analysis.records  # noqa: F401  (what records of each task hold)
 from common.training.record import check_record
 from video.evaluate import verb_metrics
 

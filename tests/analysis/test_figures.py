@@ -38,7 +38,7 @@ def test_fig2_draws_the_weights_of_eq_4():
 
 def test_fig3_laws_run_from_0_to_tau_max():
     for law in fig3.LAWS:
-        bias, tau = fig3.tau_over_bias(law, points=100)
+        bias, tau = fig3.tau_over_bias(law, fig3.TAU_MAX, points=100)
         assert (bias[0], bias[-1]) == (0.0, pytest.approx(99.0))
         assert tau[0] == 0.0
         assert tau[-1] == pytest.approx(5.0)
@@ -46,7 +46,7 @@ def test_fig3_laws_run_from_0_to_tau_max():
 
 
 def test_fig3_laws_grow_in_the_papers_order():
-    at_10 = [fig3.tau_over_bias(law, points=100)[1][10] for law in fig3.LAWS]
+    at_10 = [fig3.tau_over_bias(law, fig3.TAU_MAX, points=100)[1][10] for law in fig3.LAWS]
     assert at_10 == sorted(at_10, reverse=True)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from analysis import report
 from analysis.figures import run_course
-from analysis.figures.__main__ import Options, main
+from analysis.figures.__main__ import Options, course_files, main
 from analysis.figures.style import heading_above, legend_below, panels, save, styled
 from analysis.grid import Grid
 from analysis.report import Material, render
@@ -149,6 +149,23 @@ def test_a_name_is_no_path_of_a_figure(courses_alone, make_record, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "results", "runs"]
     pictures = sorted(path.name for path in out.iterdir())
     assert pictures == ["course_.._..%2Fa%2F..%2Fb.png", "course_.._..%2Fa%2F..%2Fb.svg"]
+
+
+def test_no_runs_course_is_written_over_anothers(courses_alone, make_record, finish, tmp_path):
+    pairs = [("a_b", "c"), ("a", "b_c"), ("a", "b%5Fc"), ("a", "d"), ("a_b_c", "d"), ("a_b", "c_d")]
+    runs = finish(*(make_record(group=group, run=run) for group, run in pairs))
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "figures"
+    main(Options(out=out, results=tmp_path / "empty", runs=runs, all_seeds=True))
+    assert {path.stem for path in out.iterdir()} == {
+        "course_a%5Fb_c", "course_a_b_c", "course_a_b%255Fc", "course_a_d",
+        "course_a%5Fb%5Fc_d", "course_a%5Fb_c_d",
+    }  # fmt: skip
+
+
+def test_published_runs_keep_the_names_of_their_courses():
+    names = [f"{path.parent.name}/{path.stem}" for path in (ROOT / "results").rglob("*.json")]
+    assert course_files(names) == {name: f"course_{name.replace('/', '_')}" for name in names}
 
 
 def test_a_table_shows_names_as_they_are_and_steers_no_terminal(capsys):

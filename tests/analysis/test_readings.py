@@ -39,6 +39,18 @@ def test_readings_show_the_fields_that_vary_and_the_difficulty_sets_error(readin
     assert xavier[4] == "10.00 / 10.00 (1)"
 
 
+def test_equal_settings_are_one_reading_however_they_are_written(make_record):
+    records = [
+        make_record(seed=seed, group="mnist-lt-readings", run=f"ce_{seed}", config={
+            "initialisation": "xavier", "sizes": sizes, "batch_size": size,
+        })
+        for seed, (sizes, size) in enumerate([([5], 100), ([5.0], 100.0), ([6], 100)])
+    ]  # fmt: skip
+    grid = readings_grid("readings-mnist", "mnist-lt", to_frame(records))
+    assert grid.header[:2] == ("Method", "sizes")
+    assert [row[1] for row in grid.rows] == ["[5]", "[6]"]
+
+
 def test_mean_tau_of_a_short_schedules_readings_is_shown_beside_the_errors(make_cifar):
     records = [
         make_cifar(

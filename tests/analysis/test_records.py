@@ -7,7 +7,6 @@ from analysis.claims.cells import Cells
 from analysis.figures import run_course
 from analysis.records import (
     RUNS,
-    config_differences,
     group_runs,
     left_out,
     local_records,
@@ -22,7 +21,7 @@ from analysis.records import (
 from analysis.report import Material, machines_grid
 from analysis.reproduction import IDENTICAL, outcome
 from common.errors import UserError
-from common.training.record import check_record
+from common.training.record import check_record, config_differences
 
 
 def test_frame_has_one_row_per_run_with_errors_in_percent(make_record):
@@ -204,8 +203,9 @@ def test_hardware_is_what_the_run_trained_on(make_record, hardware, name):
     assert to_frame([record]).iloc[0]["hardware"] == name
 
 
-def test_config_differences_name_changed_and_absent_fields():
+def test_config_differences_name_changed_and_absent_fields_and_no_equal_ones():
     assert config_differences({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5}) == ["b", "c"]
+    assert config_differences({"a": 5, "b": None, "c": [1]}, {"a": 5.0, "c": [1.0]}) == []
 
 
 def test_local_records_are_read_from_record_json_only(make_record, finish):

@@ -285,7 +285,8 @@ def test_analysis_knows_no_task_and_never_trains():
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 modules.append(node.module)
-            roots = {module.split(".")[0] for module in modules}
+            # What the records of a task hold stands in its package, alone.
+            roots = {name.split(".")[0] for name in modules if not name.endswith(".record")}
             # Fig. 6 shows the splits that the repository carries, not records.
             allowed = {"data_prep"} if path.name == "fig6.py" else set()
             assert not roots & {"classification", "detection", "video", "data_prep"} - allowed, path

@@ -18,7 +18,7 @@ from classification.recipes import (
     SecondStageMethod,
     resolved,
 )
-from common.metrics import shot_groups
+from common.shots import shot_groups
 from common.training.signals import StopRequest
 
 COUNTS = (40, 30, 20)

@@ -179,7 +179,7 @@ def test_missing_weights_of_a_finished_first_stage_are_named_with_the_remedy(
     path = first_done / "weights.pt"
     path.unlink()
     said = sentence(trainer.run(first_done.parents[1], *CRT))
-    assert f"{path} is missing, though its run has finished; delete that folder" in said
+    assert f"{path} is missing, though its run has finished; move that folder" in said
     for file in sorted(first_done.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     assert trainer.run(first_done.parents[1], *CRT).code == 0
@@ -195,7 +195,7 @@ def test_damaged_weights_of_the_first_stage_are_named_with_the_remedy(
     path.write_bytes(content)
     said = sentence(trainer.run(first_done.parents[1], *CRT))
     assert f"{path} is truncated or damaged" in said
-    assert f"delete {first_done} and train the run again" in said
+    assert f"move {first_done} elsewhere and train the run again" in said
 
 
 @pytest.mark.parametrize(
@@ -207,4 +207,4 @@ def test_weights_of_something_else_in_the_first_stages_place_are_refused(
     save_tensors(first_done / "weights.pt", content)
     said = sentence(trainer.run(first_done.parents[1], *CRT))
     assert f"{first_done / 'weights.pt'} holds the weights of another network" in said
-    assert f"delete {first_done} and train the run again" in said
+    assert f"move {first_done} elsewhere and train the run again" in said

@@ -69,7 +69,9 @@ def assert_continues(trainer: Trainer, run: Path) -> None:
 def test_a_truncated_checkpoint(trainer: Trainer, begun: Path) -> None:
     path = begun / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-1000])
-    assert_says(trainer.run(begun.parents[1], *RUN), str(path), "truncated or damaged", "delete it")
+    assert_says(
+        trainer.run(begun.parents[1], *RUN), str(path), "truncated or damaged", "move it elsewhere"
+    )
     path.unlink()
     assert_continues(trainer, begun)
 
@@ -79,7 +81,9 @@ def test_a_flipped_byte_in_the_middle_of_a_checkpoint(trainer: Trainer, begun: P
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x10
     path.write_bytes(content)
-    assert_says(trainer.run(begun.parents[1], *RUN), str(path), "truncated or damaged", "delete it")
+    assert_says(
+        trainer.run(begun.parents[1], *RUN), str(path), "truncated or damaged", "move it elsewhere"
+    )
     assert path.read_bytes() == content
 
 
@@ -94,7 +98,7 @@ class Code:
 def test_a_checkpoint_that_holds_code(trainer: Trainer, begun: Path, tmp_path: Path) -> None:
     path = begun / "checkpoint.pt"
     save_tensors(path, {"format": 1, "state": Code(tmp_path / "ran")})
-    assert_says(trainer.run(begun.parents[1], *RUN), str(path), "foreign code", "delete it")
+    assert_says(trainer.run(begun.parents[1], *RUN), str(path), "foreign code", "move it elsewhere")
     assert not (tmp_path / "ran").exists()
 
 
@@ -115,7 +119,7 @@ def test_a_checkpoint_of_another_version(trainer: Trainer, begun: Path) -> None:
     config = json.dumps(json.loads((begun / "config.json").read_text()), sort_keys=True)
     save_tensors(path, {"format": 1, "config": config, "state": {"training": {"model": {}}}})
     ended = trainer.run(begun.parents[1], *RUN)
-    assert_says(ended, str(path), "does not fit this version", "delete it")
+    assert_says(ended, str(path), "does not fit this version", "move it elsewhere")
 
 
 def test_the_configuration_of_another_run(trainer: Trainer, begun: Path) -> None:

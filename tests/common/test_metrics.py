@@ -15,9 +15,9 @@ from common.metrics import (
     error_percent,
     macro_average,
     shot_accuracy,
-    shot_groups,
     top_k_correct,
 )
+from common.shots import shot_groups
 
 thorough = settings(deadline=None, max_examples=60, derandomize=True)
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError, run_main
-from common.metrics import shot_groups
+from common.shots import shot_groups
 from common.streams import stream_seed
 from data_prep import cifar100
 from data_prep.cifar100 import (

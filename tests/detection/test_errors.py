@@ -201,7 +201,7 @@ def test_a_finished_first_stage_without_its_weights(
     (first / "weights.pt").unlink()
     other = options("focal", second=True, epochs=1, stage1_epochs=1)
     ended = trainer.run(tmp_path, *other)
-    assert_says(ended, str(first / "weights.pt"), "is missing", "delete that folder")
+    assert_says(ended, str(first / "weights.pt"), "is missing", "move that folder elsewhere")
 
 
 # Options.
@@ -240,7 +240,7 @@ def test_a_damaged_checkpoint(trainer: DetectionTrainer, begun: Path) -> None:
     content[len(content) // 2] ^= 0x10
     path.write_bytes(content)
     ended = trainer.run(begun.parents[1], *RUN)
-    assert_says(ended, str(path), "truncated or damaged", "delete it")
+    assert_says(ended, str(path), "truncated or damaged", "move it elsewhere")
     path.unlink()
     assert_continues(trainer, begun)
 

@@ -281,7 +281,7 @@ def damaged_checkpoint(bench: Bench, name: str, damage: Damage) -> Course:
     with bench.course(reference) as (course, place):
         path = bench.interrupt(reference, place, "runs/*/*/checkpoint.pt")
         course.faults.append(f"checkpoint: {damage(path, bench.draw)}")
-        refused(course, bench.start(reference, place).wait(), str(path), "delete it")
+        refused(course, bench.start(reference, place).wait(), str(path), "move it elsewhere")
         path.unlink()
         bench.end(course, reference, place)
     return course

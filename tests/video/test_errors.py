@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint(trainer: VideoTrainer, begun: Path) -> None:
     content[len(content) // 2] ^= 0x10
     path.write_bytes(content)
     ended = trainer.run(begun.parents[1], *RUN)
-    assert_says(ended, str(path), "truncated or damaged", "delete it")
+    assert_says(ended, str(path), "truncated or damaged", "move it elsewhere")
     assert path.read_bytes() == content
     path.unlink()
     assert_continues(trainer, begun)

@@ -24,6 +24,7 @@ from common.launching.local import (
     launch,
     read_commands,
     remaining_seconds,
+    report,
     seconds_by_kind,
 )
 
@@ -442,6 +443,19 @@ def test_a_terminal_that_cannot_draw_gets_lines(
     with Display(launcher, Console(force_terminal=True)) as display:
         display.update(100.0)
     assert "0 of 1 finished" in capsys.readouterr().out
+
+
+def test_a_failed_runs_words_steer_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "run.log"
+    log.write_bytes(b"error: [red]x \x1b[2J is no name\n")
+    launcher = Launcher([], jobs=1, logs=tmp_path)
+    launcher.runs = [Run(Command(("train", "\x1b[31m")), log, exit_code=2)]
+    assert report(launcher, seconds=1.0) == 2
+    shown = capsys.readouterr().err
+    assert "error: [red]x \N{REPLACEMENT CHARACTER}[2J is no name" in shown
+    assert "\x1b" not in shown
 
 
 # ---- surroundings

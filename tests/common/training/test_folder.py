@@ -94,7 +94,9 @@ def test_torch_alone_does_not_notice_a_flipped_bit(saved: Path) -> None:
 @pytest.mark.parametrize("length", [0, 1, 71, 72, 500, -1])
 def test_a_truncated_file_is_refused_with_its_name_and_the_remedy(saved: Path, length: int) -> None:
     saved.write_bytes(saved.read_bytes()[:length])
-    with pytest.raises(UserError, match=rf"{saved} is truncated or damaged .*; delete it and"):
+    with pytest.raises(
+        UserError, match=rf"{saved} is truncated or damaged .*; move it elsewhere and"
+    ):
         load_tensors(saved)
 
 
@@ -111,7 +113,9 @@ class Code:
 def test_a_file_that_holds_code_is_refused_and_the_code_does_not_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "checkpoint.pt", tmp_path / "ran"
     save_tensors(path, {"state": Code(trace)})
-    with pytest.raises(UserError, match=rf"{path} holds more than .*foreign code; delete it"):
+    with pytest.raises(
+        UserError, match=rf"{path} holds more than .*foreign code; move it elsewhere"
+    ):
         load_tensors(path)
     path.write_bytes(pickle.dumps(Code(trace)))
     with pytest.raises(UserError, match=f"{path} is truncated or damaged"):
@@ -175,12 +179,23 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
     with RunFolder(tmp_path, CONFIG):
         pass
     other = {**CONFIG, "tau": "sigmoid", "new": 1}
-    words = r"tau None there, 'sigmoid' asked for, new 'absent' there, 1 asked for"
+    words = r"new none there, 1 asked for, tau none there, 'sigmoid' asked for"
     with (
-        pytest.raises(UserError, match=rf"config.json belongs to another .*\({words}\); choose"),
+        pytest.raises(
+            UserError, match=rf"config.json belongs to another .*\({words}\); .* move that one"
+        ),
         RunFolder(tmp_path, other),
     ):
         pass
+
+
+def test_a_setting_that_is_null_is_as_good_as_absent_and_equal_values_are_equal(
+    tmp_path: Path,
+) -> None:
+    with RunFolder(tmp_path, {"method": "ce", "tau": None, "epochs": 5}) as folder:
+        folder.save_checkpoint({"step": 3})
+    with RunFolder(tmp_path, {"method": "ce", "new": None, "epochs": 5.0}) as folder:
+        assert folder.load_checkpoint() == {"step": 3}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"method": ', b"[1]", b"\xff\xfe", b"null"])

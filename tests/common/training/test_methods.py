@@ -2,14 +2,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from common.losses import balanced_softmax_loss, cross_entropy, focal_loss, logit_adjusted_loss
+from common.balancer import ClassDifficultyBalancer
+from common.losses import (
+    REDUCTIONS,
+    Reduction,
+    balanced_softmax_loss,
+    cross_entropy,
+    focal_loss,
+    logit_adjusted_loss,
+)
 from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
 from common.training.methods import (
     follow_difficulty,
     make_balancer,
-    make_class_weights,
     make_loss,
+    make_reduction,
     make_sampler,
 )
 from common.training.settings import RunConfig
@@ -89,29 +98,49 @@ def test_cdb_s_samples_with_the_last_difficulty_and_cfs_does_not() -> None:
     assert torch.equal(cfs.probabilities, before)
 
 
+def weight_of_each_class(settings: RunConfig, balancer: ClassDifficultyBalancer | None) -> Tensor:
+    """What a loss of 1 becomes, alone in its batch."""
+    reduce = make_reduction(settings, COUNTS, balancer, CPU)
+    return torch.stack([reduce(torch.ones(1), torch.tensor([label])) for label in range(3)])
+
+
 def test_cb_weighs_classes_by_their_effective_number() -> None:
-    weights = make_class_weights(config("cb", cb_beta=0.5), COUNTS, None, CPU)
-    assert weights is not None
+    weights = weight_of_each_class(config("cb", cb_beta=0.5), None)
     raw = [0.5 / (1 - 0.5**n) for n in COUNTS.tolist()]
     assert weights.tolist() == pytest.approx([3 * w / sum(raw) for w in raw])
     assert weights.dtype == torch.float32
 
 
-def test_the_weights_of_cdb_w_are_the_balancers_own() -> None:
+def test_cdb_w_reduces_with_its_balancer() -> None:
     settings = config("cdb-w-ce", tau="1")
     balancer = make_balancer(settings, 3, CPU)
-    weights = make_class_weights(settings, COUNTS, balancer, CPU)
     assert balancer is not None
-    assert weights is not None
-    assert weights.tolist() == [1.0, 1.0, 1.0]
+    assert weight_of_each_class(settings, balancer).tolist() == [1.0, 1.0, 1.0]
     balancer.update(ACCURACY)
-    assert weights.tolist() == pytest.approx([0.2, 1.0, 1.8])
+    assert weight_of_each_class(settings, balancer).tolist() == pytest.approx([0.2, 1.0, 1.8])
 
 
 @pytest.mark.parametrize("method", ["ce", "focal", "cfs", "cdb-s"])
 def test_in_other_methods_classes_weigh_alike(method: str) -> None:
     balancer = make_balancer(config(method), 3, CPU)
-    assert make_class_weights(config(method), COUNTS, balancer, CPU) is None
+    if balancer is not None:
+        balancer.update(ACCURACY)
+    assert weight_of_each_class(config(method), balancer).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("method", ["ce", "cb", "cdb-w-ce"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_every_method_divides_as_it_is_told(method: str, reduction: Reduction) -> None:
+    summed, divided = (config(method, loss_reduction=name) for name in ("sum", reduction))
+    balancers = [make_balancer(settings, 3, CPU) for settings in (summed, divided)]
+    for balancer in filter(None, balancers):
+        balancer.update(ACCURACY)
+    weights = weight_of_each_class(summed, balancers[0])
+    reduce = make_reduction(divided, COUNTS, balancers[1], CPU)
+    losses, labels = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 1, 2])
+    divisor = {"batch-size": 3.0, "weight-sum": float(weights.sum()), "sum": 1.0}[reduction]
+    expected = float((weights * losses).sum()) / divisor
+    assert float(reduce(losses, labels)) == pytest.approx(expected)
 
 
 def test_each_method_has_its_loss_with_its_settings() -> None:

@@ -63,6 +63,27 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "epoch 3/3" not in shown
 
 
+NAMES = ["[red]x", "[/]", "[bold]a[/bold] :cat:", "\x1b[2J"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bar_shows_names_as_they_are_and_no_character_of_theirs_is_markup(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with EpochProgress(name, done=0, total=1) as progress:
+        progress.show(1, f"words {name}")
+    with Count(f"count {name}", 1) as count:
+        count.advance()
+    whole = name.replace("\x1b", "\N{REPLACEMENT CHARACTER}")
+    for words in (whole, f"words {whole}", f"count {whole}"):
+        assert words in terminal.getvalue()
+
+
 def test_a_terminal_that_cannot_draw_gets_lines(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
