@@ -26,6 +26,7 @@ from classification.models import STRIDE, OltrModel, SecondStage
 from classification.oltr import fill_memory, parameter_groups
 from classification.recipes import CifarConfig
 from common.batch_norm import synchronize_batch_norm
+from common.difficulty import smoothed_accuracy
 from common.distributed import all_reduce_sum, is_distributed, world_size
 from common.errors import UserError
 from common.history import History, check_finite
@@ -262,7 +263,8 @@ class Training:
             None if hard is None else hard.counts,
         )
         if balancer is not None:
-            balancer.update(accuracy.to(self.device))
+            counts, prior = self.data.description["difficulty"], self.config.difficulty_prior
+            balancer.update(smoothed_accuracy(accuracy, counts, prior).to(self.device))
         self.epoch += 1
         self._order = None
         self.history.keep_best(self.epoch, accuracy, self.model)

@@ -25,6 +25,7 @@ import torch
 
 from common.balancer import ClassDifficultyBalancer
 from common.config import uses_difficulty
+from common.difficulty import smoothed_accuracy
 from common.errors import UserError
 
 SCHEMA_VERSION: Final = 1
@@ -415,6 +416,8 @@ _BALANCER_SETTINGS = {
     "eps": "eps",
     "tau_power": "power",
     "normalize_weights": "normalize",
+    "difficulty_average": "average",
+    "weights_from_epoch": "start_epoch",
 }
 """Settings of a run, and the balancer's arguments that they are."""
 COURSES = ("difficulty", "bias", "tau", "class_weights")
@@ -449,7 +452,10 @@ def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
             values.append(getattr(balancer, name).tolist())
         if any(value is not None for value in row):
             performance = [math.nan if value is None else value for value in row]
-            balancer.update(torch.tensor(performance, dtype=torch.float64))
+            accuracy = torch.tensor(performance, dtype=torch.float64)
+            if prior := settings.get("difficulty_prior", 0.0):
+                accuracy = smoothed_accuracy(accuracy, record["split"]["difficulty"], prior)
+            balancer.update(accuracy)
     return rows
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.batch_norm import synchronize_batch_norm
+from common.difficulty import smoothed_accuracy
 from common.distributed import all_reduce_sum, is_distributed, rank, world_size
 from common.errors import UserError
 from common.history import History, check_finite
@@ -211,7 +212,8 @@ class Training:
             self.balancer,
         )
         if self.balancer is not None:
-            self.balancer.update(accuracy.to(self.device))
+            counts, prior = self.data.description["difficulty"], self.config.difficulty_prior
+            self.balancer.update(smoothed_accuracy(accuracy, counts, prior).to(self.device))
         self.epoch += 1
         self._drawn = None
         self.history.keep_best(self.epoch, accuracy, self.model)
