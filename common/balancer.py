@@ -151,7 +151,7 @@ class ClassDifficultyBalancer(nn.Module):
         key = f"{prefix}updates"
         if key not in state_dict and self._average == 0 and self._start_epoch == 0:
             state_dict = {**state_dict, key: torch.zeros_like(self.updates)}
-        super()._load_from_state_dict(state_dict, prefix, *arguments)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @property
     def deferred(self) -> bool:

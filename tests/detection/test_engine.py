@@ -465,6 +465,8 @@ EFFECTS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "normalize_weights": ("cdb-w-ce", {"tau": "2"}, False),
     "loss_reduction": ("cdb-w-ce", {"tau": "2"}, "weight-sum"),
     "difficulty": ("cdb-w-ce", {}, "proposals"), "difficulty_period": ("cdb-w-ce", {"tau": "2"}, 2),
+    "difficulty_average": ("cdb-w-ce", {"tau": "2"}, 0.9),
+    "weights_from_epoch": ("cdb-s", {}, 1),
     "rfs_threshold": ("rfs", {}, 1e-9), "eql_threshold": ("eql", {}, 0.7), "epochs": ("ce", {}, 1),
     "batch_size": ("ce", {}, 4), "learning_rate": ("ce", {}, 0.01), "momentum": ("ce", {}, 0.5),
     "weight_decay": ("ce", {}, 0.1), "milestones": ("ce", {}, (9,)), "lr_decay": ("ce", {}, 0.5),
@@ -481,7 +483,7 @@ EFFECTS_OF_SECOND: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 # The network itself and its first weights, the first stage, and what scores: in test_networks.py.
 ELSEWHERE = {"backbone", "start", "stage1", "stage1_epochs", "calibration_threshold"}
-NO_OPTION = {"recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta"}
+NO_OPTION = {"recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta", "difficulty_prior"}
 
 
 def test_every_setting_is_tried() -> None:
