@@ -465,7 +465,6 @@ EFFECTS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "normalize_weights": ("cdb-w-ce", {"tau": "2"}, False),
     "loss_reduction": ("cdb-w-ce", {"tau": "2"}, "weight-sum"),
     "difficulty": ("cdb-w-ce", {}, "proposals"), "difficulty_period": ("cdb-w-ce", {"tau": "2"}, 2),
-    "difficulty_average": ("cdb-w-ce", {"tau": "2"}, 0.9),
     "weights_from_epoch": ("cdb-s", {}, 1),
     "rfs_threshold": ("rfs", {}, 1e-9), "eql_threshold": ("eql", {}, 0.7), "epochs": ("ce", {}, 1),
     "batch_size": ("ce", {}, 4), "learning_rate": ("ce", {}, 0.01), "momentum": ("ce", {}, 0.5),
@@ -483,6 +482,8 @@ EFFECTS_OF_SECOND: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 # The network itself and its first weights, the first stage, and what scores: in test_networks.py.
 ELSEWHERE = {"backbone", "start", "stage1", "stage1_epochs", "calibration_threshold"}
+# From the third epoch on.
+ELSEWHERE |= {"difficulty_average"}
 NO_OPTION = {"recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta", "difficulty_prior"}
 
 
@@ -516,6 +517,18 @@ def test_a_changed_setting_changes_the_weights(
     assert any(
         not torch.equal(weight, usual[key]) for key, weight in weights.items() if key in usual
     )
+
+
+def test_an_average_changes_the_weights_from_the_second_measurement_on(shapes: Path) -> None:
+    usual: dict[str, Any] = {"tau": "2", "difficulty": "proposals", "epochs": 3}
+    plain, averaged = (
+        to_the_end(make_training(shapes, "cdb-w-ce", **usual, difficulty_average=average))
+        for average in (0.0, 0.9)
+    )
+    ours, theirs = (run.history.rows["class_weights"] for run in (plain, averaged))
+    assert ours[:2] == theirs[:2]
+    assert ours[2] != theirs[2]
+    assert differing(copied(plain), copied(averaged))
 
 
 @pytest.mark.parametrize("name", EFFECTS_OF_SECOND)
