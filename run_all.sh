@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up, runs experiments, prints the table beside the paper's, draws the figures and
 # writes the report: see --help.
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common/launching/experiment.sh"
 
 readonly DEFAULT=mnist_table1
 mapfile -t SCRIPTS < <(LC_ALL=C; printf '%s\n' */experiments/*.sh) # in one order for all languages
@@ -196,7 +196,7 @@ run_experiments() {
   local commands=$1
   echo "Experiments: ${CHOSEN[*]} ($(wc -l <<<"$commands") runs, $(jobs_at_a_time) at a time)"
   # Not from the file: another launch into the same folder writes its own there.
-  run_interruptible "$PYTHON" -m common.launch -j "$(jobs_at_a_time)" --logs "$OUT/logs" \
+  run_interruptible "$PYTHON" -m common.launching.local -j "$(jobs_at_a_time)" --logs "$OUT/logs" \
     <<<"$commands"
 }
 
@@ -247,7 +247,7 @@ print_status() {
     echo "# $name"
     experiment "$name" --dry-run || exit
   done)
-  "$PYTHON" -m common.status --out "$OUT" <<<"$lines"
+  "$PYTHON" -m common.launching.states --out "$OUT" <<<"$lines"
 }
 
 parse_command_line "$@"

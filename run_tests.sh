@@ -2,7 +2,7 @@
 # Sets up if needed and runs all tests, two at a time:
 #   ./run_tests.sh [--no-setup] [PYTEST_ARGUMENT...]
 # --no-setup is that of run_all.sh.
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common/launching/experiment.sh"
 
 setup=yes
 if [[ ${1:-} == --no-setup ]]; then

@@ -3,5 +3,5 @@
 Reads recorded results only: it never trains and knows no task's code.
 """
 
-import common as common  # before torch: see common/__init__.py
-import common.drawing  # noqa: F401  (before matplotlib: it chooses the backend)
+import common.training.drawing  # noqa: F401  (before matplotlib: it chooses the backend)
+from common import training as training  # before torch: see common/training/__init__.py

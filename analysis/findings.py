@@ -12,8 +12,8 @@ from analysis.records import Record, paper_runs
 from analysis.summary import Summary, errors_by_seed, paired_difference, summarize
 from analysis.weight_decay import DATASET, decay_runs
 from analysis.words import number, run_name, signed
-from common.config import STEADIERS
-from common.record import courses
+from common.training.record import courses
+from common.training.settings import STEADIERS
 
 CONDITION: Final = "100"
 PRINTED, CODE = 0.0001, 0.0005

@@ -14,7 +14,7 @@ import torch
 
 from analysis.records import Record, as_array
 from common.metrics import shot_groups
-from common.record import courses
+from common.training.record import courses
 
 HARD_WEIGHT: Final = 0.8
 

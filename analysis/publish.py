@@ -16,7 +16,7 @@ from analysis.records import RESULTS, RUNS, Record
 from analysis.reproduction import IDENTICAL, outcome
 from common.errors import UserError, describe_os_error, run_main
 from common.files import write_atomically
-from common.record import read_record
+from common.training.record import read_record
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from analysis.grid import Grid
 from analysis.records import EPOCHS, Record, imbalance_of
 from analysis.summary import summarize
 from analysis.words import MISSING, method_name, schedule_name
-from common.record import courses
+from common.training.record import courses
 
 # Config fields that have their own column, or that vary from seed to seed.
 _NO_READING: Final = frozenset(

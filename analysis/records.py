@@ -20,9 +20,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+import video.record  # noqa: F401  (with the two others: what records of each task hold)
 from analysis.words import value_text
 from common.errors import UserError
-from common.record import read_record, read_records
+from common.training.record import read_record, read_records
 
 Record = dict[str, Any]
 

@@ -19,7 +19,7 @@ from analysis.records import CELL, SHOTS, Record, imbalance_of, stage_of
 from analysis.shots import cost_of, in_papers_order
 from analysis.summary import errors_by_seed, paired_difference, summarize
 from analysis.words import MISSING, condition_name, number, run_name, signed
-from common.config import STEADIERS
+from common.training.settings import STEADIERS
 
 DATASET: Final = "cifar100-lt"
 DEPARTING: Final = ("cifar100-lt-recipe", "cifar100-lt-code")

@@ -1,4 +1,4 @@
 """Speed, ours beside a reference, measured in one run."""
 
-import common as common  # before torch: see common/__init__.py
-import common.drawing  # noqa: F401  (before matplotlib: it chooses the backend)
+import common.training.drawing  # noqa: F401  (before matplotlib: it chooses the backend)
+from common import training as training  # before torch: see common/training/__init__.py

@@ -47,8 +47,8 @@ from classification.recipes import (
     resolved,
 )
 from common.errors import UserError, run_main
-from common.run import environment, has_bfloat16
-from common.signals import StopRequest
+from common.training.folder import environment, has_bfloat16
+from common.training.signals import StopRequest
 from data_prep.cifar100 import (
     CLASS_NAMES,
     DIFFICULTY_PER_CLASS,

@@ -28,7 +28,7 @@ from classification.data import load_data
 from classification.engine import Training
 from classification.evaluate import measure
 from classification.recipes import MNIST_LT, MnistMethod, resolved
-from common.signals import StopRequest
+from common.training.signals import StopRequest
 from data_prep.mnist import load_digits, split_mnist_lt
 
 

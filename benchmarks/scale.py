@@ -50,7 +50,6 @@ from common.balancer import ClassDifficultyBalancer
 from common.difficulty import ClassAccuracy, count_per_class
 from common.errors import UserError, run_main
 from common.files import remove, write_atomically
-from common.run import environment, save_tensors
 from common.sampler import (
     ClassAwareSampler,
     ClassProbabilitySampler,
@@ -58,6 +57,7 @@ from common.sampler import (
     InstanceBalancedSampler,
     frequency_probabilities,
 )
+from common.training.folder import environment, save_tensors
 from common.weights import class_balanced_weights
 from data_prep.image_folder import split_tree
 from data_prep.image_list import ImageList, lists_digest, read_image_list

@@ -1,3 +1,3 @@
 """Image classification: MNIST-LT (Sec. 4.1)."""
 
-import common as common  # before torch: see common/__init__.py
+from common import training as training  # before torch: see common/training/__init__.py

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from common.config import Limits, RunConfig, resolved_tau, with_limits
 from common.losses import Reduction
+from common.training.settings import Limits, RunConfig, resolved_tau, with_limits
 
 Method = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",

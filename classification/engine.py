@@ -25,13 +25,13 @@ from classification.methods import make_method
 from classification.models import STRIDE, OltrModel, SecondStage
 from classification.oltr import fill_memory, parameter_groups
 from classification.recipes import CifarConfig
-from common.batch_norm import synchronize_batch_norm
 from common.difficulty import smoothed_accuracy
 from common.distributed import all_reduce_sum, is_distributed, world_size
 from common.errors import UserError
-from common.history import History, check_finite
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.batch_norm import synchronize_batch_norm
+from common.training.history import History, check_finite
+from common.training.signals import StopRequest
 
 Weights = dict[str, Tensor]
 
@@ -260,7 +260,7 @@ class Training:
             self.config.learning_rate_at(self.epoch, 1.0),
             accuracy,
             balancer,
-            None if hard is None else hard.counts,
+            None if hard is None else {"hard_instances": hard.counts.int().tolist()},
         )
         if balancer is not None:
             counts, prior = self.data.description["difficulty"], self.config.difficulty_prior

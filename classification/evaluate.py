@@ -25,13 +25,13 @@ from classification.models import (
     make_resnet,
 )
 from classification.recipes import RECIPES, CifarConfig, DecoupledConfig, MnistConfig
-from common.config import with_earlier
 from common.difficulty import class_accuracy
 from common.errors import UserError, run_main
-from common.history import plain_numbers
 from common.metrics import error_percent, shot_accuracy
-from common.run import load_tensors
 from common.streams import Streams
+from common.training.folder import load_tensors
+from common.training.history import plain_numbers
+from common.training.settings import with_earlier
 
 
 def measure(model: nn.Module, data: ImageSet, num_classes: int) -> torch.Tensor:

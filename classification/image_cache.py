@@ -38,7 +38,10 @@ import PIL
 from numpy.typing import NDArray
 
 from classification.image_files import ImageFiles
-from common.cache_folder import (
+from common.distributed import barrier, rank, world_size
+from common.errors import UserError
+from common.files import remove, write_atomically
+from common.training.cache_folder import (
     check_room,
     claim_folder,
     file_stamp,
@@ -46,9 +49,6 @@ from common.cache_folder import (
     map_counted,
     remove_old_partial_files,
 )
-from common.distributed import barrier, rank, world_size
-from common.errors import UserError
-from common.files import remove, write_atomically
 
 IMAGES_PER_SHARD: Final = 256
 """50 MB at S = 256: so much a thread holds while filling, and so much work a kill can cost it."""

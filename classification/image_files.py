@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from common.loading import read_batches
-from common.pictures import as_rgb, open_picture, orientation, upright
+from common.training.image_file import as_rgb, open_picture, orientation, upright
+from common.training.read_ahead import read_batches
 
 if TYPE_CHECKING:
     from classification.image_cache import ImageCache

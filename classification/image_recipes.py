@@ -8,10 +8,10 @@ import tyro
 
 from classification.config import ClassificationConfig, Precision, resolved
 from classification.models import ImageNetwork
-from common.config import checked_milestones
 from common.errors import UserError
 from common.losses import Reduction
-from common.schedule import cosine_schedule, step_schedule
+from common.training.schedule import cosine_schedule, step_schedule
+from common.training.settings import checked_milestones
 
 ImageMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "class-aware", "cdb-s", "cdb-w-fl", "cdb-w-ce", "oltr"
@@ -105,7 +105,7 @@ class ImageConfig(ClassificationConfig):
         return _CONDITIONS[self.dataset]
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
-        """Half a cosine, or steps down; see :mod:`common.schedule`."""
+        """Half a cosine, or steps down; see :mod:`common.training.schedule`."""
         if not self.milestones:
             return cosine_schedule(self.learning_rate, epoch, progress, epochs=self.epochs)
         return step_schedule(

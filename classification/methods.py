@@ -8,6 +8,7 @@ C classes, V images of the difficulty set in a meta step.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,9 +33,16 @@ from common.losses import (
     focal_weights,
     weighted_mean,
 )
-from common.methods import follow_difficulty, make_balancer, make_class_weights, make_sampler
 from common.sampler import ClassAwareSampler, EpochSampler
 from common.streams import Streams
+from common.training.methods import (
+    Reduce,
+    follow_difficulty,
+    make_balancer,
+    make_reduction,
+    make_sampler,
+    mean_by_class,
+)
 from common.weights import class_balanced_weights
 
 Draw = Callable[[int], Tensor]
@@ -44,7 +52,7 @@ SampleLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 ModelLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """Model, images (B, ...), labels (B,) -> the loss of a step, 0-d."""
 SampleWeights = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
-"""Model, images (B, ...), labels (B,), draws -> weights (B,), all 1 where samples count alike."""
+"""Model, images (B, ...), labels (B,), draws -> weights (B,)."""
 
 
 class HardInstances:
@@ -86,10 +94,12 @@ class Method:
     """Draws the training samples of an epoch."""
     loss: SampleLoss
     """The loss of each sample before weighting."""
-    weights: SampleWeights
-    """The weight of each sample."""
+    reduce: Reduce
+    """How the losses of a step become one, weighted by class or alike."""
     reduction: Reduction = "batch-size"
-    """How the weighted losses become one."""
+    """What losses that :attr:`weights` weighs are divided by."""
+    weights: SampleWeights | None = None
+    """The weight of each sample, where it is not its class's."""
     draw: Draw | None = None
     """Draws the random numbers of a step's loss, if it needs any."""
     whole_batch: bool = False
@@ -138,15 +148,20 @@ class Method:
             draws = self.draw(len(labels)).to(labels.device)
         if self.of_model is not None:
             return self.of_model(model, images, labels)
-        weights = self.weights(alone or model, images, labels, draws)
-        if self.whole_batch:
+        weights = None
+        if self.weights is not None:
+            weights = self.weights(alone or model, images, labels, draws)
+        if self.whole_batch and weights is not None:
             # Every rank has computed them, perhaps with other rounding.
             weights = broadcast_from_first(weights)
             images, labels, weights = of_rank(images), of_rank(labels), of_rank(weights)
         logits = model(images)
         if self.hard is not None:
             self.hard.observe(logits.detach(), labels)
-        return weighted_mean(self.loss(logits, labels, draws), weights, self.reduction)
+        losses = self.loss(logits, labels, draws)
+        if weights is None:
+            return self.reduce(losses, labels)
+        return weighted_mean(losses, weights, self.reduction)
 
     def state_dict(self) -> dict[str, Any]:
         """What the rest of a run depends on; random generators are the streams' to save."""
@@ -195,17 +210,6 @@ def _usable_threshold(counts: Tensor) -> str:
     return f"give one above {least:.3g} and below {most:.3g}, for example {between:.3g}"
 
 
-def _equal_weights(
-    model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
-) -> Tensor:
-    return torch.ones(len(labels), device=labels.device)
-
-
-def _by_class(class_weights: Tensor) -> SampleWeights:
-    """The weight of each sample's class; ``class_weights`` (C,) may change in place."""
-    return lambda model, images, labels, draws: class_weights[labels]
-
-
 def _plain_loss(logits: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
     return cross_entropy(logits, labels)
 
@@ -225,7 +229,7 @@ def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None
     start = config.milestones[0] if config.drw_epoch is None else config.drw_epoch
     method.deferred = DeferredWeights(torch.ones_like(later), later, start)
     method.loss = lambda logits, labels, draws: ldam(logits, labels)
-    method.weights = _by_class(method.deferred.weights)
+    method.reduce = partial(mean_by_class, method.deferred.weights, method.reduction)
 
 
 def _set_l2rw(
@@ -304,12 +308,10 @@ def make_method(
     """
     device = data.train.labels.device
     arguments = (data.train.labels, data.num_classes, streams["sampler"])
-    method = Method(_make_sampler(config, *arguments), _plain_loss, _equal_weights)
+    balancer = make_balancer(config, data.num_classes, device)
+    reduce = make_reduction(config, data.train_counts, balancer, device)
+    method = Method(_make_sampler(config, *arguments), _plain_loss, reduce, balancer=balancer)
     method.reduction = config.loss_reduction or method.reduction
-    method.balancer = make_balancer(config, data.num_classes, device)
-    weights = make_class_weights(config, data.train_counts, method.balancer, device)
-    if weights is not None:
-        method.weights = _by_class(weights)
     match config.method:
         case "focal" | "cdb-w-fl":
             _set_focal(method, config, data)

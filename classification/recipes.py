@@ -15,10 +15,10 @@ from classification.config import resolved as resolved
 from classification.image_recipes import IMAGE_RECIPES
 from classification.meta_weight_net import VirtualStep
 from classification.models import Initialisation, LenetArchitecture
-from common.config import changed_settings, checked_milestones, handed_on
 from common.errors import UserError
 from common.losses import Reduction
-from common.schedule import step_schedule
+from common.training.schedule import step_schedule
+from common.training.settings import changed_settings, checked_milestones, handed_on
 
 MnistMethod = Literal["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
 InputScaling = Literal["standardise", "unit", "raw"]

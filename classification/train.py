@@ -19,10 +19,11 @@ from classification.evaluate import evaluate, load_weights, make_model
 from classification.image_data import Reading, with_lists
 from classification.image_recipes import ImageConfig, OltrConfig
 from classification.recipes import RECIPES, group_name, resolved, run_name
-from common.config import plain
-from common.distributed import barrier, is_first_rank, process_group
+from classification.record import TASK
+from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
-from common.fit import (
+from common.streams import Streams
+from common.training.fit import (
     Clock,
     RunArguments,
     advise_on_precision,
@@ -33,8 +34,9 @@ from common.fit import (
     record_of,
     set_threads,
 )
-from common.run import RunFolder, environment
-from common.streams import Streams
+from common.training.folder import RunFolder, environment
+from common.training.process_group import process_group
+from common.training.settings import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ def _results(training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
 def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     config = training.config
     return record_of(
-        "classification",
+        TASK,
         config,
         run=run_name(config),
         group=arguments.group or group_name(config),

@@ -9,23 +9,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.difficulty import (
+from .difficulty import (
     Labels,
     as_labels,
     averaged_performance,
     check_performance,
     difficulty_from_performance,
 )
-from common.distributed import broadcast_from_first
-from common.losses import REDUCTIONS, PerSampleLoss, Reduction, weighted_mean
-from common.tau import (
+from .distributed import broadcast_from_first
+from .losses import REDUCTIONS, PerSampleLoss, Reduction, weighted_mean
+from .tau import (
+    LawOptions,
     TauLaw,
-    check_law_options,
+    law_of,
     parse_tau,
     performance_bias,
     tau_from_performance,
 )
-from common.weights import difficulty_weights, normalize_weights, sample_weights
+from .weights import difficulty_weights, normalize_weights, sample_weights
 
 
 class ClassDifficultyBalancer(nn.Module):
@@ -38,7 +39,7 @@ class ClassDifficultyBalancer(nn.Module):
 
     Two options, off as printed, steady what follows a noisy measurement: ``average`` (ours) and
     ``start_epoch`` (deferred re-weighting; Cao et al. 2019, there of class-balanced weights). A
-    third is :func:`common.difficulty.class_accuracy`'s ``prior``.
+    third is :func:`~.difficulty.class_accuracy`'s ``prior``.
 
     The state is in buffers, updated in place: it moves with ``.to(device)``, is saved with
     ``state_dict()``, and captured CUDA graphs and compiled steps see new weights. Inside a model of
@@ -75,7 +76,7 @@ class ClassDifficultyBalancer(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        tau: TauLaw | float | str = "sigmoid",
+        tau: float | str | TauLaw = "sigmoid",
         *,
         tau_max: float = 5.0,
         eps: float = 0.01,
@@ -89,12 +90,13 @@ class ClassDifficultyBalancer(nn.Module):
 
         Args:
             num_classes: C, at least 2.
-            tau: a fixed exponent >= 0, or the law it follows (:data:`common.tau.TAU_LAWS`).
+            tau: a fixed exponent >= 0, or the law it follows: a name of :data:`~.tau.TAU_LAWS`, or
+                a function as they are.
             tau_max: T_M of Eqs. 7-10.
             eps: of Eq. 5, in (0, 1).
             power: p of Eq. 8; the paper does not give it.
             normalize: scale the weights to sum to C (the authors' code); off: Eq. 4 as printed.
-            reduction: see :func:`common.losses.weighted_mean`.
+            reduction: see :func:`~.losses.weighted_mean`.
             average: in [0, 1): the weight of the earlier updates in the performance,
                 A_t = average A_{t-1} + (1 - average) a_t; 0: the last one alone.
             start_epoch: from this epoch on, counted from 0, the weights are in force. Epoch k
@@ -113,14 +115,14 @@ class ClassDifficultyBalancer(nn.Module):
             )
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
-        check_law_options(tau_max, power)
         if not 0.0 <= average < 1.0:
             raise ValueError(f"average must be at least 0 and below 1, not {average}")
         if start_epoch < 0:
             raise ValueError(f"start_epoch must be at least 0, not {start_epoch}")
         self.num_classes = num_classes
-        self._tau = parse_tau(tau)
-        self._tau_max, self._eps, self._power = tau_max, eps, power
+        chosen = tau if callable(tau) else parse_tau(tau)
+        self._tau = chosen if isinstance(chosen, float) else law_of(chosen)
+        self._options = LawOptions(tau_max, eps, power)
         self._normalize = normalize
         self._average, self._start_epoch = average, start_epoch
         self._reduction: Reduction = reduction
@@ -165,19 +167,11 @@ class ClassDifficultyBalancer(nn.Module):
     def _refresh(self) -> None:
         """Difficulty -> bias -> tau -> weights, in place."""
         performance = self._performance()
-        self.bias.copy_(performance_bias(performance, self._eps))
+        self.bias.copy_(performance_bias(performance, self._options.eps))
         if isinstance(self._tau, float):
             self.tau.fill_(self._tau)
         else:
-            self.tau.copy_(
-                tau_from_performance(
-                    self._tau,
-                    performance,
-                    tau_max=self._tau_max,
-                    eps=self._eps,
-                    power=self._power,
-                )
-            )
+            self.tau.copy_(tau_from_performance(self._tau, performance, self._options))
         if self.deferred:
             weights = torch.ones_like(self.class_weights)
         elif self._normalize:
@@ -193,7 +187,7 @@ class ClassDifficultyBalancer(nn.Module):
 
         Under ``torch.distributed`` every rank calls it and rank 0's numbers count, so that no
         rounding can drive the ranks apart: reduce counts over the ranks before
-        (:class:`common.difficulty.ClassAccuracy` does).
+        (:class:`~.difficulty.ClassAccuracy` does).
 
         Args:
             performance: shape (C,), in [0, 1], higher is better (accuracy, AP, ...); NaN for a
@@ -233,19 +227,28 @@ class ClassDifficultyBalancer(nn.Module):
         """Class probabilities of CDB-S (Eq. 15), shape (C,), float64, summing to 1.
 
         Equal while :attr:`deferred`; the sampler should then draw each image alike
-        (:meth:`common.sampler.ClassProbabilitySampler.set_instance_balanced`).
+        (:meth:`~.sampler.ClassProbabilitySampler.set_instance_balanced`).
         """
         if self.deferred:
             return torch.full_like(self.difficulty, 1.0 / self.num_classes)
         weights = difficulty_weights(self.difficulty, self.tau)
         return weights / weights.sum()
 
-    def sample_weights(self, labels: Labels, ignore_index: int | None = None) -> Tensor:
-        """w_{y_i} of each sample: :func:`common.weights.sample_weights`."""
-        return sample_weights(self.class_weights, labels, ignore_index)
+    def sample_weights(
+        self,
+        labels: Labels,
+        ignore_index: int | None = None,
+        background_weight: float | None = None,
+    ) -> Tensor:
+        """w_{y_i} of each sample: :func:`~.weights.sample_weights`."""
+        return sample_weights(self.class_weights, labels, ignore_index, background_weight)
 
     def weighted_mean(
-        self, losses: Tensor, labels: Labels, ignore_index: int | None = None
+        self,
+        losses: Tensor,
+        labels: Labels,
+        ignore_index: int | None = None,
+        background_weight: float | None = None,
     ) -> Tensor:
         """CDB-W of any per-sample loss (Eqs. 12 and 14), reduced to a 0-d loss.
 
@@ -253,15 +256,16 @@ class ClassDifficultyBalancer(nn.Module):
             losses: shape (B,), or any other, as (B, H, W) of pixels.
             labels: of the same shape, 0..C-1.
             ignore_index: the label of what is left out (often 255 or -100).
+            background_weight: of label C, which is then background (a detector's proposals).
 
         Raises:
             TypeError: for labels that are not integers.
             ValueError: for losses of another shape, for instance a loss that is a mean already, or
-                a label outside 0..C-1 on a CPU.
+                a label outside 0..C-1 (with background 0..C) on a CPU.
         """
         labels = as_labels(labels, self.class_weights.device)
         counted = None if ignore_index is None else labels != ignore_index
-        weights = self.sample_weights(labels, ignore_index)
+        weights = self.sample_weights(labels, ignore_index, background_weight)
         return weighted_mean(losses, weights, self._reduction, counted)
 
     def _weighted_loss(
@@ -277,7 +281,7 @@ class ClassDifficultyBalancer(nn.Module):
         It can be pickled where ``loss`` can. A copy, as another process gets it, follows the copy
         of the balancer that is pickled with it.
 
-        >>> from common.losses import focal_loss
+        >>> from .losses import focal_loss
         >>> cdb_w_fl = ClassDifficultyBalancer(num_classes=3).weighted(focal_loss)
         >>> cdb_w_fl(torch.zeros(2, 3), torch.tensor([0, 2]))
         tensor(0.7324)

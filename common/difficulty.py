@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.distributed import all_reduce_sum
+from .distributed import all_reduce_sum
 
 Labels: TypeAlias = Tensor | NDArray[np.integer[Any]] | Sequence[Any]
 """Class indices: a tensor or array of any integer type, or a (nested) list."""

@@ -1,22 +1,11 @@
 """The few torch.distributed calls the core needs; without a process group they do nothing."""
 
-import ctypes
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from typing import TypeVar, cast
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from common.errors import UserError
-
 Value = TypeVar("Value")
-
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 def is_distributed() -> bool:
@@ -37,55 +26,6 @@ def world_size() -> int:
 def is_first_rank() -> bool:
     """Whether this process is the one that writes and shows."""
     return rank() == 0
-
-
-def local_rank() -> int:
-    """Number of this process among those of torchrun on this machine, 0 without torchrun."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def is_of_another_process(error: BaseException) -> bool:
-    """Whether an error only says that another rank has ended before its time."""
-    return isinstance(error, RuntimeError) and "closed by peer" in str(error)
-
-
-def _end_with_parent() -> None:
-    """Get SIGTERM when torchrun dies: it cannot end its processes when it is killed itself.
-
-    Else they would train on beside the run's next start, or wait for each other at the meeting
-    point, which was torchrun's.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started with this one; alone it does nothing.
-
-    Args:
-        device: where this process trains.
-
-    Raises:
-        UserError: when another process has ended before its time.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
-        yield
-        return
-    _end_with_parent()
-    # Both: numbers of the model are reduced where they are, a stop request on the CPU. The first
-    # rank may wait long, for another process's lock or for frames that others decode.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(days=1))
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_of_another_process(error):
-            raise
-        raise UserError(
-            "another process of this run has ended; what it said is the cause."
-        ) from error
-    finally:
-        dist.destroy_process_group()
 
 
 def of_rank(values: Tensor) -> Tensor:

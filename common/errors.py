@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
-from common.terminal import printable
+from .terminal import printable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.difficulty import Labels, as_labels
-from common.distributed import all_reduce_sum, is_distributed, world_size
-from common.streams import check_generator
+from .difficulty import Labels, as_labels
+from .distributed import all_reduce_sum, is_distributed, world_size
+from .streams import check_generator
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 Reduction = Literal["batch-size", "weight-sum", "sum"]

@@ -6,12 +6,11 @@ Shapes: C classes, B batch. NaN is 'not measured', never 0.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.difficulty import Labels, as_labels, check_labels
+from .difficulty import Labels, as_labels, check_labels
 
 
 @dataclass(frozen=True)
@@ -174,55 +173,3 @@ def top_k_correct(logits: Tensor, labels: Labels, k: int) -> Tensor:
     """
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (best == as_labels(labels, logits.device).unsqueeze(1)).any(dim=1)
-
-
-def _json_number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _json_numbers(values: Tensor) -> list[float | None]:
-    return [_json_number(value) for value in values.tolist()]
-
-
-def verb_metrics(confusion: Tensor, top5_hits: int, head: Sequence[int]) -> dict[str, Any]:
-    """The measures of Tables 7 and 8 as a result record holds them.
-
-    Precision and recall are macro averages: over all classes, over the head and over the tail,
-    which is every other class; a class without a sample is left out of each.
-
-    Args:
-        confusion: shape (C, C), rows true and columns predicted, at least one sample.
-        top5_hits: samples whose true class is among the five largest logits.
-        head: indices of the head classes.
-
-    Returns:
-        ``error`` in percent; ``top5_accuracy``, ``macro_precision``, ``macro_recall`` and the
-        ``precision`` and ``recall`` of ``head`` and ``tail`` in [0, 1]; per class, shape (C,),
-        ``class_accuracy`` (recall) and ``class_precision``; ``confusion``, shape (C, C). Plain
-        numbers; None where nothing was measured.
-
-    Raises:
-        ValueError: when there is no sample.
-    """
-    confusion = confusion.cpu()
-    total, correct = int(confusion.sum()), int(confusion.trace())
-    if total == 0:
-        raise ValueError("the confusion matrix is empty; evaluate at least one sample")
-    precision, recall = class_precision(confusion), class_recall(confusion)
-    tail = [c for c in range(len(confusion)) if c not in set(head)]
-
-    def averages(classes: Sequence[int]) -> dict[str, float | None]:
-        means = {"precision": precision, "recall": recall}
-        return {name: _json_number(macro_average(v, classes)) for name, v in means.items()}
-
-    return {
-        "error": 100.0 * (total - correct) / total,
-        "top5_accuracy": top5_hits / total,
-        "macro_precision": macro_average(precision),
-        "macro_recall": macro_average(recall),
-        "head": averages(head),
-        "tail": averages(tail),
-        "class_accuracy": _json_numbers(recall),
-        "class_precision": _json_numbers(precision),
-        "confusion": confusion.tolist(),
-    }

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from common.difficulty import Labels, as_labels, check_labels, count_per_class
-from common.distributed import rank, world_size
-from common.streams import check_generator
+from .difficulty import Labels, as_labels, check_labels, count_per_class
+from .distributed import rank, world_size
+from .streams import check_generator
 
 
 def frequency_probabilities(class_counts: Tensor, q: float = 0.5) -> Tensor:

@@ -1,16 +1,18 @@
 """Performance bias and the exponent tau that follows it (Eqs. 5-10).
 
-Every function takes and gives tensors of any shape, element by element, unless it says otherwise.
+A law is one function of the fraction inside Eq. 5, which is bias + 1, registered by its name: the
+balancer, records and Figure 3 all call it. Every function takes and gives tensors of any shape,
+element by element, unless it says otherwise.
 """
 
 import math
-from typing import Final, Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
-TauLaw = Literal["linear", "polynomial", "logarithmic", "sigmoid", "sigmoid-accv", "sigmoid-code"]
-TAU_LAWS: Final[tuple[TauLaw, ...]] = get_args(TauLaw)
 SMALLEST_EPS: Final = 1e-30
 LARGEST_TAU_MAX: Final = 1e30
 """Beyond these two a bias or a tau could be infinite, in float32 too."""
@@ -28,20 +30,57 @@ def check_eps(eps: float) -> None:
         raise ValueError(f"eps must be at least {SMALLEST_EPS} (paper: 0.01), not {eps}")
 
 
-def check_law_options(tau_max: float, power: float) -> None:
-    """Refuse constants with which a law of Eqs. 7-10 is negative, endless or not increasing.
+@dataclass(frozen=True)
+class LawOptions:
+    """The constants of Eqs. 5 and 7-10.
 
     Raises:
-        ValueError: unless 0 <= tau_max <= 1e30 and power >= 1, finite.
+        ValueError: where a law would be negative, endless or not increasing: unless
+            0 <= tau_max <= 1e30, 1e-30 <= eps < 1 and power >= 1, finite.
     """
-    if not 0.0 <= tau_max <= LARGEST_TAU_MAX:
-        raise ValueError(
-            f"tau_max must be at least 0 and at most {LARGEST_TAU_MAX} (paper: 5), not {tau_max}"
-        )
-    if not 1.0 <= power < math.inf:
-        raise ValueError(
-            f"power must be at least 1 and finite (Eq. 8 takes integers above 1), not {power}"
-        )
+
+    tau_max: float = 5.0
+    """T_M of Eqs. 7-10."""
+    eps: float = 0.01
+    """Of Eq. 5."""
+    power: float = 2.0
+    """p of Eq. 8; the paper does not give it: 2 is ours."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0.0 <= self.tau_max <= LARGEST_TAU_MAX:
+            raise ValueError(
+                f"tau_max must be at least 0 and at most {LARGEST_TAU_MAX} (paper: 5), not "
+                f"{self.tau_max}"
+            )
+        if not 1.0 <= self.power < math.inf:
+            raise ValueError(
+                "power must be at least 1 and finite (Eq. 8 takes integers above 1), not "
+                f"{self.power}"
+            )
+        check_eps(self.eps)
+
+
+TauLaw = Callable[[Tensor, LawOptions], Tensor]
+"""The fraction inside Eq. 5, >= 0, and the constants -> tau, >= 0, of the same shape."""
+TAU_LAWS: Final[dict[str, TauLaw]] = {}
+"""The laws by their names, in the order of the equations."""
+
+
+def tau_law(name: str) -> Callable[[TauLaw], TauLaw]:
+    """Register a law under ``name``, by which the balancer and ``--tau`` then know it.
+
+    Raises:
+        ValueError: for a name that is taken.
+    """
+
+    def register(law: TauLaw) -> TauLaw:
+        if name in TAU_LAWS:
+            raise ValueError(f"there is a tau law {name!r} already; choose another name")
+        TAU_LAWS[name] = law
+        return law
+
+    return register
 
 
 def performance_ratio(performance: Tensor, eps: float = 0.01) -> Tensor:
@@ -76,7 +115,11 @@ def performance_bias(performance: Tensor, eps: float = 0.01) -> Tensor:
     """
     # bias = max(max_c A_c / (min_c A_c + eps) - 1, 0); the outer max is needed: with equal A_c
     # eps makes the fraction slightly less than 1.
-    return (performance_ratio(performance, eps) - 1.0).clamp_min(0.0)
+    return _bias(performance_ratio(performance, eps))
+
+
+def _bias(ratio: Tensor) -> Tensor:
+    return (ratio - 1.0).clamp_min(0.0)
 
 
 def bias_bound(eps: float = 0.01) -> float:
@@ -85,111 +128,109 @@ def bias_bound(eps: float = 0.01) -> float:
     return 1.0 / eps - 1.0
 
 
-def linear_tau(bias: Tensor, tau_max: float = 5.0, eps: float = 0.01) -> Tensor:
+@tau_law("linear")
+def linear_tau(ratio: Tensor, options: LawOptions) -> Tensor:
     """Eq. 7. In [0, tau_max], the same growth everywhere.
 
-    >>> linear_tau(torch.tensor(99.0))
+    >>> linear_tau(torch.tensor(100.0), LawOptions())
     tensor(5.)
     """
     # tau = bias / B_M * T_M
-    return bias / bias_bound(eps) * tau_max
+    return _bias(ratio) / bias_bound(options.eps) * options.tau_max
 
 
-def polynomial_tau(
-    bias: Tensor, tau_max: float = 5.0, eps: float = 0.01, power: float = 2.0
-) -> Tensor:
-    """Eq. 8. In [0, tau_max], slow at small bias. The paper never gives the power: 2 is ours.
+@tau_law("polynomial")
+def polynomial_tau(ratio: Tensor, options: LawOptions) -> Tensor:
+    """Eq. 8. In [0, tau_max], slow at small bias.
 
-    >>> polynomial_tau(torch.tensor(49.5))
+    >>> polynomial_tau(torch.tensor(50.5), LawOptions(power=2.0))
     tensor(1.2500)
     """
     # tau = (bias / B_M)^p * T_M
-    return (bias / bias_bound(eps)) ** power * tau_max
+    return (_bias(ratio) / bias_bound(options.eps)) ** options.power * options.tau_max
 
 
-def logarithmic_tau(bias: Tensor, tau_max: float = 5.0, eps: float = 0.01) -> Tensor:
+@tau_law("logarithmic")
+def logarithmic_tau(ratio: Tensor, options: LawOptions) -> Tensor:
     """Eq. 9 without its printed minus, which would make tau negative. In [0, tau_max].
 
-    >>> logarithmic_tau(torch.tensor(9.0))
+    >>> logarithmic_tau(torch.tensor(10.0), LawOptions())
     tensor(2.5000)
     """
     # tau = T_M * log(bias + 1) / log(B_M + 1)
-    return tau_max * torch.log1p(bias) / math.log(bias_bound(eps) + 1.0)
+    bound = bias_bound(options.eps)
+    return options.tau_max * torch.log1p(_bias(ratio)) / math.log(bound + 1.0)
 
 
-def sigmoid_tau(bias: Tensor, tau_max: float = 5.0) -> Tensor:
+@tau_law("sigmoid")
+def sigmoid_tau(ratio: Tensor, options: LawOptions) -> Tensor:
     """Eq. 10, the paper's choice. In [0, tau_max], near tau_max from bias 5 on.
 
-    >>> sigmoid_tau(torch.tensor(0.0))
+    >>> sigmoid_tau(torch.tensor(1.0), LawOptions())
     tensor(0.)
     """
     # tau = 2 T_M sigmoid(bias) - T_M
-    return tau_max * (2.0 * torch.sigmoid(bias) - 1.0)
+    return options.tau_max * (2.0 * torch.sigmoid(_bias(ratio)) - 1.0)
 
 
-def sigmoid_accv_tau(ratio: Tensor) -> Tensor:
+@tau_law("sigmoid-accv")
+def sigmoid_accv_tau(ratio: Tensor, options: LawOptions) -> Tensor:
     """The authors' ImageNet-LT code (Sinha et al., ACCV 2020): 2 s(ratio - 1), in (0.5, 2].
 
-    Args:
-        ratio: :func:`performance_ratio`; here the bias is not cut at 0 and T_M plays no part.
+    The bias is not cut at 0, and T_M plays no part.
     """
     return 2.0 * torch.sigmoid(ratio - 1.0)
 
 
-def sigmoid_code_tau(ratio: Tensor) -> Tensor:
+@tau_law("sigmoid-code")
+def sigmoid_code_tau(ratio: Tensor, options: LawOptions) -> Tensor:
     """The authors' CIFAR and EGTEA code: s(ratio), without the -1 of Eq. 5, in [0.5, 1].
 
-    Args:
-        ratio: :func:`performance_ratio`.
+    T_M plays no part.
     """
     return torch.sigmoid(ratio)
 
 
 def tau_from_performance(
-    law: TauLaw,
-    performance: Tensor,
-    *,
-    tau_max: float = 5.0,
-    eps: float = 0.01,
-    power: float = 2.0,
+    law: str | TauLaw, performance: Tensor, options: LawOptions | None = None
 ) -> Tensor:
     """Exponent tau for the measured performance (Eq. 6): the law applied to the bias of Eq. 5.
 
     Args:
-        law: one of :data:`TAU_LAWS`.
+        law: a name of :data:`TAU_LAWS`, or a law.
         performance: A_c, shape (C,), in [0, 1]; NaN where not measured.
-        tau_max: T_M, paper 5.
-        eps: paper 0.01.
-        power: p of Eq. 8.
+        options: the constants; None: the paper's.
 
     Returns:
         tau, 0-d, >= 0.
 
     Raises:
-        ValueError: for an unknown law, eps outside (0, 1), tau_max < 0 or power < 1.
+        ValueError: for an unknown law, or where one's own gives what is no exponent.
 
     >>> float(tau_from_performance("sigmoid", torch.tensor([0.8, 0.8])))
     0.0
     """
-    check_law_options(tau_max, power)
-    bias = performance_bias(performance, eps)
-    match law:
-        case "linear":
-            return linear_tau(bias, tau_max, eps)
-        case "polynomial":
-            return polynomial_tau(bias, tau_max, eps, power)
-        case "logarithmic":
-            return logarithmic_tau(bias, tau_max, eps)
-        case "sigmoid":
-            return sigmoid_tau(bias, tau_max)
-        case "sigmoid-accv":
-            return sigmoid_accv_tau(performance_ratio(performance, eps))
-        case "sigmoid-code":
-            return sigmoid_code_tau(performance_ratio(performance, eps))
-    raise ValueError(f"tau law {law!r} is not one of {', '.join(TAU_LAWS)}")
+    options = options or LawOptions()
+    tau = law_of(law)(performance_ratio(performance, options.eps), options)
+    if tau.shape != () or not 0.0 <= float(tau) < math.inf:
+        raise ValueError(f"a tau law must give one finite number >= 0, not {tau}")
+    return tau
 
 
-def parse_tau(value: str | float) -> TauLaw | float:
+def law_of(law: str | TauLaw) -> TauLaw:
+    """A law by its name, or the law itself.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if callable(law):
+        return law
+    if law not in TAU_LAWS:
+        raise ValueError(f"tau law {law!r} is not one of {', '.join(TAU_LAWS)}")
+    return TAU_LAWS[law]
+
+
+def parse_tau(value: str | float) -> str | float:
     """A law's name, or a fixed tau >= 0 given as a number or its text.
 
     Raises:
@@ -198,9 +239,8 @@ def parse_tau(value: str | float) -> TauLaw | float:
     >>> parse_tau("1.5"), parse_tau("sigmoid")
     (1.5, 'sigmoid')
     """
-    for law in TAU_LAWS:
-        if value == law:
-            return law
+    if isinstance(value, str) and value in TAU_LAWS:
+        return value
     try:
         tau = float(value)
     except ValueError:

@@ -6,7 +6,7 @@ Shapes: C classes.
 import torch
 from torch import Tensor
 
-from common.difficulty import LEFT_OUT, Labels, as_labels, check_labels
+from .difficulty import LEFT_OUT, Labels, as_labels, check_labels
 
 
 def difficulty_weights(
@@ -65,7 +65,10 @@ def normalize_weights(weights: Tensor) -> Tensor:
 
 
 def sample_weights(
-    class_weights: Tensor, labels: Labels, ignore_index: int | None = None
+    class_weights: Tensor,
+    labels: Labels,
+    ignore_index: int | None = None,
+    background_weight: float | None = None,
 ) -> Tensor:
     """w_{y_i}, the weight of each sample's class (Eq. 12).
 
@@ -74,19 +77,26 @@ def sample_weights(
         labels: class of each sample, any shape, for instance (B,), or (B, H, W) of pixels; a tensor
             lies where ``class_weights`` does.
         ignore_index: the label of what is left out (often 255 or -100): it gets weight 0.
+        background_weight: of label C, which is then background (a detector's proposals).
 
     Returns:
         Of the shape of ``labels``.
 
     Raises:
         TypeError: for labels that are not integers.
-        ValueError: for a label outside 0..C-1, on a CPU; a GPU's own error says less.
+        ValueError: for a label outside 0..C-1 (with background 0..C), on a CPU; a GPU's own error
+            says less.
 
     >>> sample_weights(torch.tensor([0.5, 1.5]), [[1, 255], [0, 1]], ignore_index=255)
     tensor([[1.5000, 0.0000],
             [0.5000, 1.5000]])
+    >>> sample_weights(torch.tensor([0.5, 1.5]), [0, 2], background_weight=1.0)
+    tensor([0.5000, 1.0000])
     """
     labels = as_labels(labels, class_weights.device)
+    if background_weight is not None:
+        background = class_weights.new_full((1,), background_weight)
+        class_weights = torch.cat([class_weights, background])
     known = labels
     if ignore_index is not None:
         left_out = labels == ignore_index

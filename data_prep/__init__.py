@@ -1,3 +1,3 @@
 """One module per dataset: verify the source, build the split, print the class counts."""
 
-import common as common  # before torch: see common/__init__.py
+from common import training as training  # before torch: see common/training/__init__.py

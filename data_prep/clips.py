@@ -26,7 +26,7 @@ from typing import Final
 
 from common.errors import UserError, describe_os_error
 from common.files import write_atomically
-from common.progress import Count
+from common.training.progress import Count
 
 PART_FILES: Final = {
     "train": "train_split.txt",

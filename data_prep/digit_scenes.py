@@ -42,7 +42,7 @@ from PIL import Image
 
 from common.errors import UserError, describe_os_error, run_main
 from common.files import chosen_path, write_atomically
-from common.progress import Count
+from common.training.progress import Count
 from data_prep.digit_plan import (
     CATEGORIES,
     PARTS,

@@ -11,8 +11,8 @@ from typing import Final
 
 from common.errors import UserError
 from common.files import write_atomically
-from common.pictures import as_rgb, open_picture, orientation
-from common.progress import Count
+from common.training.image_file import as_rgb, open_picture, orientation
+from common.training.progress import Count
 from data_prep.image_list import (
     ImageSplit,
     explain_missing,

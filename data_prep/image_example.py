@@ -18,7 +18,7 @@ from PIL import Image
 
 from common.errors import UserError, describe_os_error
 from common.files import write_atomically
-from common.progress import Count
+from common.training.progress import Count
 from data_prep.digit_plan import CATEGORIES, Instance, Scene, digit_orders, uniform_numbers
 from data_prep.digit_scenes import encode, render_scene
 from data_prep.digit_styles import Pixels

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError, describe_os_error
-from common.progress import Count
+from common.training.progress import Count
 
 PARTS: Final = ("train", "difficulty", "test")
 PACKED: Final = ".gz"

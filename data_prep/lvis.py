@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from common.errors import UserError, describe_os_error, run_main
 from common.files import chosen_path, write_atomically
-from common.progress import Count
 from common.streams import stream_seed
+from common.training.progress import Count
 from data_prep.lvis_format import (
     FREQUENCIES,
     Annotations,

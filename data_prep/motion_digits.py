@@ -40,8 +40,8 @@ from torch import Tensor
 
 from common.errors import UserError, run_main
 from common.files import chosen_path, write_atomically
-from common.progress import Count
 from common.streams import stream_seed
+from common.training.progress import Count
 from data_prep.clips import (
     PART_FILES,
     VERB_FILE,

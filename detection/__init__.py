@@ -1,4 +1,4 @@
 """Object detection and instance segmentation: LVIS v0.5 (Sec. 4.2)."""
 
-import common as common  # before torch: see common/__init__.py
-import common.drawing  # noqa: F401  (before matplotlib: it chooses the backend)
+import common.training.drawing  # noqa: F401  (before matplotlib: it chooses the backend)
+from common import training as training  # before torch: see common/training/__init__.py

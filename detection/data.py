@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
 from common.errors import UserError
-from common.loading import read_batches
-from common.pictures import as_rgb, open_picture
+from common.training.image_file import as_rgb, open_picture
+from common.training.read_ahead import read_batches
 from data_prep.lvis_format import Annotations, Rle, find_images
 
 SHORT_SIDES: Final = (640, 672, 704, 736, 768, 800)

@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from common.balancer import ClassDifficultyBalancer
 from common.distributed import all_reduce_sum, is_distributed, is_first_rank, rank, world_size
 from common.errors import UserError
-from common.history import History, check_finite
-from common.methods import follow_difficulty
 from common.sampler import EpochSampler, InstanceBalancedSampler
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.history import History, check_finite
+from common.training.methods import follow_difficulty
+from common.training.signals import StopRequest
 from detection.data import DetectionData, Request, draw_requests, image_categories, load_batches
 from detection.evaluate import measure_ap
 from detection.models import ProposalAccuracy, Rcnn, total_loss

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.state_file import read_state
 from common.streams import Streams
-from detection.heads import CalibratedHead, ClassificationHead, make_head
+from common.training.published_weights import read_state
+from detection.heads import CalibratedHead, ClassificationHead, Reduce, make_head
 from detection.models import (
     Rcnn,
     add_calibrated_classifier,
@@ -27,7 +27,7 @@ Weights = dict[str, Tensor]
 
 
 def _head(
-    config: DetectionConfig, sets: DetectionSets, streams: Streams, class_weights: Tensor | None
+    config: DetectionConfig, sets: DetectionSets, streams: Streams, reduce: Reduce | None
 ) -> ClassificationHead:
     """The head of the configured method."""
     train = sets.train.annotations
@@ -38,7 +38,7 @@ def _head(
     return make_head(
         config.method,
         sets.num_classes,
-        class_weights=class_weights,
+        reduce=reduce,
         instance_counts=torch.from_numpy(train.instance_count),
         image_share=torch.from_numpy(train.image_count / train.num_images),
         generator=streams["head"],
@@ -90,7 +90,7 @@ def make_model(
     sets: DetectionSets,
     streams: Streams,
     *,
-    class_weights: Tensor | None = None,
+    reduce: Reduce | None = None,
     published: Path | None = None,
     first_stage: Weights | None = None,
 ) -> Rcnn:
@@ -100,14 +100,14 @@ def make_model(
         config: resolved.
         sets: its categories and their counts.
         streams: the run's generators.
-        class_weights: cdb-w-ce: the balancer's, (C,).
+        reduce: cdb-w-ce: of its balancer, see :class:`~detection.heads.SoftmaxHead`.
         published: file of the weights that a first stage starts from; None: random.
         first_stage: weights of the first stage, for a second one.
 
     Raises:
         UserError: when the weights cannot be used.
     """
-    head = _head(config, sets, streams, class_weights)
+    head = _head(config, sets, streams, reduce)
     if not isinstance(config, ClassifierConfig):
         return _detector(config, head, sets.num_classes, streams, published)
     assert first_stage is not None
@@ -124,6 +124,10 @@ def make_model(
     return model
 
 
+def _no_loss(losses: Tensor, labels: Tensor) -> Tensor:
+    raise AssertionError("a finished run is not trained on")
+
+
 def make_trained_model(config: DetectionConfig, sets: DetectionSets, weights: Weights) -> Rcnn:
     """The detector of a finished run, for inference.
 
@@ -131,12 +135,11 @@ def make_trained_model(config: DetectionConfig, sets: DetectionSets, weights: We
         UserError: when the weights are another network's.
     """
     streams = Streams(config.seed)
-    weightless = torch.ones(sets.num_classes)
     first: Weights | None = None
     if isinstance(config, ClassifierConfig):
         stage1 = config.stage1_config()
-        first = make_model(stage1, sets, streams, class_weights=weightless).state_dict()
-    model = make_model(config, sets, streams, class_weights=weightless, first_stage=first)
+        first = make_model(stage1, sets, streams, reduce=_no_loss).state_dict()
+    model = make_model(config, sets, streams, reduce=_no_loss, first_stage=first)
     _load(model, weights)
     return model
 

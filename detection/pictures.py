@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.drawing import class_labels, default_style
 from common.files import write_atomically
+from common.training.drawing import class_labels, default_style
 from detection.data import DetectionData, load_batches, plain_requests
 
 _IMAGES: Final = 4

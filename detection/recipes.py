@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
 
 import tyro
 
-from common.config import (
+from common.errors import UserError
+from common.training.schedule import step_schedule
+from common.training.settings import (
     CDB_METHODS,
     Limits,
     RunConfig,
@@ -20,8 +22,6 @@ from common.config import (
     resolved_tau,
     with_limits,
 )
-from common.errors import UserError
-from common.schedule import step_schedule
 
 DetectionRecipe = Literal["lvis", "lvis-clc", "digit-scenes", "digit-scenes-clc"]
 Task = Literal["box", "mask"]

@@ -6,16 +6,17 @@ A run that has finished is skipped; one that was interrupted goes on where it wa
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
-from common.config import plain
-from common.distributed import barrier, is_first_rank, process_group
+from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
-from common.fit import (
+from common.streams import Streams
+from common.training.fit import (
     Clock,
     RunArguments,
     advise_on_precision,
@@ -26,9 +27,10 @@ from common.fit import (
     record_of,
     set_threads,
 )
-from common.methods import make_balancer
-from common.run import RunFolder, environment
-from common.streams import Streams
+from common.training.folder import RunFolder, environment
+from common.training.methods import make_balancer
+from common.training.process_group import process_group
+from common.training.settings import plain
 from detection.engine import Training
 from detection.evaluate import describe, measure_ap, metrics_of, read_weights
 from detection.networks import Weights, make_model
@@ -41,6 +43,7 @@ from detection.recipes import (
     resolved,
     run_name,
 )
+from detection.record import TASK
 from detection.sets import CONDITIONS, DetectionSets, load_sets
 
 
@@ -121,7 +124,7 @@ def _begin(arguments: Arguments, sets: DetectionSets, device: torch.device) -> T
             config,
             sets,
             streams,
-            class_weights=None if balancer is None else balancer.class_weights,
+            reduce=balancer and partial(balancer.weighted_mean, background_weight=1.0),
             published=published,
             first_stage=first_stage,
         ).to(device)
@@ -155,7 +158,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     results = measure_ap(training.model, sets.val, masks=masks, workers=arguments.workers)
     metrics = metrics_of(results)
     record = record_of(
-        "detection",
+        TASK,
         config,
         run=run_name(config),
         group=arguments.group or group_name(config),

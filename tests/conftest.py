@@ -4,4 +4,4 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import common  # noqa: F401  (before torch: see common/__init__.py)
+import common.training  # noqa: F401  (before torch)

@@ -3,7 +3,7 @@
 import signal
 
 from common.distributed import rank
-from common.signals import StopRequest
+from common.training.signals import StopRequest
 
 
 class StopAfter(StopRequest):

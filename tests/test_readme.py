@@ -154,7 +154,8 @@ def test_python_of_the_readme_trains_with_the_names_that_it_leaves_to_the_reader
     names: dict[str, Any] = {
         "F": F, "model": model, "epochs": 2, "loader": batches, "difficulty_loader": batches,
     }  # fmt: skip
-    exec(compile(code, "README.md", "exec"), names)
+    # In this checkout the package is called common.
+    exec(compile(code.replace("cdb_longtail", "common"), "README.md", "exec"), names)
     assert names["loss"].requires_grad
     assert math.isfinite(names["loss"].item())
     expected = 1 - class_accuracy(model, batches, num_classes=100)

@@ -17,9 +17,9 @@ import video.recipes
 from classification import recipes as classification_recipes
 from classification.data import load_data
 from classification.engine import Training
-from common.config import RunConfig, plain
-from common.record import read_record
-from common.signals import StopRequest
+from common.training.record import read_record
+from common.training.settings import RunConfig, plain
+from common.training.signals import StopRequest
 from data_prep import digit_images, digit_scenes, image_example, motion_digits
 from data_prep.cifar100 import CLASS_NAMES, Cifar100
 from data_prep.digit_plan import Scene

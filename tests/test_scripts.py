@@ -26,9 +26,9 @@ from classification.recipes import (
     run_name,
 )
 from classification.train import Arguments, parse_arguments
-from common.config import RunConfig
 from common.errors import run_main
-from common.fit import RunArguments
+from common.training.fit import RunArguments
+from common.training.settings import RunConfig
 from data_prep import cifar100
 from detection import recipes as detection_recipes
 from detection import train as detection_train
@@ -40,7 +40,7 @@ from video.recipes import VideoConfig
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(ROOT.glob("*/experiments/*.sh"))
 RUNNABLE = [ROOT / name for name in ("setup.sh", "run_all.sh", "run_tests.sh", ".ci/run")]
-TASK = ROOT / "common/slurm_task.sh"
+TASK = ROOT / "common/launching/slurm_task.sh"
 CLUSTER = ROOT / "tests/slurm/cluster.sh"
 VIDEO = {name: ROOT / f"video/experiments/{name}.sh" for name in ("egtea_tables", "motion_digits")}
 DETECTION = {
@@ -52,6 +52,7 @@ IMAGES = {
     for name in ("imagenet_table1", "imagenet_table2", "imagenet_table3", "digit_images")
 }
 READINGS = ROOT / "classification/experiments/mnist_readings.sh"
+RECIPE = ROOT / "classification/experiments/mnist_recipe.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
 TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
 TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
@@ -77,7 +78,7 @@ CHECK = "-m data_prep.cifar100 check"
 FAKE_PYTHON = f"""#!/usr/bin/env bash
 case "$1 $2" in
   "-c "*) exit 0 ;;
-  "-m common.launch") exec {shlex.quote(sys.executable)} "$@" ;;
+  "-m common.launching.local") exec {shlex.quote(sys.executable)} "$@" ;;
 esac
 echo "$*" >>"$CALLS"
 if [[ $2 == data_prep.* && -n ${{FAKE_CHECK:-}} ]]; then
@@ -181,7 +182,7 @@ def test_script_is_executable(script: Path) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    [*RUNNABLE, *EXPERIMENTS, ROOT / "common/experiment.sh", TASK, CLUSTER],
+    [*RUNNABLE, *EXPERIMENTS, ROOT / "common/launching/experiment.sh", TASK, CLUSTER],
     ids=lambda path: path.name,
 )
 def test_script_is_valid_bash(script: Path) -> None:
@@ -232,6 +233,7 @@ def option(words: list[str], name: str) -> str:
 
 RUNS = {
     READINGS: 16 * 2 * 3,
+    RECIPE: 12 * 5 * 2 * 5,
     TABLE1: 9 * 2 * 5,
     TABLE2: 11 * 2 * 3,
     TABLE3: 11 * 2 * 3,
@@ -1052,7 +1054,7 @@ def test_status_asks_for_the_runs_of_every_experiment_named(tmp_path: Path) -> N
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == f"-m common.status --out {out}"
+    assert lines[0] == f"-m common.launching.states --out {out}"
     commands = [
         dry_run(script, *words, "--", "--epochs", "2", PYTHON=str(python))
         for script in (TABLE2, TABLE3)
@@ -1169,7 +1171,7 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert not left_over.exists()
     assert real.exists()
     trained = [line for line in calls if "classification.train" in line]
-    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 9 + 3 + 3
+    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 9 + 3 + 3
     assert (
         len([line for line in trained if " cifar100-lt" in line]) == 2 + 1 + 2 + 1 + 1 + 1 + 2 + 1
     )
@@ -1185,7 +1187,7 @@ def test_smoke_of_everything_leaves_out_what_has_no_data_and_names_it(tmp_path: 
     assert words.split()[2:] == sorted(script.stem for script in CIFAR.values())
     assert (words.split()[:2], problem) == (["left", "out:"], "data/x is missing; fetch it.")
     trained = [line for line in calls if "classification.train" in line]
-    assert len(trained) == 2 + 9 + 3 + 3
+    assert len(trained) == 2 + 1 + 9 + 3 + 3
     assert all(" mnist-lt " in line for line in trained)
 
 
@@ -1249,7 +1251,7 @@ def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, in_the_wa
 
 
 def test_experiment_that_cannot_list_its_runs_stops_the_job(tmp_path: Path) -> None:
-    for name in ("run_all.sh", "common/experiment.sh"):
+    for name in ("run_all.sh", "common/launching/experiment.sh"):
         copy = tmp_path / "checkout" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy)
@@ -1333,9 +1335,9 @@ def test_no_variable_of_the_users_shell_changes_what_a_script_does(
         'echo "$PWD ${PYTHONSAFEPATH-no} ${GIT_DIR-no}" */\nprintf "%s\\n" "$(header "$0" Cost)"\n'
     )
     for checkout in ("mine", "OTHER"):
-        shared = tmp_path / checkout / "common/experiment.sh"
+        shared = tmp_path / checkout / "common/launching/experiment.sh"
         shared.parent.mkdir(parents=True)
-        shutil.copy(ROOT / "common/experiment.sh", shared)
+        shutil.copy(ROOT / "common/launching/experiment.sh", shared)
         script = tmp_path / checkout / "classification/experiments/tell.sh"
         write_program(script, TABLE1.read_text().split("# The slowest")[0] + tell)
     (tmp_path / "FUNCTIONS").write_text("cd() { builtin cd /; }\nset -f\n")
@@ -1384,8 +1386,8 @@ def test_processes_without_a_gpu_are_said_before_they_start(tmp_path: Path) -> N
 @pytest.fixture
 def pythons(tmp_path: Path) -> Path:
     """A checkout with a .venv, a conda environment and another Python: each tells its name."""
-    for name in ("run_all.sh", "run_tests.sh", ".ci/run", "common/experiment.sh"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("run_all.sh", "run_tests.sh", ".ci/run", "common/launching/experiment.sh"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     write_program(tmp_path / "classification/experiments/mnist_table1.sh", "echo true\n")
     write_program(tmp_path / "setup.sh", 'echo "set-up" >>"$CALLS"\n')

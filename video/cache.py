@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.cache_folder import (
+from common.files import write_atomically
+from common.training.cache_folder import (
     check_room,
     claim_folder,
     file_stamp,
@@ -32,7 +33,6 @@ from common.cache_folder import (
     map_counted,
     remove_old_partial_files,
 )
-from common.files import write_atomically
 from data_prep.clip_file import probe_clip
 from video.reading import FRAMES, Reader, frame_indices, read_fitted_frames, uniform_positions
 

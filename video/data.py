@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from common.distributed import rank, world_size
 from common.errors import UserError
-from common.loading import read_batches
+from common.training.read_ahead import read_batches
 from data_prep import egtea, motion_digits
 from data_prep.clips import ClipList, VerbSplit, find_clips, split_notes
 from video.augment import centre_crop

@@ -12,15 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.batch_norm import synchronize_batch_norm
 from common.difficulty import smoothed_accuracy
 from common.distributed import all_reduce_sum, is_distributed, rank, world_size
 from common.errors import UserError
-from common.history import History, check_finite
-from common.losses import PerSampleLoss, cross_entropy, focal_loss, weighted_mean
-from common.methods import follow_difficulty, make_balancer, make_class_weights, make_sampler
-from common.signals import StopRequest
+from common.losses import PerSampleLoss, cross_entropy, focal_loss
 from common.streams import Streams
+from common.training.batch_norm import synchronize_batch_norm
+from common.training.history import History, check_finite
+from common.training.methods import (
+    follow_difficulty,
+    make_balancer,
+    make_reduction,
+    make_sampler,
+)
+from common.training.signals import StopRequest
 from video.augment import ClipAugmentation
 from video.data import FrameSource, VerbData, evaluation_batches, load_batches
 from video.evaluate import measure
@@ -99,9 +104,7 @@ class Training:
             self._trained = DistributedDataParallel(self.model)
         self.sampler = make_sampler(config, data.train.labels, data.num_classes, streams["sampler"])
         self.balancer = make_balancer(config, data.num_classes, self.device)
-        self._class_weights = make_class_weights(
-            config, data.train_counts, self.balancer, self.device
-        )
+        self._reduce = make_reduction(config, data.train_counts, self.balancer, self.device)
         self._loss = _per_sample_loss(config)
         self._augment = ClipAugmentation(config.crop, config.max_angle, config.flip)
         self.optimizer = torch.optim.SGD(
@@ -150,11 +153,7 @@ class Training:
             values.to(self.device, non_blocking=True) for values in (frames, changes, labels)
         )
         logits = self._trained(self._augment.apply(frames, changes))
-        losses = self._loss(logits, labels)
-        weights = torch.ones_like(losses)
-        if self._class_weights is not None:
-            weights = self._class_weights[labels]
-        loss = weighted_mean(losses, weights, self.config.loss_reduction or "batch-size")
+        loss = self._reduce(self._loss(logits, labels), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -5,6 +5,7 @@ Use: ``python -m video.evaluate runs/motion-digits/ce_seed-0``.
 
 import copy
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,21 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from common.config import option
 from common.difficulty import class_accuracy
 from common.distributed import all_reduce_sum
 from common.errors import UserError, run_main
-from common.fit import choose_device
-from common.metrics import confusion_matrix, top_k_correct, verb_metrics
-from common.run import load_tensors
+from common.metrics import (
+    class_precision,
+    class_recall,
+    confusion_matrix,
+    macro_average,
+    top_k_correct,
+)
 from common.streams import Streams
+from common.training.fit import choose_device
+from common.training.folder import load_tensors
+from common.training.history import plain_numbers
+from common.training.settings import option
 from video.augment import network_input
 from video.data import FrameSource, evaluation_batches, load_data
 from video.models import make_resnext101, make_small_resnext
@@ -59,6 +67,51 @@ def measure(
 
 
 @torch.inference_mode()
+def verb_metrics(confusion: Tensor, top5_hits: int, head: Sequence[int]) -> dict[str, Any]:
+    """The measures of Tables 7 and 8 as a result record holds them.
+
+    Precision and recall are macro averages: over all classes, over the head and over the tail,
+    which is every other class; a class without a sample is left out of each.
+
+    Args:
+        confusion: shape (C, C), rows true and columns predicted, at least one sample.
+        top5_hits: samples whose true class is among the five largest logits.
+        head: indices of the head classes.
+
+    Returns:
+        ``error`` in percent; ``top5_accuracy``, ``macro_precision``, ``macro_recall`` and the
+        ``precision`` and ``recall`` of ``head`` and ``tail`` in [0, 1]; per class, shape (C,),
+        ``class_accuracy`` (recall) and ``class_precision``; ``confusion``, shape (C, C). Plain
+        numbers; None where nothing was measured.
+
+    Raises:
+        ValueError: when there is no sample.
+    """
+    confusion = confusion.cpu()
+    total, correct = int(confusion.sum()), int(confusion.trace())
+    if total == 0:
+        raise ValueError("the confusion matrix is empty; evaluate at least one sample")
+    precision, recall = class_precision(confusion), class_recall(confusion)
+    tail = [c for c in range(len(confusion)) if c not in set(head)]
+
+    def averages(classes: Sequence[int]) -> dict[str, float | None]:
+        means = {"precision": precision, "recall": recall}
+        averaged = {name: macro_average(values, classes) for name, values in means.items()}
+        return {name: None if math.isnan(mean) else mean for name, mean in averaged.items()}
+
+    return {
+        "error": 100.0 * (total - correct) / total,
+        "top5_accuracy": top5_hits / total,
+        "macro_precision": macro_average(precision),
+        "macro_recall": macro_average(recall),
+        "head": averages(head),
+        "tail": averages(tail),
+        "class_accuracy": plain_numbers(recall),
+        "class_precision": plain_numbers(precision),
+        "confusion": confusion.tolist(),
+    }
+
+
 def evaluate(
     models: Mapping[str, nn.Module],
     batches: Iterable[tuple[Tensor, Tensor]],

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from common.config import (
+from common.errors import UserError
+from common.training.schedule import step_schedule
+from common.training.settings import (
     Limits,
     RunConfig,
     changed_settings,
@@ -15,8 +17,6 @@ from common.config import (
     resolved_tau,
     with_limits,
 )
-from common.errors import UserError
-from common.schedule import step_schedule
 
 VerbMethod = Literal["ce", "focal", "cb", "cfs", "cdb-s", "cdb-w-ce"]
 VideoModel = Literal["resnext101", "small-resnext"]

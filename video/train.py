@@ -15,11 +15,11 @@ import torch
 import tyro
 from torch import nn
 
-from common.config import plain
-from common.distributed import barrier, is_first_rank, process_group
+from common.distributed import barrier, is_first_rank
 from common.errors import UserError, run_main
 from common.files import chosen_path
-from common.fit import (
+from common.streams import Streams
+from common.training.fit import (
     Clock,
     RunArguments,
     advise_on_precision,
@@ -30,8 +30,9 @@ from common.fit import (
     record_of,
     set_threads,
 )
-from common.run import RunFolder, environment
-from common.streams import Streams
+from common.training.folder import RunFolder, environment
+from common.training.process_group import process_group
+from common.training.settings import plain
 from video.cache import FrameCache
 from video.data import (
     CONDITION,
@@ -46,6 +47,7 @@ from video.evaluate import describe, evaluate, make_model
 from video.models import load_kinetics
 from video.reading import Reader
 from video.recipes import RECIPES, VideoConfig, resolved, run_name
+from video.record import TASK
 
 KINETICS_VARIABLE: Final = "CDB_KINETICS"
 DEFAULT_KINETICS: Final = Path("data/resnext-101-kinetics.pth")
@@ -153,7 +155,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
     fit(training, folder, clock, arguments.checkpoint_seconds)
     weights, metrics = _results(arguments, training)
     record = record_of(
-        "video",
+        TASK,
         config,
         run=run_name(config),
         group=_group(arguments),

@@ -16,7 +16,7 @@ from analysis.figures.experiment import Experiment
 from analysis.figures.style import ORANGE, heading_above, panels
 from analysis.records import Record
 from analysis.words import method_name
-from common.drawing import class_labels
+from common.training.drawing import class_labels
 
 METHODS: Final = (CE, CDB_S, CDB_W_CE)
 # Shares from here on are written into their cell, in percent.

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import BLACK, BLUE, ORANGE, heading_above, panels
 from analysis.words import number
-from common.drawing import class_labels
+from common.training.drawing import class_labels
 from data_prep.clips import VerbSplit
 from data_prep.egtea import load_egtea_splits
 

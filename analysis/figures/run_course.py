@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.style import CYCLE, GREY, heading_above, legend_below, panels
 from analysis.records import AP_METRICS, Record, as_array
 from analysis.words import condition_name, dataset_name, metric_name, number, run_name
-from common.drawing import class_labels, numbered_classes
 from common.metrics import shot_groups
-from common.record import courses
+from common.training.drawing import class_labels, numbered_classes
+from common.training.record import courses
 
 # Up to this many classes each has a line; above, a median and quartiles per group of classes.
 MAX_LINES: Final = 10

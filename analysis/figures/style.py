@@ -16,8 +16,8 @@ from matplotlib.legend import Legend
 from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
 
-from common.drawing import FONT, default_style, drawn
 from common.errors import describe_os_error
+from common.training.drawing import FONT, default_style, drawn
 
 # Okabe & Ito (2008), told apart with every common colour blindness; yellow is too pale for lines.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"

@@ -13,7 +13,7 @@ from analysis.figures.style import GREY, heading_above, panels
 from analysis.records import paper_runs
 from analysis.summary import Summary
 from analysis.words import dataset_name, method_name
-from common.drawing import drawn
+from common.training.drawing import drawn
 
 
 def _cells(

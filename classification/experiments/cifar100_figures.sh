@@ -7,7 +7,7 @@
 # Smoke: SEEDS=0 METHODS="focal cdb-w-ce"
 SEEDS=${SEEDS:-"0 1 2"}
 METHODS=${METHODS:-"ce focal cdb-w-ce"}
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 # Figure 1 shows CE at imbalance 100; Figures 4 and 5 compare the other two at 200.

@@ -10,7 +10,7 @@ IMBALANCES=${IMBALANCES:-100}
 TAUS=${TAUS:-"sigmoid sigmoid-accv sigmoid-code"}
 REDUCTIONS=${REDUCTIONS:-"batch-size weight-sum"}
 METHODS=${METHODS:-"cdb-w-ce cb"}
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 reading() {

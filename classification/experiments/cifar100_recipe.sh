@@ -7,7 +7,7 @@
 # Smoke: SEEDS=0 ROWS="^code +cifar100-lt-code +all +--method ce"
 SEEDS=${SEEDS:-"0 1 2"}
 ROWS=${ROWS:-.} # only the lines of the table that this extended regular expression matches
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/experiment.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 # The most wanted first; docs/cifar100.md says what each decides, and what was expected before it ran.

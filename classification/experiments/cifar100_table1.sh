@@ -12,7 +12,7 @@ IMBALANCES=${IMBALANCES:-"10 100"}
 # has it for ImageNet-LT only.
 ALL="ce l2rw meta-weight-net cdb-w-ce cdb-s cdb-w-fl ldam-drw eql cb cfs focal class-aware"
 METHODS=${METHODS:-$ALL}
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 for method in $METHODS; do

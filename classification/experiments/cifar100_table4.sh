@@ -11,7 +11,7 @@ STAGE1=${STAGE1:-"ce cdb-w-ce cdb-s"}
 CLASSIFIERS=${CLASSIFIERS:-"crt lws"}
 STAGE2=${STAGE2:-"class-aware cdb-w-ce cdb-s"}
 STAGE1_EPOCHS=${STAGE1_EPOCHS:-} # if not the recipe's; -- --epochs N alone leaves it
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 # The first stages themselves come first (Table 1 has them too), and the second stages in the same

@@ -7,7 +7,7 @@
 SEEDS=${SEEDS:-"0 1 2"}
 IMBALANCES=${IMBALANCES:-"99 199"}
 READINGS=${READINGS:-.} # only the lines of the table that this extended regular expression matches
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 # method    architecture  initialisation    input scaling  loss reduction

@@ -6,7 +6,7 @@
 # Smoke: SEEDS=0 IMBALANCES=99
 SEEDS=${SEEDS:-"0 1 2 3 4"}
 IMBALANCES=${IMBALANCES:-"99 199"}
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 # The slowest method early, so that no core stands idle at the end; before it a usual one, so that the

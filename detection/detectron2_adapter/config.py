@@ -82,8 +82,8 @@ def make_dataset_head(
     """The head of a method; instances and images are counted in a registered training set.
 
     Args:
-        method: one of :data:`METHODS`, with or without '-clc'. The class weights of cdb-w-ce are
-            set by the output layers.
+        method: one of :data:`METHODS`, with or without '-clc'. Those of cdb-w-ce reduce
+            with their balancer, which the output layers give them.
         num_classes: C.
         dataset: for eql, lrw and bags, the name of the training set.
         seed: of the draws of bags.

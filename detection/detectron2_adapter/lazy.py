@@ -53,6 +53,8 @@ def use_head(
     )
     predictor.classifier_only = is_second_stage(method)
     if uses_balancer(method):
+        # It is the balancer that reduces.
+        shared = {name: options[name] for name in options.keys() & {"reduction"}}
         predictor.balancer = LazyCall(ClassDifficultyBalancer)(
-            num_classes=classes, **(balancer or {})
+            num_classes=classes, **(shared | (balancer or {}))
         )

@@ -5,8 +5,8 @@ logits a proposal (``head.num_logits``), R proposals. Background is label C, whi
 convention too.
 """
 
-from collections.abc import Callable
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -36,8 +36,8 @@ class HeadOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]  # detectron
 
     Attributes:
         head: loss and probabilities from logits.
-        balancer: its class weights are the head's, and its state is in the model's checkpoints;
-            None: the head keeps its own weights, if it has any.
+        balancer: reduces the head's losses, and its state is in the model's checkpoints; None: the
+            head does so itself.
         classifier_only: compute the class loss and no other ('-clc').
         proposal_accuracy: counts of the steps so far; None: not collected.
     """
@@ -63,7 +63,7 @@ class HeadOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]  # detectron
 
         Raises:
             ValueError: for a head or a balancer of another number of categories, a balancer with a
-                head that has no class weights, or detectron2's options of another class loss.
+                head that weighs no classes, or detectron2's options of another class loss.
         """
         super().__init__(input_shape, **options)
         if wrong := [name for name in _OTHER_LOSSES if options.get(name)]:
@@ -71,12 +71,13 @@ class HeadOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]  # detectron
         for part in filter(None, (head, balancer)):
             if part.num_classes != self.num_classes:
                 raise ValueError(f"{self.num_classes} categories, but {part.num_classes} in {part}")
-        if balancer is not None and not isinstance(head, SoftmaxHead):
-            raise ValueError(f"{type(head).__name__} has no class weights for a balancer to set")
+        if balancer is not None:
+            if not isinstance(head, SoftmaxHead):
+                raise ValueError(f"{type(head).__name__} has no reduction that a balancer could be")
+            head.reduce = partial(balancer.weighted_mean, background_weight=1.0)
         self.cls_score: nn.Linear = make_class_layer(self.bbox_pred.in_features, head)
         self.head, self.balancer, self.classifier_only = head, balancer, classifier_only
         self.proposal_accuracy: ProposalAccuracy | None = None
-        self._share_class_weights()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -88,19 +89,6 @@ class HeadOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]  # detectron
             "balancer": balancer_from(cfg),
             "classifier_only": is_second_stage(cfg.CDB.METHOD),
         }
-
-    def _share_class_weights(self) -> None:
-        if self.balancer is not None:
-            assert isinstance(self.head, SoftmaxHead)
-            self.head.class_weights = self.balancer.class_weights
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or convert; a head's class weights are no buffer of its own, but go along."""
-        super()._apply(fn, recurse)
-        if isinstance(self.head, SoftmaxHead) and self.head.class_weights is not None:
-            self.head.class_weights = fn(self.head.class_weights)
-        self._share_class_weights()
-        return self
 
     def losses(self, predictions: Predictions, proposals: list[Instances]) -> dict[str, Tensor]:
         """The losses of one training step.

@@ -14,11 +14,12 @@ from detection.heads.bags import BagsHead
 from detection.heads.base import ClassificationHead
 from detection.heads.calibrated import CalibratedHead, calibration_proposals
 from detection.heads.sigmoid import EqlHead, FocalDivisor, FocalHead
-from detection.heads.softmax import SoftmaxHead, lrw_class_weights
+from detection.heads.softmax import Reduce, SoftmaxHead, lrw_class_weights
 
 __all__ = [
     "ClassificationHead",
     "SoftmaxHead",
+    "Reduce",
     "lrw_class_weights",
     "FocalHead",
     "EqlHead",
@@ -57,7 +58,7 @@ def make_head(
     method: str,
     num_classes: int,
     *,
-    class_weights: Tensor | None = None,
+    reduce: Reduce | None = None,
     instance_counts: Tensor | None = None,
     image_share: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -76,11 +77,11 @@ def make_head(
         method: one of :data:`HEAD_METHODS`; with '-clc' behind it (only the last layer is trained)
             it is the same head.
         num_classes: C.
-        class_weights: for cdb-w-ce, the balancer's, already on ``device``, (C,).
+        reduce: for cdb-w-ce, of its balancer: see :class:`SoftmaxHead`.
         instance_counts: for lrw, bags, simcal and calib, training instances, (C,).
         image_share: for eql, share of the training images with each category, (C,).
         generator: for bags, a CPU generator of its own.
-        reduction: of the softmax heads.
+        reduction: of the softmax heads but that of cdb-w-ce, whose balancer has it.
         focal_gamma: gamma of focal.
         focal_alpha: alpha of focal.
         focal_divisor: what focal is divided by.
@@ -100,8 +101,11 @@ def make_head(
     def softmax(weights: Tensor | None = None) -> SoftmaxHead:
         return SoftmaxHead(num_classes, weights, reduction=reduction)
 
+    def cdb() -> ClassificationHead:
+        return SoftmaxHead(num_classes, reduce=_needed(reduce, "reduce", method))
+
     def lrw() -> ClassificationHead:
-        head = softmax(lrw_class_weights(counts()).to(device))
+        head = softmax(lrw_class_weights(counts()))
         head.keeps_class_layer = True  # The code of Li et al. 2020 loads it and draws none.
         return head
 
@@ -122,7 +126,7 @@ def make_head(
         return CalibratedHead(softmax(), softmax(), counts(), calibration_threshold)
 
     makers: dict[str, Callable[[], ClassificationHead]] = {
-        "cdb-w-ce": lambda: softmax(_needed(class_weights, "class_weights", method)),
+        "cdb-w-ce": cdb,
         "lrw": lrw,
         "focal": focal,
         "eql": eql,

@@ -3,11 +3,13 @@
 Shapes: R proposals, C categories; background is index C.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from common.losses import REDUCTIONS, Reduction, cross_entropy, weighted_mean
-from common.weights import class_balanced_weights
+from common.weights import class_balanced_weights, sample_weights
 from detection.heads.base import ClassificationHead, check_category_values, full_precision
 
 LRW_BETA = 0.999
@@ -42,11 +44,15 @@ def lrw_class_weights(instance_counts: Tensor) -> Tensor:
     return weights.clamp(*LRW_RANGE)
 
 
+Reduce = Callable[[Tensor, Tensor], Tensor]
+"""Losses (R,) and labels (R,), 0..C -> the loss, 0-d."""
+
+
 class SoftmaxHead(ClassificationHead):
     """Cross-entropy over C categories and background (Eq. 11), weighted by class (Eq. 12).
 
-    Without class weights it is CE (and RFS and CDB-S, which sample images); with a balancer's
-    ``class_weights`` it is CDB-W-CE; with :func:`lrw_class_weights` it is LRW. Background weighs 1.
+    Alone it is CE (and RFS and CDB-S, which sample images); with a balancer's ``weighted_mean`` as
+    ``reduce`` it is CDB-W-CE; with :func:`lrw_class_weights` it is LRW. Background weighs 1.
 
     Under ``torch.distributed``: :func:`common.losses.weighted_mean`; the mean of the ranks'
     gradients is the gradient of all proposals, however many a rank has, even none, and each rank
@@ -57,47 +63,52 @@ class SoftmaxHead(ClassificationHead):
     tensor(1.0986)
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         num_classes: int,
         class_weights: Tensor | None = None,
         *,
         reduction: Reduction = "batch-size",
+        reduce: Reduce | None = None,
     ) -> None:
         """See :class:`ClassificationHead`.
 
         Args:
             num_classes: C.
-            class_weights: w_c of the categories, shape (C,), on the device of the logits; read in
-                every step, so that a balancer's updates in place are seen; it is not copied, moved
-                or saved with the head. None: all 1.
+            class_weights: fixed w_c of the categories, shape (C,); they move with the head and are
+                not saved with it. None: all 1.
             reduction: what the weighted losses are divided by.
+            reduce: in place of both, losses (R,) and labels (R,), 0..C, to the loss, 0-d: for
+                CDB-W-CE ``partial(balancer.weighted_mean, background_weight=1.0)``, never the
+                balancer itself, which would be saved with the model.
 
         Raises:
-            ValueError: for another number of weights, a negative one, or an unknown reduction.
+            ValueError: for another number of weights, a negative one, an unknown reduction, or
+                class weights beside ``reduce``.
         """
         super().__init__(num_classes, num_classes + 1)
         if class_weights is not None:
             check_category_values(class_weights, num_classes, "class weights")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
-        # Not a buffer: moving the head would part it from the balancer's.
-        self.class_weights = class_weights
+        if reduce is not None and class_weights is not None:
+            raise ValueError("class weights have no effect beside reduce; leave one of them out")
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.reduction: Reduction = reduction
+        self.reduce = reduce
 
-    def _sample_weights(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """Weight of each proposal's label, (R,); background 1."""
-        if self.class_weights is None:
-            return torch.ones_like(losses)
-        weights = self.class_weights
-        return torch.cat([weights, weights.new_ones(1)]).index_select(0, labels)
+    def _weighted_mean(self, losses: Tensor, labels: Tensor) -> Tensor:
+        weights = torch.ones_like(losses)
+        if self.class_weights is not None:
+            weights = sample_weights(self.class_weights, labels, background_weight=1.0)
+        return weighted_mean(losses, weights, self.reduction)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Weighted mean of -log p_y; logits (R, C + 1), labels (R,) -> 0-d."""
+        """Weighted mean of -log p_y; logits (R, C + 1), labels (R,) -> 0-d; of no proposal 0."""
         losses = cross_entropy(full_precision(logits), labels)
-        loss = weighted_mean(losses, self._sample_weights(losses, labels), self.reduction)
-        # The mean of nothing is NaN; looked at only now, for the other ranks wait in the sum.
-        return loss if len(losses) else losses.sum()
+        return (self.reduce or self._weighted_mean)(losses, labels)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax over C + 1 logits without background's, (R, C)."""

@@ -12,7 +12,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.state_file import COUNTER, differences, read_state
+from common.training.published_weights import COUNTER, differences, read_state
 
 _BODY: Final = "backbone.body."
 _CATEGORY_LAYERS: Final = (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.metrics import verb_metrics
-from common.record import check_record
+from common.training.record import check_record
+from video.evaluate import verb_metrics
 
 Record = dict[str, Any]
 SHOTS = ("many", "medium", "few")

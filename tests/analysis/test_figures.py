@@ -9,7 +9,7 @@ from analysis.figures.__main__ import Options, main
 from analysis.figures.style import as_data_url, save, styled
 from analysis.records import to_frame
 from common.errors import UserError
-from common.record import courses
+from common.training.record import courses
 
 
 def darkest_share(path: Path) -> float:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from analysis.hard_instances import hard_by_class, hard_by_shot
-from common.record import courses
+from common.training.record import courses
 
 
 def reference(record):

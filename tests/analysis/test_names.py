@@ -16,8 +16,8 @@ from analysis.figures.__main__ import Options, main
 from analysis.figures.style import heading_above, legend_below, panels, save, styled
 from analysis.grid import Grid
 from analysis.report import Material, render
-from common.drawing import class_labels, numbered_classes
 from common.errors import UserError
+from common.training.drawing import class_labels, numbered_classes
 
 ROOT = Path(__file__).parents[2]
 MARKUP = [

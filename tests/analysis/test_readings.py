@@ -4,7 +4,7 @@ import pytest
 
 from analysis.readings import readings_grid
 from analysis.records import to_frame
-from common.record import courses
+from common.training.record import courses
 
 
 @pytest.fixture

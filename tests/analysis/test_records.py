@@ -22,7 +22,7 @@ from analysis.records import (
 from analysis.report import Material, machines_grid
 from analysis.reproduction import IDENTICAL, outcome
 from common.errors import UserError
-from common.record import check_record
+from common.training.record import check_record
 
 
 def test_frame_has_one_row_per_run_with_errors_in_percent(make_record):

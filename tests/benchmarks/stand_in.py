@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from common.signals import StopRequest
+from common.training.signals import StopRequest
 
 EPOCH_SECONDS, IMAGES = 0.2, 100
 

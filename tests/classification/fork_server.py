@@ -11,7 +11,7 @@ A job: arguments (of the program), stdout, stderr (files), and optionally
         small stand-in for CIFAR-100 with its ResNet-8, which are as good here
 """
 
-import common  # noqa: F401, I001  (before torch)
+import common.training  # noqa: F401, I001  (before torch)
 
 import errno
 import importlib

@@ -12,7 +12,7 @@ from classification.engine import Training, Weights
 from classification.models import make_resnet
 from classification.recipes import RECIPES, DecoupledConfig, MnistConfig, resolved
 from common.metrics import shot_groups
-from common.signals import StopRequest
+from common.training.signals import StopRequest
 
 COUNTS = (40, 30, 20)
 CIFAR_COUNTS = (13, 11, 9, 8, 6, 4, 4, 3, 2, 2, 1, 1)

@@ -18,8 +18,8 @@ from classification.capture import (
 )
 from classification.config import METHODS
 from classification.engine import Training
-from common.schedule import step_schedule
-from common.signals import StopRequest
+from common.training.schedule import step_schedule
+from common.training.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
     cifar_training,

@@ -23,8 +23,8 @@ from classification.recipes import (
     resolved,
     run_name,
 )
-from common.config import option, plain
 from common.errors import UserError
+from common.training.settings import option, plain
 from tests.classification.synthetic import small_cifar, trained_cifar, use_small_resnet
 
 USED_BY = ClassificationConfig.used_by

@@ -18,8 +18,8 @@ from classification.recipes import (
     resolved,
     run_name,
 )
-from common.config import plain
 from common.errors import UserError
+from common.training.settings import plain
 
 USED_BY = ClassificationConfig.used_by
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.run import load_tensors, save_tensors
+from common.training.folder import load_tensors, save_tensors
 from tests.classification.small_cifar import BATCH, IMBALANCE, STEPS, small_run
 from tests.classification.trainer import (
     Ended,

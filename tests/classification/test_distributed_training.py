@@ -20,9 +20,9 @@ from classification.engine import Training
 from classification.evaluate import evaluate, make_model
 from classification.image_recipes import IMAGE_RECIPES, OltrConfig
 from classification.recipes import resolved
-from common.run import load_tensors
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.folder import load_tensors
+from common.training.signals import StopRequest
 from tests.classification import small_images
 from tests.classification.synthetic import (
     cifar_training,

@@ -16,8 +16,8 @@ from classification.engine import Training
 from classification.evaluate import measure
 from common.errors import UserError
 from common.losses import focal_weights
-from common.schedule import step_schedule
-from common.signals import StopRequest
+from common.training.schedule import step_schedule
+from common.training.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
     cifar_training,

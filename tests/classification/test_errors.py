@@ -15,7 +15,7 @@ import torch
 import classification.train
 from classification.data import LabelledImages, LongTailedData
 from common.errors import run_main
-from common.run import save_tensors
+from common.training.folder import save_tensors
 from tests.classification.trainer import (
     ROOT,
     Ended,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from classification import evaluate as evaluate_module
 from classification.evaluate import evaluate, measure, read_config
 from common.errors import UserError, run_main
-from common.run import RunFolder
+from common.training.folder import RunFolder
 from tests.classification.small_cifar import STAND_INS, small_run
 from tests.classification.synthetic import small_data
 from tests.classification.trainer import Trainer, read_record

@@ -28,7 +28,7 @@ from classification.models import OltrModel
 from classification.oltr import class_means
 from classification.recipes import RECIPES, resolved, run_name
 from common.errors import UserError
-from common.record import courses
+from common.training.record import courses
 from tests.classification import small_images
 from tests.classification.small_images import CLASSES, COUNTS, settings, small_run, write_images
 from tests.classification.synthetic import same_weights, to_the_end

@@ -13,8 +13,8 @@ from classification.recipes import MnistConfig, MnistMethod
 from common.difficulty import class_accuracy
 from common.errors import UserError
 from common.losses import cross_entropy, focal_loss
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.signals import StopRequest
 from common.weights import class_balanced_weights
 from tests.classification.synthetic import (
     COUNTS,

@@ -11,8 +11,8 @@ from classification.recipes import (
     resolved,
     run_name,
 )
-from common.config import option
 from common.errors import UserError
+from common.training.settings import option
 from tests.classification.small_cifar import small_run
 from tests.classification.trainer import Trainer, only_run, read_record
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common.record import courses
-from common.run import load_tensors
+from common.training.folder import load_tensors
+from common.training.record import courses
 from tests.classification import small_cifar
 from tests.classification.small_cifar import small_run
 from tests.classification.trainer import (

@@ -9,8 +9,8 @@ import pytest
 from classification.engine import Training
 from classification.recipes import CIFAR100_LT, MNIST_LT, RECIPES, DecoupledConfig, run_name
 from common.errors import UserError
-from common.record import COURSES, courses
-from common.signals import StopRequest
+from common.training.record import COURSES, courses
+from common.training.signals import StopRequest
 from tests.classification.synthetic import config, same_weights, to_the_end, trained, training
 from tests.states import assert_same_state
 from tests.stopping import StopAfter

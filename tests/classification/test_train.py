@@ -7,8 +7,8 @@ import torch
 
 from classification.recipes import CIFAR100_LT_SHORT, MNIST_LT, RECIPES
 from classification.train import Arguments, parse_arguments
-from common.record import read_record
-from common.run import load_tensors
+from common.training.folder import load_tensors
+from common.training.record import read_record
 from tests.classification.small_cifar import small_run
 from tests.classification.trainer import Trainer, assert_nothing_left_over, assert_same_run
 

@@ -15,7 +15,7 @@ import torch
 import classification.train
 from classification.recipes import RECIPES, DecoupledConfig, group_name, run_name
 from classification.train import parse_arguments
-from common.run import load_tensors
+from common.training.folder import load_tensors
 
 ROOT = Path(__file__).parents[2]
 

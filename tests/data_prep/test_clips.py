@@ -420,7 +420,7 @@ def test_a_check_without_pyav_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
 def test_lines_tell_how_far_a_long_check_is_where_there_is_no_terminal(
     probed: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("common.progress._SECONDS_BETWEEN_COUNTS", 0.0)
+    monkeypatch.setattr("common.training.progress._SECONDS_BETWEEN_COUNTS", 0.0)
     check_clips([Path("a"), Path("b")], threads=1)
     captured = capsys.readouterr()
     assert captured.err.splitlines() == ["clips 1/2", "clips 2/2"]

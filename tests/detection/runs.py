@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.methods import make_balancer
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.methods import make_balancer
+from common.training.signals import StopRequest
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
 from detection.engine import Training
 from detection.networks import Weights, make_model
@@ -87,8 +88,7 @@ def options(
 def first_weights(config: ClassifierConfig, sets: DetectionSets) -> Weights:
     """Those of a first stage that has not been trained."""
     first = config.stage1_config()
-    weightless = torch.ones(sets.num_classes)
-    model = make_model(first, sets, Streams(first.seed), class_weights=weightless)
+    model = make_model(first, sets, Streams(first.seed), reduce=torch.mean)
     weights: Weights = model.state_dict()
     return weights
 
@@ -105,7 +105,7 @@ def training_of(
         config,
         sets,
         streams,
-        class_weights=None if balancer is None else balancer.class_weights,
+        reduce=balancer and partial(balancer.weighted_mean, background_weight=1.0),
         first_stage=first,
     )
     return Training(config, sets, model, streams, balancer, workers)

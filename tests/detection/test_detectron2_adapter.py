@@ -7,6 +7,7 @@ import argparse
 import copy
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from common.training.methods import mean_by_class
 
 pytest.importorskip("detectron2._C", reason="detectron2 is not installed", exc_type=ImportError)
 
@@ -163,7 +166,7 @@ def head_of(method: str, c: int = 3) -> ClassificationHead:
     return make_head(
         method,
         c,
-        class_weights=torch.linspace(0.5, 2.0, c),
+        reduce=partial(mean_by_class, torch.linspace(0.5, 2.0, c + 1), "batch-size"),
         instance_counts=torch.tensor([500, 50, 3]),
         image_share=torch.tensor([0.5, 0.05, 1e-4]),
         generator=torch.Generator().manual_seed(0),
@@ -327,7 +330,7 @@ def test_the_head_reads_the_balancers_weights_wherever_they_go() -> None:
     cfg = config("CDB.METHOD", "cdb-w-ce", "CDB.TAU", "1.0")
     layers = output_layers(build_model(cfg).to(torch.float64).to(torch.float32))
     assert layers.balancer is not None
-    assert layers.head.class_weights is layers.balancer.class_weights
+    assert layers.head.reduce.func.__self__ is layers.balancer
     twin = copy.deepcopy(layers)
     twin.load_state_dict(layers.state_dict())
     twin.balancer.update(torch.tensor([0.9, 0.7, 0.5, 0.3, 0.1]))
@@ -411,7 +414,7 @@ def test_a_resumed_training_keeps_difficulty_and_counts(tmp_path: Path) -> None:
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, saved["model"][name]), name
     layers = output_layers(trainer.model)
-    assert layers.head.class_weights is layers.balancer.class_weights
+    assert layers.head.reduce.func.__self__ is layers.balancer
     assert bool(layers.balancer.measured.any())
     trainer.train()
     after = torch.load(tmp_path / "model_final.pth")["trainer"]["hooks"]["ProposalDifficultyHook"]
@@ -777,12 +780,12 @@ def test_a_loss_that_is_not_finite_is_a_sentence(tmp_path: Path) -> None:
         run(arguments(tmp_path, "SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_ITERS", "0"))
 
 
-def test_a_balancer_needs_a_head_with_class_weights() -> None:
+def test_a_balancer_needs_a_head_that_weighs_classes() -> None:
     cfg = config("CDB.METHOD", "cdb-w-ce")
     options = HeadOutputLayers.from_config(cfg, None)
     shape = type("Shape", (), {"channels": 8, "width": None, "height": None})()
     options |= {"input_shape": shape, "head": make_head("focal", C)}
-    with pytest.raises(ValueError, match="FocalHead has no class weights"):
+    with pytest.raises(ValueError, match="FocalHead has no reduction"):
         HeadOutputLayers(**options)
     with pytest.raises(ValueError, match="5 categories"):
         HeadOutputLayers(**{**options, "head": make_head("ce", 4)})

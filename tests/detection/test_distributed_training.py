@@ -10,6 +10,7 @@ import copy
 import os
 import signal
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from torch.multiprocessing.spawn import spawn
 
 from common.distributed import all_reduce_sum, rank
 from common.errors import UserError
-from common.run import load_tensors
-from common.signals import StopRequest
+from common.training.folder import load_tensors
+from common.training.methods import mean_by_class
+from common.training.signals import StopRequest
 from detection.engine import Training
 from detection.evaluate import measure_ap, metrics_of
 from detection.heads import HEAD_METHODS, ClassificationHead, make_head
@@ -107,7 +109,7 @@ def head_of(method: str) -> ClassificationHead:
     return make_head(
         method,
         3,
-        class_weights=torch.tensor([0.5, 1.0, 1.5]),
+        reduce=partial(mean_by_class, torch.tensor([0.5, 1.0, 1.5, 1.0]), "batch-size"),
         instance_counts=torch.tensor([5, 50, 500]),
         image_share=torch.tensor([0.0001, 0.01, 0.1]),
         generator=torch.Generator().manual_seed(0),

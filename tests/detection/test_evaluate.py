@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import run_main
-from common.record import read_record
+from common.training.record import read_record
 from detection import evaluate
 from detection.ap import evaluate_ap
 from detection.data import DetectionData

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import pytest
 
-from common.config import option, plain, uses_difficulty
 from common.errors import UserError
+from common.training.settings import option, plain, uses_difficulty
 from detection.evaluate import config_from
 from detection.recipes import (
     CALIBRATIONS,

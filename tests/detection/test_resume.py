@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from common.record import courses
-from common.run import load_tensors
+from common.training.folder import load_tensors
+from common.training.record import courses
 from tests.classification.trainer import read_record
 from tests.detection.runs import EPOCHS, STEPS, TRAIN, options
 from tests.detection.trainer import (

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common.record import courses, read_record
-from common.run import load_tensors
+from common.training.folder import load_tensors
+from common.training.record import courses, read_record
 from detection.sets import load_sets
 from tests.detection.runs import (
     EPOCHS,
@@ -114,7 +114,7 @@ def test_a_first_stage_that_has_finished_is_taken_and_one_that_is_missing_is_tra
     assert other.code == 0
     assert f"first stage: {first}" in other.out.splitlines()
     assert f"{first.name}: epoch" not in other.out
-    # To common.launch these words mean that there was nothing to do.
+    # To common.launching.local these words mean that there was nothing to do.
     assert "finished already" not in other.out
     assert (first / "weights.pt").stat().st_mtime_ns == before
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common.run import load_tensors
+from common.training.folder import load_tensors
 from detection.recipes import ClassifierConfig, group_name, resolved, run_name
 from detection.train import parse_arguments
 from tests.classification.trainer import Trainer, read_record

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
-from common.record import read_record
-from common.run import load_tensors
+from common.training.folder import load_tensors
+from common.training.record import read_record
 from tests.classification.trainer import assert_nothing_left_over, assert_same_run
 
 Progress = dict[str, tuple[float, int]]

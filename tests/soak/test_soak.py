@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.run import save_tensors
+from common.training.folder import save_tensors
 from tests.classification.small_images import write_images
 from tests.classification.trainer import Ended, Trainer, fork_server
 from tests.soak.equality import Progress, differences, lost, progress, run_folders

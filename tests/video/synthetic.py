@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.signals import StopRequest
 from data_prep.clips import PART_FILES, VERB_FILE
 from data_prep.motion_digits import SETTINGS_FILE
 from video.cache import FrameCache

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from common.errors import UserError
-from common.run import load_tensors
-from common.signals import StopRequest
+from common.training.folder import load_tensors
+from common.training.signals import StopRequest
 from tests.classification.trainer import assert_nothing_left_over, only_run, read_record
 from tests.stopping import SignalOnSecondRank, StopAfter
 from tests.torchrun import ended_at_last, torchrun

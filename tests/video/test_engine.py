@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.signals import StopRequest
 from common.streams import Streams
+from common.training.signals import StopRequest
 from tests.states import assert_same_state, written_and_read
 from tests.stopping import StopAfter
 from tests.video.synthetic import (

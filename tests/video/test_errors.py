@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.run import load_tensors
+from common.training.folder import load_tensors
 from tests.classification.trainer import (
     Ended,
     assert_nothing_left_over,

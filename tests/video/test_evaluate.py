@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import run_main
-from common.record import read_record
+from common.training.record import read_record
 from tests.video.synthetic import options
 from tests.video.trainer import VideoTrainer
 from video import evaluate

@@ -5,8 +5,8 @@ from typing import Any, get_args
 
 import pytest
 
-from common.config import option, plain, uses_difficulty
 from common.errors import UserError
+from common.training.settings import option, plain, uses_difficulty
 from video.recipes import (
     EGTEA_VERBS,
     MOTION_DIGITS,

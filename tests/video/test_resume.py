@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.record import courses
-from common.run import load_tensors
+from common.training.folder import load_tensors
+from common.training.record import courses
 from tests.classification.trainer import (
     assert_nothing_left_over,
     assert_same_run,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common.record import courses, read_record
-from common.run import load_tensors
+from common.training.folder import load_tensors
+from common.training.record import courses, read_record
 from tests.classification.trainer import assert_nothing_left_over, assert_same_run
 from tests.video.synthetic import COUNTS, EPOCHS, NAMES, make_training, options, to_the_end
 from tests.video.trainer import VideoTrainer

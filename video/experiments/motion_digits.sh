@@ -9,7 +9,7 @@ SEEDS=${SEEDS:-0}
 METHODS=${METHODS:-"ce cdb-s cdb-w-ce"}
 TAUS=${TAUS:-sigmoid}     # of the methods that have a tau
 ONE_FRAME=${ONE_FRAME-ce} # methods that see one frame of each clip: no more than chance is to be had
-source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/experiment.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 
 train() { run video.train motion-digits --method "$@" --cache "$OUT/frame-cache"; }

@@ -11,7 +11,7 @@ from typing import Final
 from torch import nn
 
 from common.errors import UserError
-from common.state_file import differences, read_state
+from common.training.published_weights import differences, read_state
 
 CLASSIFIER: Final = "fc."
 _REMEDY = (

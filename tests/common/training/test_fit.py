@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-import common.fit
-from common.config import RunConfig, plain
+import common.training.fit
 from common.errors import UserError
-from common.fit import (
+from common.training.fit import (
     Clock,
     RunArguments,
     advise_on_precision,
@@ -26,8 +25,9 @@ from common.fit import (
     record_of,
     set_threads,
 )
-from common.run import RunFolder
-from common.signals import StopRequest
+from common.training.folder import RunFolder
+from common.training.settings import RunConfig, plain
+from common.training.signals import StopRequest
 
 CONFIG = RunConfig(dataset="made", epochs=3)
 
@@ -298,7 +298,7 @@ def test_bfloat16_on_a_processor_without_it_gets_advice(
         (replace(mixed, precision="float32"), "cpu", False, False), (CONFIG, "cpu", False, False),
     )  # fmt: skip
     for config, device, able, advised in cases:
-        monkeypatch.setattr(common.fit, "has_bfloat16", lambda able=able: able)
+        monkeypatch.setattr(common.training.fit, "has_bfloat16", lambda able=able: able)
         advise_on_precision(config, torch.device(device))
         assert ("--precision float32" in capsys.readouterr().err) is advised
 

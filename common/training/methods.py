@@ -3,11 +3,14 @@
 Shapes: C classes, N training samples.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from common.balancer import ClassDifficultyBalancer
-from common.config import RunConfig, uses_difficulty
+from common.losses import Reduction, weighted_mean
 from common.sampler import (
     ClassProbabilitySampler,
     EpochSampler,
@@ -15,7 +18,11 @@ from common.sampler import (
     InstanceBalancedSampler,
     frequency_probabilities,
 )
-from common.weights import class_balanced_weights
+from common.training.settings import RunConfig, uses_difficulty
+from common.weights import class_balanced_weights, sample_weights
+
+Reduce = Callable[[Tensor, Tensor], Tensor]
+"""Losses (B,) and labels (B,) -> the loss of a step, 0-d."""
 
 
 def make_balancer(
@@ -62,27 +69,34 @@ def make_sampler(
     return sampler
 
 
-def make_class_weights(
+def make_reduction(
     config: RunConfig,
     class_counts: Tensor,
     balancer: ClassDifficultyBalancer | None,
     device: torch.device,
-) -> Tensor | None:
-    """The weight of each class in the loss, (C,), float32; None where classes weigh alike.
-
-    With CDB-W they are the balancer's own, which its updates change in place.
+) -> Reduce:
+    """How the losses of a step become one: weighted by class where the method weighs classes.
 
     Args:
         config: the run.
         class_counts: n_c of the training set, (C,).
-        balancer: of :func:`make_balancer`.
+        balancer: of :func:`make_balancer`; CDB-W reduces with it.
         device: where the loss is computed.
     """
     if balancer is not None and config.method.startswith("cdb-w"):
-        return balancer.class_weights
+        return balancer.weighted_mean
+    weights = torch.ones(len(class_counts))
     if config.method == "cb":
-        return class_balanced_weights(class_counts, config.cb_beta).to(device, torch.float32)
-    return None
+        weights = class_balanced_weights(class_counts, config.cb_beta)
+    weights = weights.to(device, torch.float32)
+    return partial(mean_by_class, weights, config.loss_reduction or "batch-size")
+
+
+def mean_by_class(
+    class_weights: Tensor, reduction: Reduction, losses: Tensor, labels: Tensor
+) -> Tensor:
+    """Losses (B,) and labels (B,), each loss weighted by its class, (C,) -> 0-d."""
+    return weighted_mean(losses, sample_weights(class_weights, labels), reduction)
 
 
 def follow_difficulty(sampler: EpochSampler, balancer: ClassDifficultyBalancer | None) -> None:

@@ -15,7 +15,7 @@ import torch
 from common.distributed import all_reduce_sum, is_first_rank
 from common.errors import UserError, describe_os_error
 from common.files import remove, write_atomically
-from common.progress import Count
+from common.training.progress import Count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -6,8 +6,7 @@ of one configuration on one machine write the same bytes there. A missing value 
 ``history`` keeps what was measured; what follows from it by the paper's equations, difficulty, tau
 and weights, :func:`courses` computes.
 
-A run of the task ``detection`` is measured by AP in place of error and accuracy, and after its last
-epoch only: not every method measures its difficulty set, which alone could choose a best epoch.
+What the records of a task hold besides stands in the ``record`` module of its package.
 """
 
 import json
@@ -24,47 +23,20 @@ import jsonschema
 import torch
 
 from common.balancer import ClassDifficultyBalancer
-from common.config import uses_difficulty
 from common.difficulty import smoothed_accuracy
 from common.errors import UserError
+from common.training.settings import uses_difficulty
 
 SCHEMA_VERSION: Final = 1
 
-_NUMBER_LIST = {"type": "array", "items": {"type": ["number", "null"]}}
-_CLASS_HISTORY = {"type": "array", "items": _NUMBER_LIST}
-_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_FRACTION_OR_NULL = {"anyOf": [_FRACTION, {"type": "null"}]}
-_FRACTION_LIST = {"type": "array", "items": _FRACTION_OR_NULL}
-_COUNT_LIST = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-# Macro precision and recall of the head or the tail classes; null where none has a sample.
-_PRECISION_AND_RECALL = {
-    "type": "object",
-    "required": ["precision", "recall"],
-    "additionalProperties": False,
-    "properties": {"precision": _FRACTION_OR_NULL, "recall": _FRACTION_OR_NULL},
-}
+NUMBER_LIST: Final = {"type": "array", "items": {"type": ["number", "null"]}}
+CLASS_HISTORY: Final = {"type": "array", "items": NUMBER_LIST}
+FRACTION: Final = {"type": "number", "minimum": 0, "maximum": 1}
+FRACTION_OR_NULL: Final = {"anyOf": [FRACTION, {"type": "null"}]}
+FRACTION_LIST: Final = {"type": "array", "items": FRACTION_OR_NULL}
+COUNT_LIST: Final = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 
-_EVALUATION = {
-    "type": "object",
-    "required": ["epoch", "error", "class_accuracy"],
-    "properties": {
-        "epoch": {"type": "integer", "minimum": 1},
-        "error": {"type": "number", "minimum": 0, "maximum": 100},
-        "class_accuracy": _FRACTION_LIST,
-        "difficulty_set_accuracy": _FRACTION,
-        "shot_accuracy": {"type": "object", "additionalProperties": {"type": "number"}},
-        "top5_accuracy": _FRACTION,
-        "macro_precision": _FRACTION,
-        "macro_recall": _FRACTION,
-        "head": _PRECISION_AND_RECALL,
-        "tail": _PRECISION_AND_RECALL,
-        "class_precision": _FRACTION_LIST,
-        # Rows true, columns predicted.
-        "confusion": {"type": "array", "items": _COUNT_LIST},
-    },
-}
-
-SCHEMA: dict[str, Any] = {
+SHARED_SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "Result of one finished run",
     "type": "object",
@@ -101,31 +73,24 @@ SCHEMA: dict[str, Any] = {
             "required": ["class_names", "train", "difficulty", "test", "imbalance", "digest"],
             "properties": {
                 "class_names": {"type": "array", "items": {"type": "string"}},
-                "train": _COUNT_LIST,
-                "difficulty": _COUNT_LIST,
-                "test": _COUNT_LIST,
+                "train": COUNT_LIST,
+                "difficulty": COUNT_LIST,
+                "test": COUNT_LIST,
                 "imbalance": {"type": "number", "minimum": 1},
                 "digest": {"type": "string"},
-                # Indices of the head classes; the others are the tail.
-                "head": _COUNT_LIST,
                 # What a reader of the numbers should know about the split, in sentences.
                 "notes": {"type": "array", "items": {"type": "string"}},
             },
         },
-        "metrics": {
-            "type": "object",
-            "required": ["last", "best"],
-            "properties": {"last": _EVALUATION, "best": _EVALUATION},
-        },
+        "metrics": {"type": "object"},
         "history": {
             "type": "object",
             "required": ["epoch", "loss", "class_accuracy"],
             "properties": {
                 "epoch": {"type": "array", "items": {"type": "integer", "minimum": 1}},
-                "loss": _NUMBER_LIST,
-                "learning_rate": _NUMBER_LIST,
-                "class_accuracy": _CLASS_HISTORY,
-                "hard_instances": _CLASS_HISTORY,
+                "loss": NUMBER_LIST,
+                "learning_rate": NUMBER_LIST,
+                "class_accuracy": CLASS_HISTORY,
             },
         },
         "provenance": {
@@ -156,67 +121,64 @@ SCHEMA: dict[str, Any] = {
     },
 }
 
-_PERCENT_OR_NULL = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}]}
-_AVERAGES = ("AP", "AP50", "AP75", "APr", "APc", "APf")
-_AVERAGES_BY_SIZE = ("APs", "APm", "APl")
-# In percent; null where no category was measured.
-_AP = {
-    "type": "object",
-    "required": [*_AVERAGES, "category_ap"],
-    "additionalProperties": False,
-    "properties": {
-        **dict.fromkeys((*_AVERAGES, *_AVERAGES_BY_SIZE), _PERCENT_OR_NULL),
-        "category_ap": {"type": "array", "items": _PERCENT_OR_NULL},
-    },
-}
 
-
-def _detection_metrics(*kinds: str) -> dict[str, Any]:
-    """What is measured once, after the last epoch: AP of each kind."""
-    last = {
-        "type": "object",
-        "required": ["epoch", *kinds],
-        "additionalProperties": False,
-        "properties": {"epoch": {"type": "integer", "minimum": 1}, **dict.fromkeys(kinds, _AP)},
-    }
+def evaluation(**measures: Any) -> dict[str, Any]:
+    """The schema of a classifier's metrics of one epoch: error and accuracy, and ``measures``."""
     return {
         "type": "object",
-        "required": ["last"],
-        "additionalProperties": False,
-        "properties": {"last": last},
+        "required": ["epoch", "error", "class_accuracy"],
+        "properties": {
+            "epoch": {"type": "integer", "minimum": 1},
+            "error": {"type": "number", "minimum": 0, "maximum": 100},
+            "class_accuracy": FRACTION_LIST,
+            "difficulty_set_accuracy": FRACTION,
+            **measures,
+        },
     }
 
 
-def _detection_schema() -> dict[str, Any]:
-    """The schema of detection runs; the rest of a record is as in the other tasks.
+def last_and_best(of_epoch: dict[str, Any]) -> dict[str, Any]:
+    """The schema of ``metrics`` at the last epoch, and at the best one of the difficulty set."""
+    return {
+        "type": "object",
+        "required": ["last", "best"],
+        "properties": {"last": of_epoch, "best": of_epoch},
+    }
 
-    The split's counts are images, ``frequency`` has a letter for each category: rare, common or
-    frequent. A row of ``history.class_accuracy`` holds AP in [0, 1] or the accuracy of proposals,
-    null where nothing was measured.
+
+def task_schema(
+    task: str,
+    *,
+    metrics: dict[str, Any],
+    split: dict[str, Any] | None = None,
+    history: dict[str, Any] | None = None,
+    **rules: Any,
+) -> dict[str, Any]:
+    """The schema of a task's records: the shared one, and what the task adds.
+
+    Args:
+        task: the record's ``task``.
+        metrics: schema of ``metrics``.
+        split: further properties of ``split``; a name that ends with ``!`` is required.
+        history: further properties of ``history``.
+        **rules: further keywords of the whole, or properties of its own: ``condition={...}``.
     """
-    fields: dict[str, Any] = SCHEMA["properties"]
-    split = fields["split"]
-    frequency = {"type": "string", "pattern": "^[rcf]+$"}
-    courses = fields["history"]["properties"]
-    measured = {"type": "array", "items": _FRACTION_LIST}
-    return SCHEMA | {
-        "properties": fields | {
-            "task": {"const": "detection"},
-            "condition": {"enum": ["bbox", "bbox+segm"]},
-            "split": split | {
-                "required": [*split["required"], "frequency"],
-                "properties": split["properties"] | {"frequency": frequency},
+    fields: dict[str, Any] = SHARED_SCHEMA["properties"]
+    own = {name: rule for name, rule in rules.items() if name in fields}
+    added = {name.removesuffix("!"): rule for name, rule in (split or {}).items()}
+    needed = [name.removesuffix("!") for name in split or {} if name.endswith("!")]
+    shared, courses = fields["split"], fields["history"]
+    return SHARED_SCHEMA | {name: rule for name, rule in rules.items() if name not in fields} | {
+        "properties": fields | own | {
+            "task": {"const": task},
+            "split": shared | {
+                "required": [*shared["required"], *needed],
+                "properties": shared["properties"] | added,
             },
-            "metrics": {"type": "object"},
-            "history": fields["history"] | {"properties": courses | {"class_accuracy": measured}},
+            "metrics": metrics,
+            "history": courses | {"properties": courses["properties"] | (history or {})},
         },
-        "if": {"properties": {"condition": {"const": "bbox+segm"}}},
-        "then": {"properties": {"metrics": _detection_metrics("bbox", "segm")}},
-        "else": {"properties": {"metrics": _detection_metrics("bbox")}},
     }  # fmt: skip
-
-
-DETECTION_SCHEMA = _detection_schema()
 
 
 @dataclass(frozen=True)
@@ -298,14 +260,33 @@ def _items(
 
 
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"items": _items})
-_VALIDATOR = _Validator(SCHEMA)
-_DETECTION_VALIDATOR = _Validator(DETECTION_SCHEMA)
+_SHARED_VALIDATOR = _Validator(SHARED_SCHEMA)
+_VALIDATORS: Final[dict[str, Any]] = {}
+"""Of each task, by its name in a record."""
 
 
-def _validator_of(record: object) -> Any:
-    """The validator of a record's task."""
-    is_detection = isinstance(record, dict) and record.get("task") == "detection"
-    return _DETECTION_VALIDATOR if is_detection else _VALIDATOR
+def register_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Make the records of a task known, by the ``record`` module of its package.
+
+    Args:
+        schema: of :func:`task_schema`.
+
+    Returns:
+        The schema.
+    """
+    _VALIDATORS[schema["properties"]["task"]["const"]] = _Validator(schema)
+    return schema
+
+
+def _validator_of(record: object, source: object) -> Any:
+    """The validator of a record's task; what has none is checked for what all records share."""
+    task = record.get("task") if isinstance(record, dict) else None
+    if isinstance(task, str) and task not in _VALIDATORS:
+        raise UserError(
+            f"{source} is a record of the task {task!r}, which is none of "
+            f"{', '.join(sorted(_VALIDATORS))}; update this checkout, or take the file away."
+        )
+    return _VALIDATORS.get(task or "", _SHARED_VALIDATOR)
 
 
 def _is_finite(value: Any) -> bool:
@@ -353,7 +334,7 @@ def check_record(record: dict[str, Any], source: object) -> None:
         raise UserError(
             f"{source} has no number at {_no_number(record)} (NaN or an infinity); {_REMEDY}."
         )
-    error = jsonschema.exceptions.best_match(_validator_of(record).iter_errors(record))
+    error = jsonschema.exceptions.best_match(_validator_of(record, source).iter_errors(record))
     if error is not None:
         where = "/".join(str(part) for part in error.absolute_path) or "the record"
         raise UserError(f"{source} is not a result record ({where}: {error.message}); {_REMEDY}.")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import UserError, run_main
-from common.launch import Command, Run
+from common.launching.local import Command, Run
 
 STATES: Final = (
     "finished", "running", "queued", "failed", "stopped", "interrupted", "missing",
@@ -134,7 +134,7 @@ def last_attempt(log: Path | None) -> str:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process has the run in hand; see ``common.run.RunFolder``."""
+    """Whether a process has the run in hand; see ``common.training.folder.RunFolder``."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -254,7 +254,7 @@ def failure(folder: Path, log: Path | None) -> str | None:
         folder: the run's; its ``failure.json`` is there until the run's next start.
         log: the one written last, if any; it tells of what failed before there was a folder, and
             of what could leave no note (torchrun may kill the first rank before it does) by an
-            ``error:`` line or the exit code that ``common/slurm_task.sh`` notes.
+            ``error:`` line or the exit code that ``common/launching/slurm_task.sh`` notes.
     """
     if (folder / "failure.json").exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: when a command names no module.
     """
-    parser = argparse.ArgumentParser(prog="python -m common.status", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m common.launching.states", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs")
     look = Look.at(parser.parse_args(arguments).out)
     experiments = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from common.signals import StopRequest
+from common.training.signals import StopRequest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -36,7 +36,7 @@ def twice(name: str) -> "subprocess.CompletedProcess[str]":
     script = (
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from common.signals import StopRequest\n"
+        "from common.training.signals import StopRequest\n"
         "with StopRequest():\n"
         f"    os.kill(os.getpid(), signal.{name}); print('first', flush=True)\n"
         f"    os.kill(os.getpid(), signal.{name}); print('second', flush=True)\n"
@@ -66,8 +66,8 @@ def test_a_signal_that_comes_while_the_ranks_agree_counts_the_next_time(
         return values
 
     agreed: list[list[int]] = []
-    monkeypatch.setattr("common.signals.is_distributed", lambda: True)
-    monkeypatch.setattr("common.signals.all_reduce_sum", interrupted)
+    monkeypatch.setattr("common.training.signals.is_distributed", lambda: True)
+    monkeypatch.setattr("common.training.signals.all_reduce_sum", interrupted)
     with StopRequest() as stop:
         assert not stop.requested()
         assert stop.signal is None  # Though this rank has had it: the others have not agreed.

@@ -5,7 +5,7 @@ set. Shapes: C classes, S steps.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class History:
         learning_rate: float,
         accuracy: Tensor,
         balancer: ClassDifficultyBalancer | None,
-        hard_instances: Tensor | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> dict[str, float]:
         """Remember an epoch: the balancer's numbers are those it trained with.
 
@@ -79,7 +79,7 @@ class History:
             learning_rate: of its last step.
             accuracy: per class on the difficulty set, (C,), NaN where not measured.
             balancer: before its update, if the method has one.
-            hard_instances: per class, (C,), if they are counted.
+            more: further columns of the record, by name, for JSON.
 
         Returns:
             What is worth logging, by name.
@@ -101,8 +101,7 @@ class History:
                 "class_weights": balancer.class_weights.tolist(),
             }
             scalars |= {"cdb/bias": row["bias"], "cdb/tau": row["tau"]}
-        if hard_instances is not None:
-            row["hard_instances"] = [int(count) for count in hard_instances.tolist()]
+        row |= more or {}
         for name, value in row.items():
             self.rows.setdefault(name, []).append(value)
         return scalars | self._class_scalars(row, accuracy)

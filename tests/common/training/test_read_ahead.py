@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from common.loading import read_batches
-from common.signals import StopRequest
+from common.training.read_ahead import read_batches
+from common.training.signals import StopRequest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Numbers(Dataset["tuple[int, int] | UserError"]):
@@ -69,8 +69,8 @@ def test_workers_end_with_the_last_batch() -> None:
 
 KEPT = """
 import sys
-from tests.common.test_loading import BATCHES, Numbers
-from common.loading import read_batches
+from tests.common.training.test_read_ahead import BATCHES, Numbers
+from common.training.read_ahead import read_batches
 sys.kept = read_batches(Numbers(), BATCHES, 2, list)
 print(*(process for _, process in next(sys.kept) + next(sys.kept)))
 """
@@ -180,7 +180,7 @@ class Stuck(Dataset["int | UserError"]):
 def test_a_run_that_waits_for_a_batch_in_vain_ends_after_a_request_to_stop(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("common.loading.STOP_SECONDS", 0.1)
+    monkeypatch.setattr("common.training.read_ahead.STOP_SECONDS", 0.1)
     with StopRequest():
         got = read_batches(Stuck(), [[0], [600]], 1, list)
         assert next(got) == [0]
@@ -192,7 +192,7 @@ def test_a_run_that_waits_for_a_batch_in_vain_ends_after_a_request_to_stop(
 
 
 def test_a_batch_that_is_only_late_still_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.loading.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("common.training.read_ahead.POLL_SECONDS", 0.1)
     with StopRequest():
         os.kill(os.getpid(), signal.SIGTERM)
         assert list(read_batches(Stuck(), [[1], [0]], 1, list)) == [[1], [0]]

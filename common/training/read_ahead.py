@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from common.errors import UserError
-from common.signals import StopRequest
+from common.training.signals import StopRequest
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch")

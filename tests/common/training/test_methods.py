@@ -3,9 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.config import RunConfig
-from common.methods import follow_difficulty, make_balancer, make_class_weights, make_sampler
 from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
+from common.training.methods import (
+    follow_difficulty,
+    make_balancer,
+    make_class_weights,
+    make_sampler,
+)
+from common.training.settings import RunConfig
 
 CPU = torch.device("cpu")
 COUNTS = torch.tensor([9, 4, 1])

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from common.config import (
+from common.errors import UserError
+from common.training.settings import (
     CDB_METHODS,
     Limits,
     RunConfig,
@@ -19,7 +20,6 @@ from common.config import (
     with_earlier,
     with_limits,
 )
-from common.errors import UserError
 
 
 @dataclass(frozen=True)

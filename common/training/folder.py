@@ -15,7 +15,7 @@ import pickle
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +24,11 @@ from typing import IO, Any, Self
 
 import torch
 
-from common.distributed import barrier, is_first_rank, is_of_another_process, world_size
+from common.distributed import barrier, is_first_rank, world_size
 from common.errors import UserError, describe_os_error
 from common.files import IN_USE, remove, remove_partial_files, write_atomically
-from common.record import check_record, read_record
+from common.training.process_group import is_of_another_process
+from common.training.record import check_record, read_record
 
 CHECKPOINT_FORMAT = 1
 # What a file system without locks says, as some clusters' are set up.
@@ -301,6 +302,11 @@ def has_bfloat16() -> bool:
     return flags is None or bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
 
+def _root() -> Path:
+    """Of the checkout."""
+    return Path(__file__).resolve().parents[2]
+
+
 def _git(*words: str) -> str:
     """What git says of this checkout, whatever the shell's variables tell git.
 
@@ -309,11 +315,19 @@ def _git(*words: str) -> str:
         subprocess.CalledProcessError: git refuses.
     """
     told = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    root = Path(__file__).resolve().parent.parent
+    root = _root()
     asked = subprocess.run(
         ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, env=told
     )
     return asked.stdout.strip()
+
+
+def _imported_packages() -> Iterator[str]:
+    """Packages of this checkout that the process has imported."""
+    root = str(_root()) + os.sep
+    for name, module in list(sys.modules.items()):
+        if "." not in name and (getattr(module, "__file__", None) or "").startswith(root):
+            yield name
 
 
 def _commit() -> str | None:
@@ -321,7 +335,8 @@ def _commit() -> str | None:
 
     Also where the checkout lies in a repository that is not its own.
     """
-    code = ["common", "classification", "detection", "video", "data_prep"]
+    # Of what this run has imported, not of what only reads its results.
+    code = sorted({"common", *_imported_packages()})
     try:
         if _git("rev-parse", "--show-prefix"):
             return None

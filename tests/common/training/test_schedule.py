@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classification.recipes import CIFAR100_LT, CIFAR100_LT_SHORT, RECIPES, CifarConfig
-from common.schedule import step_schedule
+from common.training.schedule import step_schedule
 
 # Learning rate 0.1, 5 epochs of warm-up, x 0.01 after 160 and again after 180 epochs.
 HAND_WORKED = [

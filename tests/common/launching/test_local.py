@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import common.launch as launch_module
+import common.launching.local as local_module
 from common.errors import UserError
 from common.files import IN_USE
-from common.launch import (
+from common.launching.local import (
     Command,
     Display,
     Launcher,
@@ -27,7 +27,7 @@ from common.launch import (
     seconds_by_kind,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def train(method: str, seed: int) -> Command:
@@ -48,7 +48,14 @@ def run_launcher(
     tmp_path: Path, lines: list[str], *options: str
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "common.launch", "--logs", str(tmp_path / "logs"), *options],
+        [
+            sys.executable,
+            "-m",
+            "common.launching.local",
+            "--logs",
+            str(tmp_path / "logs"),
+            *options,
+        ],
         cwd=ROOT,
         input="\n".join(lines),
         capture_output=True,
@@ -61,7 +68,14 @@ def start_launcher(tmp_path: Path, lines: list[str]) -> "subprocess.Popen[str]":
     commands = tmp_path / "commands.txt"
     commands.write_text("\n".join(lines))
     return subprocess.Popen(
-        [sys.executable, "-m", "common.launch", "--logs", str(tmp_path / "logs"), str(commands)],
+        [
+            sys.executable,
+            "-m",
+            "common.launching.local",
+            "--logs",
+            str(tmp_path / "logs"),
+            str(commands),
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -298,7 +312,7 @@ def test_commands_are_the_bytes_that_were_written_in_any_encoding(
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     with (tmp_path / "commands.txt").open() as commands:
         run = subprocess.run(
-            [sys.executable, "-m", "common.launch", "--logs", tmp_path / "logs"],
+            [sys.executable, "-m", "common.launching.local", "--logs", tmp_path / "logs"],
             cwd=ROOT, stdin=commands, capture_output=True, timeout=60,
         )  # fmt: skip
     assert run.returncode == 0, run.stderr
@@ -327,7 +341,7 @@ class CountingDisplay(Display):
 def test_never_more_than_the_given_number_run_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch_module, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(local_module, "READ_SECONDS", 0.0)
     commands = [Command(("sleep", f"0.{number}")) for number in (21, 22, 23, 24, 25)]
     launcher = Launcher(commands, jobs=3, logs=tmp_path)
     display = CountingDisplay(launcher, Console(file=io.StringIO()))
@@ -372,7 +386,7 @@ def is_alive(pid: int) -> bool:
 def test_run_that_ignores_the_signal_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch_module, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(local_module, "GRACE_SECONDS", 0.2)
     ready = tmp_path / "ready"
     stubborn = f'trap "" TERM; touch {ready}; while :; do sleep 0.05; done'
     launcher = Launcher([Command(("sh", "-c", stubborn))], jobs=1, logs=tmp_path)
@@ -454,7 +468,7 @@ def test_environment_of_the_user_reaches_the_runs(monkeypatch: pytest.MonkeyPatc
 
 
 def test_launcher_does_not_load_torch() -> None:
-    code = "import sys, common.launch; sys.exit('torch' in sys.modules)"
+    code = "import sys, common.launching.local; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -24,7 +24,7 @@ unset BASH_ENV BASH_COMPAT CDPATH GLOBIGNORE GLOBSORT EXECIGNORE FUNCNEST TMOUT 
 
 CALLED_FROM=$PWD
 SCRIPT=$(realpath "$0")
-cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/.."
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.."
 
 EXPERIMENT=$(basename "$SCRIPT" .sh)
 MODE=launch # or slurm
@@ -284,12 +284,12 @@ write_commands() {
   printf '%s\n' "$@" >"$FILE"
 }
 
-# sbatch_commands OPTION... submits common/slurm_task.sh for the commands in FILE; JOB, its number.
+# sbatch_commands OPTION... submits common/launching/slurm_task.sh for the commands in FILE; JOB, its number.
 # --dry-run prints the command instead. 1: Slurm refuses it; REFUSAL says why.
 sbatch_commands() {
   local said words=(
     sbatch --parsable --requeue --chdir="$PWD" --open-mode=append "${SLURM_OPTIONS[@]}" "$@"
-    common/slurm_task.sh "$FILE"
+    common/launching/slurm_task.sh "$FILE"
   )
   if [[ $DRY == yes ]]; then
     printf -v said '%q ' "${words[@]}"
@@ -355,7 +355,7 @@ finish() {
     launch-no)
       warn_without_gpus
       # exec: a signal for this script then reaches the launcher, which ends the runs.
-      exec "$PYTHON" -m common.launch -j "$(jobs_at_a_time)" --logs "$OUT/logs" \
+      exec "$PYTHON" -m common.launching.local -j "$(jobs_at_a_time)" --logs "$OUT/logs" \
         < <(print_commands)
       ;;
   esac

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from common.errors import UserError
-from common.pictures import PIXELS_VARIABLE, as_rgb, open_picture, orientation, upright
+from common.training.image_file import PIXELS_VARIABLE, as_rgb, open_picture, orientation, upright
 
 
 def read(path: Path) -> Image.Image:

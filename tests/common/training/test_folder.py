@@ -12,10 +12,21 @@ from typing import Any
 import pytest
 import torch
 
-import common.run as run_module
+import classification.record  # noqa: F401  (what its records hold)
+import common.training.folder as folder_module
 from common.errors import UserError
 from common.files import write_atomically
-from common.run import RunFolder, differences, environment, load_tensors, provenance, save_tensors
+from common.training.folder import (
+    RunFolder,
+    differences,
+    environment,
+    load_tensors,
+    provenance,
+    save_tensors,
+)
+
+# Where the module stands below the root of a checkout.
+IN_CHECKOUT = Path("common/training/folder.py")
 
 CONFIG: dict[str, Any] = {"method": "ce", "learning_rate": 0.001, "tau": None}
 
@@ -115,7 +126,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     save_tensors(path, [1, 2])  # type: ignore[arg-type]
     with pytest.raises(UserError, match=f"{path} was not written by this program; mend it"):
         load_tensors(path, remedy="mend it")
-    write_atomically(path, b"text" + run_module._checksum(b"text"))
+    write_atomically(path, b"text" + folder_module._checksum(b"text"))
     with pytest.raises(UserError, match=f"{path} was not written by this program"):
         load_tensors(path)
 
@@ -155,7 +166,7 @@ def test_a_checkpoint_of_another_version_is_refused(
 ) -> None:
     with RunFolder(tmp_path, CONFIG) as folder:
         folder.save_checkpoint({})
-        monkeypatch.setattr(run_module, "CHECKPOINT_FORMAT", 2)
+        monkeypatch.setattr(folder_module, "CHECKPOINT_FORMAT", 2)
         with pytest.raises(UserError, match=r"checkpoint.pt is not a checkpoint of this version;"):
             folder.load_checkpoint()
 
@@ -255,13 +266,13 @@ def test_a_failed_start_releases_the_folder(tmp_path: Path) -> None:
 
 def test_a_second_process_waits_until_the_first_lets_go(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from common.run import RunFolder\n"
+        "import sys; from pathlib import Path; from common.training.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1]), {'method': 'ce'}) as folder: print('in', flush=True)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with RunFolder(tmp_path, {"method": "ce"}):
         second = subprocess.Popen(
-            command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+            command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True
         )
         assert second.stdout is not None
         line = second.stdout.readline()
@@ -341,7 +352,7 @@ def test_that_another_process_has_ended_is_no_reason_of_ones_own(tmp_path: Path)
 def test_a_failure_is_noted_by_the_rank_that_had_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.run.is_first_rank", lambda: False)
+    monkeypatch.setattr("common.training.folder.is_first_rank", lambda: False)
     path = failure_of(UserError("b.jpg cannot be read."), tmp_path)
     assert json.loads(path.read_text())["error"] == "b.jpg cannot be read."
 
@@ -392,13 +403,13 @@ def git(folder: Path, *words: str) -> None:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository with a commit, and a module where the project has its own."""
-    module = tmp_path / "repository" / "project" / "common" / "run.py"
+    module = tmp_path / "repository" / "project" / IN_CHECKOUT
     module.parent.mkdir(parents=True)
     module.touch()
-    git(module.parents[2], "init", "--quiet")
-    git(module.parents[2], "add", ".")
-    git(module.parents[2], "commit", "--quiet", "-m", "first")
-    return module.parents[2]
+    git(module.parents[3], "init", "--quiet")
+    git(module.parents[3], "add", ".")
+    git(module.parents[3], "commit", "--quiet", "-m", "first")
+    return module.parents[3]
 
 
 def test_the_commit_is_that_of_the_checkout_itself(
@@ -409,13 +420,13 @@ def test_the_commit_is_that_of_the_checkout_itself(
         return found
 
     # An archive of the project, unpacked inside of somebody's repository.
-    monkeypatch.setattr("common.run.__file__", str(repository / "project" / "common" / "run.py"))
+    monkeypatch.setattr(folder_module, "__file__", str(repository / "project" / IN_CHECKOUT))
     assert commit() is None
-    (repository / "common").mkdir()
-    (repository / "common" / "run.py").touch()
+    (repository / IN_CHECKOUT.parent).mkdir(parents=True)
+    (repository / IN_CHECKOUT).touch()
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "second")
-    monkeypatch.setattr("common.run.__file__", str(repository / "common" / "run.py"))
+    monkeypatch.setattr(folder_module, "__file__", str(repository / IN_CHECKOUT))
     told = commit()
     assert told is not None
     assert len(told) == 12

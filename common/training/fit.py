@@ -15,14 +15,15 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 import torch
 import tyro
 
-from common.config import RunConfig, plain
-from common.distributed import is_first_rank, local_rank
+from common.distributed import is_first_rank
 from common.errors import UserError
-from common.progress import EpochProgress
-from common.record import COURSES, SCHEMA_VERSION
-from common.run import RunFolder, differences, has_bfloat16, provenance
-from common.signals import StopRequest
-from common.tensorboard import EpochLog
+from common.training.folder import RunFolder, differences, has_bfloat16, provenance
+from common.training.process_group import local_rank
+from common.training.progress import EpochProgress
+from common.training.record import COURSES, SCHEMA_VERSION
+from common.training.settings import RunConfig, plain
+from common.training.signals import StopRequest
+from common.training.tensorboard import EpochLog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class Clock:
         """Start counting.
 
         Args:
-            made_with: what :func:`common.run.environment` says of this start.
+            made_with: what :func:`common.training.folder.environment` says of this start.
         """
         self.before = 0.0
         self.environments = [{"from_start": 1, **made_with}]
@@ -307,9 +308,9 @@ def record_of(
     metrics: dict[str, Any],
     history: dict[str, Any],
 ) -> dict[str, Any]:
-    """A result record but for its provenance; see ``common/record.py``.
+    """A result record but for its provenance; see ``common/training/record.py``.
 
-    ``history`` is kept without what :func:`common.record.courses` computes from the rest.
+    ``history`` is kept without what :func:`common.training.record.courses` computes from the rest.
     """
     return {
         "schema": SCHEMA_VERSION,

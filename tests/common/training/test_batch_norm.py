@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
-from common.batch_norm import CpuSyncBatchNorm, synchronize_batch_norm
 from common.distributed import all_reduce_sum, rank, world_size
+from common.training.batch_norm import CpuSyncBatchNorm, synchronize_batch_norm
 
 N, C = 12, 3
 SHAPES = {"1d": (N, C), "1d series": (N, C, 4), "2d": (N, C, 3, 2), "3d": (N, C, 2, 3, 2)}
@@ -141,7 +141,7 @@ def run_rank(number: int, folder: str) -> None:
 def all_results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Result]]:
     folder = tmp_path_factory.mktemp("ranks")
     # One process imports torch and forks into the ranks.
-    multiprocessing.set_forkserver_preload(["torch", "pytest", "common.batch_norm"])
+    multiprocessing.set_forkserver_preload(["torch", "pytest", "common.training.batch_norm"])
     start_processes(run_rank, (str(folder),), nprocs=max(SHARES), start_method="forkserver")
     return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SHARES}
 
@@ -228,12 +228,12 @@ def test_alone_a_converted_layer_is_torch_s_batch_normalisation() -> None:
 
 
 def test_on_cuda_the_layers_are_torch_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.batch_norm.is_distributed", lambda: True)
+    monkeypatch.setattr("common.training.batch_norm.is_distributed", lambda: True)
     model = small_model()
     if torch.cuda.is_available():
         model.cuda()
     else:
-        monkeypatch.setattr("common.batch_norm._is_on_cuda", lambda model: True)
+        monkeypatch.setattr("common.training.batch_norm._is_on_cuda", lambda model: True)
     model = synchronize_batch_norm(model)
     layers = [type(m) for m in model.modules() if "Norm" in type(m).__name__]
     assert layers == [nn.SyncBatchNorm] * 2

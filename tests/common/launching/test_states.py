@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import common.status as status_module
+import common.launching.states as states_module
 from common.errors import UserError
-from common.launch import Command
-from common.status import (
+from common.launching.local import Command
+from common.launching.states import (
     STATES,
     Look,
     Status,
@@ -48,7 +48,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "code/fake_trainer.py").write_text(TRAINER)
     monkeypatch.syspath_prepend(tmp_path / "code")
     monkeypatch.delitem(sys.modules, "fake_trainer", raising=False)
-    status_module._folder_of.cache_clear()
+    states_module._folder_of.cache_clear()
     out = tmp_path / "runs"
     out.mkdir()
     return out
@@ -89,8 +89,8 @@ def submit(out: Path, text: str | None, *commands: str, job: str = "7") -> Path:
 def look(out: Path, **queue: str) -> Look:
     """As :meth:`Look.at`, with this queue instead of the machine's."""
     found = Look(out, {name.removeprefix("task_"): state for name, state in queue.items()})
-    for line, task in status_module.read_tasks(out / "slurm"):
-        path = status_module._folder_of(line)
+    for line, task in states_module.read_tasks(out / "slurm"):
+        path = states_module._folder_of(line)
         assert isinstance(path, Path)
         found.tasks.setdefault(path, []).append(task)
     return found
@@ -345,7 +345,7 @@ def test_the_queue_is_not_asked_for_runs_that_were_never_submitted(
     def asked() -> dict[str, str]:
         raise AssertionError
 
-    monkeypatch.setattr(status_module, "read_queue", asked)
+    monkeypatch.setattr(states_module, "read_queue", asked)
     assert Look.at(out).queue == {}
     submit(out, None)
     with pytest.raises(AssertionError):

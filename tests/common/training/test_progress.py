@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from common.progress import Count, EpochProgress
+from common.training.progress import Count, EpochProgress
 
 
 @pytest.fixture

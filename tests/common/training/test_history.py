@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
-from common.history import History, check_finite, plain_numbers
+from common.training.history import History, check_finite, plain_numbers
 
 NAMES = ("a", "b", "c")
 COUNTS = torch.tensor([200, 50, 5])

@@ -1,4 +1,4 @@
-"""Run many commands, N at a time: ``python -m common.launch -j 2 commands.txt``.
+"""Run many commands, N at a time: ``python -m common.launching.local -j 2 commands.txt``.
 
 Reads one shell-quoted command a line. Each run writes to a log of its own; one progress line counts
 the finished, running and failed runs and estimates the remaining time from what has been measured.
@@ -453,7 +453,7 @@ def _listen(launcher: Launcher) -> None:
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m common.launch",
+        prog="python -m common.launching.local",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

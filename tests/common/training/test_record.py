@@ -13,13 +13,14 @@ import jsonschema
 import pytest
 import torch
 
+import classification.record
+import detection.record
+import video.record
 from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
-from common.history import History
-from common.record import (
+from common.training.history import History
+from common.training.record import (
     COURSES,
-    DETECTION_SCHEMA,
-    SCHEMA,
     check_record,
     courses,
     read_record,
@@ -112,6 +113,11 @@ def test_a_classifier_needs_a_best_epoch_error_and_class_accuracy(task: str) -> 
 @pytest.mark.parametrize("task", ["classification", "video"])
 def test_averages_of_ap_do_not_make_a_classifiers_record(task: str) -> None:
     _refused(_with(_detection(), task, "task"), "required property")
+
+
+def test_a_record_of_an_unknown_task_is_refused_by_its_name() -> None:
+    record = _with(_classification(), "audio", "task")
+    _refused(record, "task 'audio', .* classification, detection")
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -228,18 +234,22 @@ def _spoiled(record: Record, draws: random.Random) -> Iterator[Record]:
             yield changed
 
 
-@pytest.mark.parametrize("task", ["classification", "detection"])
+SCHEMAS = {
+    "classification": classification.record.SCHEMA,
+    "video": video.record.SCHEMA,
+    "detection": detection.record.SCHEMA,
+}
+
+
+@pytest.mark.parametrize("task", SCHEMAS)
 def test_lists_looked_at_as_a_whole_are_refused_in_jsonschemas_words(task: str) -> None:
-    detector = task == "detection"
-    record, schema = (
-        (_detection(), DETECTION_SCHEMA) if detector else (_classification(), SCHEMA)
-    )  # fmt: skip
+    record = _detection() if task == "detection" else _classification(task)
     history = {"bias": [0.5], "tau": [None], "difficulty": [[0.5, None]], "hard_instances": [[3]]}
     record["history"] |= history | {"learning_rate": [0.1], "class_weights": [[1.0, 2]]}
-    if not detector:
+    if task == "video":
         record["metrics"]["last"] |= {"confusion": [[3, 1], [0, 4]], "class_precision": [0.5, None]}
         record["split"] |= {"head": [0], "notes": ["a note"]}
-    slow, draws = jsonschema.Draft202012Validator(schema), random.Random(0)
+    slow, draws = jsonschema.Draft202012Validator(SCHEMAS[task]), random.Random(0)
     for changed in [record, *(r for _ in range(3) for r in _spoiled(record, draws))]:
         if changed["task"] != record["task"] or changed["schema"] != 1:
             continue
