@@ -12,6 +12,7 @@ from analysis.records import Record, paper_runs
 from analysis.summary import Summary, errors_by_seed, paired_difference, summarize
 from analysis.weight_decay import DATASET, decay_runs
 from analysis.words import number, run_name, signed
+from common.training.record import STEADIERS
 
 CONDITION: Final = "100"
 PRINTED, CODE = 0.0001, 0.0005
@@ -31,7 +32,9 @@ class Findings:
     def runs(self) -> pd.DataFrame:
         """At imbalance 100, with nothing but the weight decay departing from the recipe."""
         runs = decay_runs(self.frame, every=True)
-        return runs[(runs["condition"] == CONDITION) & (runs["other"] == "")]
+        steadied = [any(config.get(name) for name in STEADIERS) for config in runs["config"]]
+        as_written = (runs["other"] == "") & ~pd.Series(steadied, runs.index, dtype=bool)
+        return runs[(runs["condition"] == CONDITION) & as_written]
 
     def values(self, run: tuple[str, str], decay: float, column: str = "error_last") -> pd.Series:
         """One cell's numbers, indexed by seed and split."""

@@ -20,20 +20,23 @@ from analysis.records import CELL, SHOTS, Record, imbalance_of, stage_of
 from analysis.shots import cost_of, in_papers_order
 from analysis.summary import errors_by_seed, paired_difference, summarize
 from analysis.words import MISSING, condition_name, number, run_name, signed
+from common.training.record import STEADIERS
 
 DATASET: Final = "cifar100-lt"
 DEPARTING: Final = ("cifar100-lt-recipe", "cifar100-lt-code")
 """Groups of runs that depart from the written recipe."""
 _BEFORE_THE_DROP: Final = 5
+# What the variant or a column tells.
+_TOLD: Final = tuple(name.replace("_", "-") for name in ("weight_decay", *STEADIERS))
 _ERRORS: Final = {"error_last": "test", "difficulty_error_last": "difficulty set"}
 
 
 def _other_settings(record: Record) -> str:
-    """What a run's name says beyond method, tau, imbalance, weight decay and seed."""
+    """What a run's name says beyond method, variant, imbalance, weight decay and seed."""
     if record["group"] == "cifar100-lt-code":
         return "as the authors' code"
     changed = record["run"].partition("_imbalance-")[2].split("_")[1:-1]
-    return ", ".join(p.replace("-", " ", 1) for p in changed if not p.startswith("weight-decay"))
+    return ", ".join(p.replace("-", " ", 1) for p in changed if not p.startswith(_TOLD))
 
 
 def _variant(record: Record) -> str:

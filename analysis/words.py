@@ -129,12 +129,27 @@ def variant_name(variant: str) -> str:
 
     ``pretrained=coco`` is from COCO, ``pretrained=lvis-ce`` from CE on LVIS.
     """
+    variant, *more = variant.split(" ")
+    return ", ".join([_first_of_variant(variant), *map(_further, more)])
+
+
+def _first_of_variant(variant: str) -> str:
     name, equals, value = variant.partition("=")
     if name == "stage1" and equals:
         return f"after {method_name(value)}"
     if name == "pretrained" and equals:
         return f"from {_start_name(value)}"
-    return variant.replace("tau=", "τ ").replace(" unit=image", ", by image")
+    return variant.replace("tau=", "τ ")
+
+
+def _further(part: str) -> str:
+    """What follows in a variant: ``unit=image`` by image, ``average=0.9`` average 0.9.
+
+    ``from-epoch=160``: weights from epoch 160.
+    """
+    if part == "unit=image":
+        return "by image"
+    return part.replace("from-epoch=", "weights from epoch ").replace("=", " ")
 
 
 def _start_name(start: str) -> str:

@@ -25,6 +25,7 @@ from classification.methods import make_method
 from classification.models import STRIDE, OltrModel, SecondStage
 from classification.oltr import fill_memory, parameter_groups
 from classification.recipes import CifarConfig
+from common.difficulty import smoothed_accuracy
 from common.distributed import all_reduce_sum, is_distributed, world_size
 from common.errors import UserError
 from common.streams import Streams
@@ -262,7 +263,8 @@ class Training:
             None if hard is None else {"hard_instances": hard.counts.int().tolist()},
         )
         if balancer is not None:
-            balancer.update(accuracy.to(self.device))
+            counts, prior = self.data.description["difficulty"], self.config.difficulty_prior
+            balancer.update(smoothed_accuracy(accuracy, counts, prior).to(self.device))
         self.epoch += 1
         self._order = None
         self.history.keep_best(self.epoch, accuracy, self.model)

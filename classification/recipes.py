@@ -198,7 +198,7 @@ class DecoupledConfig(CifarConfig):
     @property
     def variant(self) -> str:
         """The record's ``variant``, as Table 4's columns."""
-        return f"stage1={self.stage1}"
+        return f"stage1={self.stage1}{self.steadied}"
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -214,7 +214,9 @@ class DecoupledConfig(CifarConfig):
         return resolved(replace(first, **handed_on(self, first, _OF_EACH_STAGE)))
 
 
-_OF_EACH_STAGE = {"recipe", "method", "epochs", "warmup_epochs", "milestones", "lr_decay"}
+_OF_EACH_STAGE = {
+    "recipe", "method", "epochs", "warmup_epochs", "milestones", "lr_decay", "weights_from_epoch",
+}  # fmt: skip
 
 MNIST_LT = MnistConfig()
 """Sec. 4.1.2. Architecture, initialisation, input scaling and reduction are our reading of what it

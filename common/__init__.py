@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from .balancer import ClassDifficultyBalancer
     from .difficulty import (
         ClassAccuracy,
+        averaged_performance,
         class_accuracy,
         count_per_class,
         difficulty_from_performance,
         performance_from_error,
+        smoothed_accuracy,
     )
     from .losses import (
         LdamLoss,
@@ -57,10 +59,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ClassDifficultyBalancer",
     "ClassAccuracy",
+    "averaged_performance",
     "class_accuracy",
     "count_per_class",
     "difficulty_from_performance",
     "performance_from_error",
+    "smoothed_accuracy",
     "LdamLoss",
     "SoftmaxEqualizationLoss",
     "balanced_softmax_loss",

@@ -9,7 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .difficulty import Labels, as_labels, difficulty_from_performance
+from .difficulty import (
+    Labels,
+    as_labels,
+    averaged_performance,
+    check_performance,
+    difficulty_from_performance,
+)
 from .distributed import broadcast_from_first
 from .losses import REDUCTIONS, PerSampleLoss, Reduction, weighted_mean
 from .tau import (
@@ -31,17 +37,24 @@ class ClassDifficultyBalancer(nn.Module):
     :attr:`probabilities` to ``ClassProbabilitySampler.set_class_probabilities``. Before the first
     update all classes weigh the same.
 
+    Two options, off as printed, steady what follows a noisy measurement: ``average`` (ours) and
+    ``start_epoch`` (deferred re-weighting; Cao et al. 2019, there of class-balanced weights). A
+    third is :func:`~.difficulty.class_accuracy`'s ``prior``.
+
     The state is in buffers, updated in place: it moves with ``.to(device)``, is saved with
     ``state_dict()``, and captured CUDA graphs and compiled steps see new weights. Inside a model of
     low precision it keeps its own. All ranks of a process group hold the same numbers.
 
     Attributes:
-        difficulty: d_c, shape (C,), float64, in [0, 1]; 1 until a class is measured.
+        difficulty: d_c, shape (C,), float64, in [0, 1]; 1 until a class is measured. With
+            ``average`` that of the averaged performance, which bias, tau and weights follow.
         measured: shape (C,), float64: 1 for a class measured at least once, else 0 (no bool, of
             which torch's averaged models can take no mean).
         bias: Eq. 5, 0-d, float64, in [0, 1/eps - 1].
         tau: the exponent in force, 0-d, float64, >= 0.
-        class_weights: w_c, shape (C,), float32, >= 0; summing to C if ``normalize``.
+        class_weights: w_c in force, shape (C,), float32, >= 0; summing to C if ``normalize``. All 1
+            while :attr:`deferred`.
+        updates: 0-d, float64: the measurements taken.
 
     >>> balancer = ClassDifficultyBalancer(num_classes=2, tau=1.0)
     >>> balancer.update(torch.tensor([0.9, 0.7]))
@@ -58,6 +71,7 @@ class ClassDifficultyBalancer(nn.Module):
     bias: Tensor
     tau: Tensor
     class_weights: Tensor
+    updates: Tensor
 
     def __init__(
         self,
@@ -69,6 +83,8 @@ class ClassDifficultyBalancer(nn.Module):
         power: float = 2.0,
         normalize: bool = True,
         reduction: Reduction = "batch-size",
+        average: float = 0.0,
+        start_epoch: int = 0,
     ) -> None:
         """Choose the exponent and the reduction.
 
@@ -81,10 +97,15 @@ class ClassDifficultyBalancer(nn.Module):
             power: p of Eq. 8; the paper does not give it.
             normalize: scale the weights to sum to C (the authors' code); off: Eq. 4 as printed.
             reduction: see :func:`~.losses.weighted_mean`.
+            average: in [0, 1): the weight of the earlier updates in the performance,
+                A_t = average A_{t-1} + (1 - average) a_t; 0: the last one alone.
+            start_epoch: from this epoch on, counted from 0, the weights are in force. Epoch k
+                begins after k updates; until then all classes weigh the same, while difficulty,
+                bias and tau are measured.
 
         Raises:
             ValueError: for a single class, a negative tau, eps outside (0, 1), tau_max < 0,
-                power < 1, or an unknown law or reduction.
+                power < 1, average outside [0, 1), start_epoch < 0, or an unknown law or reduction.
         """
         super().__init__()
         if num_classes < 2:
@@ -94,17 +115,24 @@ class ClassDifficultyBalancer(nn.Module):
             )
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
+        if not 0.0 <= average < 1.0:
+            raise ValueError(f"average must be at least 0 and below 1, not {average}")
+        if start_epoch < 0:
+            raise ValueError(f"start_epoch must be at least 0, not {start_epoch}")
         self.num_classes = num_classes
         chosen = tau if callable(tau) else parse_tau(tau)
         self._tau = chosen if isinstance(chosen, float) else law_of(chosen)
         self._options = LawOptions(tau_max, eps, power)
         self._normalize = normalize
+        self._average, self._start_epoch = average, start_epoch
         self._reduction: Reduction = reduction
         self.register_buffer("difficulty", torch.ones(num_classes, dtype=torch.float64))
         self.register_buffer("measured", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float64))
         self.register_buffer("tau", torch.zeros((), dtype=torch.float64))
         self.register_buffer("class_weights", torch.ones(num_classes, dtype=torch.float32))
+        # A float, as measured: torch's averaged models take means.
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
         self._refresh()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -118,15 +146,35 @@ class ClassDifficultyBalancer(nn.Module):
         super()._apply(same_type, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        """Load; a state from before updates were counted fits where nothing depends on them."""
+        key = f"{prefix}updates"
+        if key not in state_dict and self._average == 0 and self._start_epoch == 0:
+            state_dict = {**state_dict, key: torch.zeros_like(self.updates)}
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the weights are not yet in force: fewer updates than ``start_epoch``."""
+        return bool(self.updates < self._start_epoch)
+
+    def _performance(self) -> Tensor:
+        """A_c, on which the difficulty rests, shape (C,); NaN where never measured."""
+        return (1.0 - self.difficulty).where(self.measured > 0, torch.nan)
+
     def _refresh(self) -> None:
         """Difficulty -> bias -> tau -> weights, in place."""
-        performance = (1.0 - self.difficulty).where(self.measured > 0, torch.nan)
+        performance = self._performance()
         self.bias.copy_(performance_bias(performance, self._options.eps))
         if isinstance(self._tau, float):
             self.tau.fill_(self._tau)
         else:
             self.tau.copy_(tau_from_performance(self._tau, performance, self._options))
-        if self._normalize:
+        if self.deferred:
+            weights = torch.ones_like(self.class_weights)
+        elif self._normalize:
             weights = normalize_weights(difficulty_weights(self.difficulty, self.tau))
         else:
             kept = self.class_weights.dtype
@@ -164,13 +212,25 @@ class ClassDifficultyBalancer(nn.Module):
                 "that is spent after its first pass, or labels that are all ignored; after an "
                 "epoch that measures nothing leave the update out"
             )
-        self.difficulty.copy_(difficulty_from_performance(performance, self.difficulty))
+        # Before the average, which would hide it.
+        check_performance(performance)
+        averaged = averaged_performance(
+            performance.clamp(0.0, 1.0), self._performance(), self._average
+        )
+        self.difficulty.copy_(difficulty_from_performance(averaged, self.difficulty))
         self.measured.masked_fill_(~performance.isnan(), 1.0)
+        self.updates += 1
         self._refresh()
 
     @property
     def probabilities(self) -> Tensor:
-        """Class probabilities of CDB-S (Eq. 15), shape (C,), float64, summing to 1."""
+        """Class probabilities of CDB-S (Eq. 15), shape (C,), float64, summing to 1.
+
+        Equal while :attr:`deferred`; the sampler should then draw each image alike
+        (:meth:`~.sampler.ClassProbabilitySampler.set_instance_balanced`).
+        """
+        if self.deferred:
+            return torch.full_like(self.difficulty, 1.0 / self.num_classes)
         weights = difficulty_weights(self.difficulty, self.tau)
         return weights / weights.sum()
 

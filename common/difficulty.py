@@ -104,6 +104,51 @@ def count_per_class(labels: Labels, num_classes: int, weights: Tensor | None = N
     return counts
 
 
+def check_prior(prior: float) -> None:
+    """Refuse a prior that is no number of samples.
+
+    Raises:
+        ValueError: unless it is finite and at least 0.
+    """
+    if not 0.0 <= prior < math.inf:
+        raise ValueError(f"prior must be a finite number of at least 0, not {prior}")
+
+
+def _share_right(correct: Tensor, total: Tensor, prior: float) -> Tensor:
+    """(m_c + a) / (M_c + 2 a), (C,), from counts of float64; NaN where M_c = 0: not measured."""
+    share = (correct + prior) / (total + 2.0 * prior)
+    return share.masked_fill(total == 0, torch.nan)
+
+
+def smoothed_accuracy(accuracy: Tensor, counts: Tensor | Sequence[int], prior: float) -> Tensor:
+    """Accuracy per class as if ``prior`` more samples had been right, and as many wrong (ours).
+
+    Additive smoothing: the mean of the accuracy's posterior under the prior Beta(a, a). No class is
+    at 0, where Eq. 5 saturates, nor at 1, where its weight is 0; the fewer samples, the nearer to
+    1/2. What :func:`class_accuracy` gives with this prior, to the bit.
+
+    Args:
+        accuracy: A_c = m_c / M_c (Eq. 1), shape (C,), float64; NaN where not measured.
+        counts: M_c, the samples it was measured on, shape (C,).
+        prior: a >= 0; 0 gives ``accuracy`` back.
+
+    Returns:
+        Shape (C,), in [a / (M_c + 2 a), 1 - a / (M_c + 2 a)]; NaN where M_c is 0 or A_c is NaN.
+
+    Raises:
+        ValueError: for a prior below 0 or not finite.
+
+    >>> smoothed_accuracy(torch.tensor([0.0, 1.0, 0.5]), [2, 2, 98], prior=1.0)
+    tensor([0.2500, 0.7500, 0.5000])
+    """
+    check_prior(prior)
+    if prior == 0:
+        return accuracy
+    total = torch.as_tensor(counts, dtype=accuracy.dtype, device=accuracy.device)
+    # m_c is whole, but (m_c / M_c) M_c is rounded.
+    return _share_right((accuracy * total).round(), total, prior)
+
+
 class ClassAccuracy:
     """Accuracy per class over the batches of a data set, the same on every rank (Eq. 1).
 
@@ -118,6 +163,7 @@ class ClassAccuracy:
         num_classes: int,
         device: torch.device | str = "cpu",
         ignore_index: int | None = None,
+        prior: float = 0.0,
     ) -> None:
         """Start with no sample counted.
 
@@ -125,9 +171,15 @@ class ClassAccuracy:
             num_classes: C.
             device: where predictions and labels live.
             ignore_index: the label of samples that are not counted (often 255 or -100).
+            prior: a of :func:`smoothed_accuracy`; 0: Eq. 1 as printed.
+
+        Raises:
+            ValueError: for a prior below 0 or not finite.
         """
+        check_prior(prior)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.prior = prior
         self._counts = torch.zeros(2, num_classes, dtype=torch.float64, device=device)
 
     def add(self, predictions: Tensor, labels: Labels) -> None:
@@ -162,11 +214,11 @@ class ClassAccuracy:
         """Accuracy per class over the samples of all ranks.
 
         Returns:
-            A_c = m_c / M_c (Eq. 1), shape (C,), float64, in [0, 1]; NaN where M_c = 0.
+            A_c = m_c / M_c (Eq. 1), with a prior :func:`smoothed_accuracy`; shape (C,), float64,
+            in [0, 1]; NaN where M_c = 0.
         """
         correct, total = all_reduce_sum(self._counts)
-        accuracy: Tensor = correct / total  # 0 / 0 is NaN: not measured
-        return accuracy
+        return _share_right(correct, total, self.prior)
 
 
 def _pair(batch: Any) -> tuple[Any, Labels]:
@@ -216,6 +268,8 @@ def class_accuracy(
     batches: Iterable[tuple[Tensor, Labels]],
     num_classes: int,
     ignore_index: int | None = None,
+    *,
+    prior: float = 0.0,
 ) -> Tensor:
     """Measure ``model``'s accuracy per class; its state is as before afterwards.
 
@@ -228,6 +282,7 @@ def class_accuracy(
         batches: pairs of images (B, ...) and labels (B,) or (B, H, W), on the model's device.
         num_classes: C.
         ignore_index: the label of samples that are not counted (often 255 or -100).
+        prior: a of :func:`smoothed_accuracy` (ours); 0: Eq. 1 as printed.
 
     Returns:
         Shape (C,), float64, in [0, 1], NaN where a class has no sample.
@@ -236,10 +291,10 @@ def class_accuracy(
         TypeError: for a model that gives no tensor, a batch that is no pair, or labels that are
             not integers.
         ValueError: for another number of logits than C, labels of another shape or out of range,
-            or logits that are NaN.
+            logits that are NaN, or a prior below 0 or not finite.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    accuracy = ClassAccuracy(num_classes, device, ignore_index)
+    accuracy = ClassAccuracy(num_classes, device, ignore_index, prior)
     undefined = torch.zeros((), dtype=torch.float64, device=device)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -304,6 +359,26 @@ def performance_from_error(error: Tensor, best: float, worst: float) -> Tensor:
     if not 0 < worst - best < math.inf:
         raise ValueError(f"worst ({worst}) must be greater than best ({best}), both finite")
     return ((worst - error) / (worst - best)).clamp(0.0, 1.0)
+
+
+def averaged_performance(performance: Tensor, previous: Tensor, average: float) -> Tensor:
+    """Exponential moving average of the performance over the measurements (ours).
+
+    Args:
+        performance: a_t of this measurement, shape (C,); NaN where not measured.
+        previous: A_{t-1}, shape (C,); NaN where never measured: the first a_t is taken as it is,
+            so that nothing draws the average to where it began.
+        average: in [0, 1), the weight of what was before; 0 gives ``performance`` back.
+
+    Returns:
+        A_t = average A_{t-1} + (1 - average) a_t, shape (C,); NaN where ``performance`` is.
+
+    >>> averaged_performance(torch.tensor([0.0, 0.5]), torch.tensor([1.0, float("nan")]), 0.75)
+    tensor([0.7500, 0.5000])
+    """
+    # A_t = average A_{t-1} + (1 - average) a_t
+    moved = average * previous + (1.0 - average) * performance
+    return torch.where(previous.isnan(), performance, moved)
 
 
 def difficulty_from_performance(performance: Tensor, previous: Tensor) -> Tensor:

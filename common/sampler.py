@@ -198,6 +198,15 @@ class ClassProbabilitySampler(EpochSampler):
         self._by_class = torch.argsort(as_labels(labels).cpu(), stable=True)
         self._starts = self.class_counts.cumsum(0) - self.class_counts
         self.probabilities = torch.full((num_classes,), 1.0 / num_classes, dtype=torch.float64)
+        self._each_once = False
+
+    def set_instance_balanced(self) -> None:
+        """Draw every sample once an epoch, in random order, until probabilities are set again.
+
+        What deferred re-sampling (DRS, Cao et al. 2019) does until its start. The draw is that of
+        :class:`InstanceBalancedSampler`; :attr:`probabilities` stay as they were.
+        """
+        self._each_once = True
 
     def set_class_probabilities(self, probabilities: Tensor) -> None:
         """Use these class probabilities from the next epoch on.
@@ -217,9 +226,18 @@ class ClassProbabilitySampler(EpochSampler):
         if not bool((p >= 0).all()) or not 0.0 < float(p.sum()) < math.inf:
             raise ValueError("class probabilities must be >= 0, finite, and not all 0")
         self.probabilities = p / p.sum()
+        self._each_once = False
 
     def draw(self) -> Tensor:
-        """S = N indices, drawn with replacement."""
+        """S = N indices, drawn with replacement; each once while instance-balanced."""
+        if self._each_once:
+            return self._draw_each_once()
+        return self._draw_by_class()
+
+    def _draw_each_once(self) -> Tensor:
+        return torch.randperm(self.num_samples, generator=self.generator)
+
+    def _draw_by_class(self) -> Tensor:
         # p_{c,k} = w_{c,k-1} / sum_c' w_{c',k-1}; the class by inverting its cumulative sum
         # (linear memory for any C, unlike torch.multinomial's limit of 2^24 categories).
         cumulative = self.probabilities.cumsum(0)
@@ -232,13 +250,15 @@ class ClassProbabilitySampler(EpochSampler):
         return self._by_class[self._starts[classes] + offsets]
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """The class probabilities in use."""
-        return {"probabilities": [self.probabilities.clone()]}
+        """The class probabilities, and whether every sample is drawn once in their place."""
+        state = {"probabilities": [self.probabilities.clone()]}
+        return state | ({"instance_balanced": []} if self._each_once else {})
 
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
         """Go on from :meth:`state_dict`."""
         # Not set_class_probabilities: scaling to sum 1 again could change the last bit.
         self.probabilities = state["probabilities"][0].clone()
+        self._each_once = "instance_balanced" in state
 
 
 class ImageWeightSampler(ClassProbabilitySampler):

@@ -111,6 +111,8 @@ class DetectionConfig(RunConfig):
         "difficulty_period": CDB_METHODS,
         "focal_gamma": ("focal",),
         "sampler_unit": (),
+        # AP has no number of samples.
+        "difficulty_prior": (),
         "cfs_q": (),
         "cb_beta": (),
         "la_tau": (),
@@ -146,6 +148,11 @@ class DetectionConfig(RunConfig):
             raise UserError(
                 f"--start {self.start} has no weights for --backbone small; use --start random."
             )
+        if self.weights_from_epoch and self.difficulty_period > 1:
+            raise UserError(
+                f"--weights-from-epoch {self.weights_from_epoch} counts measurements; "
+                f"use it with --difficulty-period 1, not {self.difficulty_period}."
+            )
         if self.difficulty == "proposals" and self.difficulty_period > 1:
             raise UserError(
                 f"--difficulty-period {self.difficulty_period} has no effect on --difficulty "
@@ -160,7 +167,7 @@ class DetectionConfig(RunConfig):
     @property
     def variant(self) -> str:
         """The record's ``variant``, as Tables 5 and 6 name it: what the weights began as."""
-        return f"pretrained={self.start}"
+        return f"pretrained={self.start}{self.steadied}"
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
         """Scaled with the batch, then steps down; the warm-up is :meth:`warm_up`'s."""
@@ -251,7 +258,7 @@ class ClassifierConfig(DetectionConfig):
     @property
     def variant(self) -> str:
         """The record's ``variant``: what the frozen layers were trained with."""
-        return f"pretrained={self.recipe.removesuffix('-clc')}-{self.stage1}"
+        return f"pretrained={self.recipe.removesuffix('-clc')}-{self.stage1}{self.steadied}"
 
     def stage1_config(self) -> DetectorConfig:
         """The resolved configuration of the first stage."""

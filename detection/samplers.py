@@ -210,9 +210,9 @@ class ImageDifficultySampler(ClassProbabilitySampler):
             p = torch.cat([p * (1.0 - share), share])
         super().set_class_probabilities(p)
 
-    def draw(self) -> Tensor:
+    def _draw_by_class(self) -> Tensor:
         """S = N image indices, drawn with replacement."""
-        return self._image_of_pair[super().draw()]
+        return self._image_of_pair[super()._draw_by_class()]
 
 
 def draw_episodes(

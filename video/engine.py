@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common.difficulty import smoothed_accuracy
 from common.distributed import all_reduce_sum, is_distributed, rank, world_size
 from common.errors import UserError
 from common.streams import Streams
@@ -204,7 +205,8 @@ class Training:
             self.balancer,
         )
         if self.balancer is not None:
-            self.balancer.update(accuracy.to(self.device))
+            counts, prior = self.data.description["difficulty"], self.config.difficulty_prior
+            self.balancer.update(smoothed_accuracy(accuracy, counts, prior).to(self.device))
         self.epoch += 1
         self._drawn = None
         self.history.keep_best(self.epoch, accuracy, self.model)

@@ -47,6 +47,8 @@ def make_balancer(
         power=config.tau_power,
         normalize=config.normalize_weights,
         reduction=config.loss_reduction or "batch-size",
+        average=config.difficulty_average,
+        start_epoch=config.weights_from_epoch,
     ).to(device)
 
 
@@ -126,6 +128,14 @@ def make_loss(config: RunConfig, class_counts: Tensor, device: torch.device) -> 
 
 
 def follow_difficulty(sampler: EpochSampler, balancer: ClassDifficultyBalancer | None) -> None:
-    """Before an epoch: CDB-S samples with the probabilities of the last difficulty (Eq. 15)."""
-    if balancer is not None and isinstance(sampler, ClassProbabilitySampler):
+    """Before an epoch: CDB-S samples with the probabilities of the last difficulty (Eq. 15).
+
+    While they are deferred it draws every image once, as cross-entropy's sampler does and as DRS
+    (Cao et al. 2019).
+    """
+    if balancer is None or not isinstance(sampler, ClassProbabilitySampler):
+        return
+    if balancer.deferred:
+        sampler.set_instance_balanced()
+    else:
         sampler.set_class_probabilities(balancer.probabilities)

@@ -402,8 +402,12 @@ _BALANCER_SETTINGS = {
     "eps": "eps",
     "tau_power": "power",
     "normalize_weights": "normalize",
+    "difficulty_average": "average",
+    "weights_from_epoch": "start_epoch",
 }
 """Settings of a run, and the balancer's arguments that they are."""
+STEADIERS: Final = ("difficulty_average", "difficulty_prior", "weights_from_epoch")
+"""Settings that steady what follows the measured difficulty; none is the paper's."""
 COURSES = ("difficulty", "bias", "tau", "class_weights")
 """What :func:`courses` gives; a record made before it may hold them too, they are not read."""
 
@@ -425,6 +429,7 @@ def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
     import torch
 
     from common.balancer import ClassDifficultyBalancer
+    from common.difficulty import smoothed_accuracy
     from common.training.settings import uses_difficulty
 
     settings, measured = record["config"], record["history"]["class_accuracy"]
@@ -442,7 +447,10 @@ def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
             values.append(getattr(balancer, name).tolist())
         if any(value is not None for value in row):
             performance = [math.nan if value is None else value for value in row]
-            balancer.update(torch.tensor(performance, dtype=torch.float64))
+            accuracy = torch.tensor(performance, dtype=torch.float64)
+            if prior := settings.get("difficulty_prior", 0.0):
+                accuracy = smoothed_accuracy(accuracy, record["split"]["difficulty"], prior)
+            balancer.update(accuracy)
     return rows
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 from common.errors import UserError
 from common.losses import Reduction
 from common.tau import LARGEST_TAU_MAX, SMALLEST_EPS, parse_tau
+from common.training.record import STEADIERS
 
 CDB_METHODS = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
 """The paper's methods."""
@@ -55,6 +56,15 @@ class RunConfig:
     """CDB: scale the class weights to sum to the number of classes (authors' code)."""
     sampler_unit: SamplerUnit = "class"
     """cdb-s: what d_c^tau is the weight of: the class (Eq. 15), or each of its images."""
+    difficulty_average: float = 0.0
+    """CDB, not in the paper: weight of the earlier epochs in a class's performance, an exponential
+    moving average; 0: the last epoch alone."""
+    difficulty_prior: float = 0.0
+    """CDB, not in the paper: so many more images of each class of the difficulty set count as
+    right, and as many as wrong (additive smoothing), so that no class is at 0 or 1; 0: none."""
+    weights_from_epoch: int = 0
+    """CDB, not in the paper: classes weigh alike, and cdb-s draws every image once, for so many
+    epochs (deferred re-weighting, Cao et al. 2019); 0: from the start as printed."""
     loss_reduction: Reduction | None = "batch-size"
     """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."""
 
@@ -81,13 +91,20 @@ class RunConfig:
     used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **dict.fromkeys(("tau", "tau_max", "tau_power", "eps", "normalize_weights"), CDB_METHODS),
         "sampler_unit": ("cdb-s",),
+        **dict.fromkeys(STEADIERS, CDB_METHODS),
         "focal_gamma": ("focal", "cdb-w-fl"),
         "cfs_q": ("cfs",),
         "cb_beta": ("cb",),
         "la_tau": ("logit-adjustment",),
     }
     """The methods that an option is for, where it is not for all."""
-    earlier: ClassVar[Mapping[str, Any]] = {"sampler_unit": "class", "la_tau": 1.0}
+    earlier: ClassVar[Mapping[str, Any]] = {
+        "sampler_unit": "class",
+        "la_tau": 1.0,
+        "difficulty_average": 0.0,
+        "difficulty_prior": 0.0,
+        "weights_from_epoch": 0,
+    }
     """Settings that came after published records, with the value that a run was made with whose
     record lacks them; it need not be today's default."""
     limits: ClassVar[Limits] = with_limits(
@@ -96,9 +113,10 @@ class RunConfig:
             "seed": 0, "tau_max": 0, "tau_power": 1, "focal_gamma": 0, "cfs_q": 0, "cb_beta": 0,
             "epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0, "eps": SMALLEST_EPS,
             "la_tau": 0,
+            "difficulty_average": 0, "difficulty_prior": 0, "weights_from_epoch": 0,
         },
         at_most={"tau_max": LARGEST_TAU_MAX},
-        below={"eps": 1, "cb_beta": 1, "momentum": 1},
+        below={"eps": 1, "cb_beta": 1, "momentum": 1, "difficulty_average": 1},
         above={"learning_rate": 0},
     )  # fmt: skip
     """The range of each number."""
@@ -108,6 +126,7 @@ class RunConfig:
         _check_choices(self)
         _check_ranges(self)
         _check_effect(self)
+        _check_deferral(self)
         if self.tau is None:
             return
         try:
@@ -136,7 +155,14 @@ class RunConfig:
         if self.la_tau != RunConfig.la_tau:
             return f"tau={float(self.la_tau)}"
         unit = "" if self.sampler_unit == "class" else f" unit={self.sampler_unit}"
-        return "" if self.tau is None else f"tau={self.tau}{unit}"
+        return "" if self.tau is None else f"tau={self.tau}{unit}{self.steadied}"
+
+    @property
+    def steadied(self) -> str:
+        """What the variant says of the steadiers: ' average=0.9'; empty without one."""
+        values = zip(("average", "prior", "from-epoch"), STEADIERS, strict=True)
+        told = {word: getattr(self, name) for word, name in values}
+        return "".join(f" {word}={value:.15g}" for word, value in told.items() if value)
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
         """The step size.
@@ -281,6 +307,26 @@ def _check_effect(config: RunConfig) -> None:
                 f"{option(field.name)} {value} has no effect on --method {config.method}; leave it "
                 + (f"out, or choose {others}." if others else "out.")
             )
+
+
+def _check_deferral(config: RunConfig) -> None:
+    """Refuse weights that come into force too late to count, or when they would anyway."""
+    start = config.weights_from_epoch
+    if not start:
+        return
+    if not uses_difficulty(config.method):
+        # Let through so far by a first stage that uses it, which has weights from its start.
+        reason = f"--method {config.method}, the stage that it is for; leave it out"
+    elif start >= config.epochs:
+        reason = f"the run's {config.epochs} epochs; lower it"
+    elif start == 1 and config.method.startswith("cdb-w"):
+        reason = (
+            f"--method {config.method}, whose classes weigh alike in the first epoch anyway; leave "
+            "it out"
+        )
+    else:
+        return
+    raise UserError(f"--weights-from-epoch {start} has no effect on {reason}.")
 
 
 def _check_ranges(config: RunConfig) -> None:

@@ -70,6 +70,13 @@ def test_tau_sweep_has_a_panel_per_method_and_imbalance(make_record):
     assert "sigmoid-code" not in [t.get_text() for t in figure.axes[0].get_xticklabels()]
 
 
+def test_tau_sweep_has_runs_that_depart_in_tau_alone(make_record):
+    steadied = make_record("cdb-s", "tau=sigmoid average=0.9", error=5.0)
+    figure = styled(lambda: tau_sweep.draw("mnist-lt", {"ours, published": to_frame([steadied])}))
+    names = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+    assert not any("average" in name for name in names)
+
+
 def test_course_of_a_plain_method_has_loss_and_accuracy_only(make_record):
     panels = run_course.available_panels(make_record("ce"))
     assert [panel[0] for panel in panels] == ["loss", "class_accuracy"]

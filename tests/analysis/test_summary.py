@@ -72,6 +72,15 @@ def test_run_names_use_the_papers_words():
     assert run_name("ldam-drw", "") == "LDAM-DRW"
     assert run_name("crt+class-aware", "stage1=cdb-w-ce") == "cRT + Class-aware (after CDB-W-CE)"
     assert run_name("lws+cdb-s", "stage1=ce") == "LWS + CDB-S (after CE)"
+    steadied = "average=0.9 prior=1 from-epoch=160"
+    words = "average 0.9, prior 1, weights from epoch 160"
+    assert run_name("cdb-w-ce", f"tau=1.0 {steadied}") == f"CDB-W-CE (τ 1.0, {words})"
+    assert run_name("lws+cdb-s", f"stage1=ce {steadied}") == f"LWS + CDB-S (after CE, {words})"
+    from_ce = "pretrained=lvis-ce average=0.9"
+    assert run_name("cdb-w-ce-clc", from_ce) == "CDB-W-CE-clc (from CE on LVIS, average 0.9)"
+    assert run_name("cdb-s", "tau=2.0 unit=image average=0.5") == (
+        "CDB-S (τ 2.0, by image, average 0.5)"
+    )
 
 
 def test_interval_of_a_mean_equals_scipys():

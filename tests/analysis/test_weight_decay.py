@@ -2,6 +2,7 @@
 
 import pytest
 
+from analysis.findings import Findings
 from analysis.records import to_frame
 from analysis.weight_decay import decay_makers, loss_before_the_drop
 
@@ -56,6 +57,28 @@ def test_other_settings_of_a_run_are_named(decayed):
     records += [decayed(0.0005, group="cifar100-lt-code")]
     names = [row[0] for row in rows_of("cifar100-decay", *records)]
     assert names == ["CE; as the authors' code", "CE; epochs 240, milestones 160-210"]
+
+
+def test_a_steadied_run_is_a_row_of_its_own_and_none_of_the_methods_findings(decayed):
+    steadied = decayed(
+        0.0005,
+        "cdb-w-ce",
+        "tau=sigmoid-accv average=0.9",
+        more="_difficulty-average-0.9",
+        error=9.0,
+    )
+    steadied["config"] |= {"difficulty_average": 0.9}
+    records = [
+        decayed(0.0005, error=8.0),
+        decayed(0.0005, "cdb-w-ce", "tau=sigmoid-accv"),
+        steadied,
+    ]
+    rows = {row[0]: row for row in rows_of("cifar100-decay", *records)}
+    assert set(rows) == {
+        "CE", "CDB-W-CE (τ sigmoid-accv)", "CDB-W-CE (τ sigmoid-accv, average 0.9)",
+    }  # fmt: skip
+    assert rows["CDB-W-CE (τ sigmoid-accv, average 0.9)"][4] == "+1.00 (1)"
+    assert set(Findings(to_frame(records)).runs["variant"]) == {"", "tau=sigmoid-accv"}
 
 
 def test_second_stages_have_tables_of_their_own_with_the_tau_of_their_stages(decayed):

@@ -73,6 +73,19 @@ def test_a_run_of_captured_steps_equals_the_eager_run_to_the_bit(recipe: str, me
         assert len({tuple(weights) for weights in eager.history.rows["class_weights"]}) > 2
 
 
+@pytest.mark.parametrize("method", ["cdb-w-ce", "cdb-s"])
+def test_captured_steps_see_the_weights_at_the_epoch_that_they_are_deferred_to(method: str) -> None:
+    settings = {"method": method, "weights_from_epoch": 2, "difficulty_average": 0.5}
+    eager, run = training(**settings), captured(training(**settings))
+    to_the_end(eager)
+    to_the_end(run)
+    assert_same_state(run.state_dict(), eager.state_dict())
+    first, second, third = eager.history.rows["class_weights"]
+    assert first == second == [1.0] * len(CIFAR_COUNTS)
+    assert len(set(third)) > 1
+    assert not same_weights(run, to_the_end(training(method="ce")))
+
+
 @pytest.mark.parametrize("method", ["ce", "meta-weight-net"])
 def test_a_resumed_run_of_captured_steps_equals_the_eager_run(method: str) -> None:
     eager, run = training(method=method), captured(training(method=method))

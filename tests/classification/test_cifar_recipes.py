@@ -48,6 +48,7 @@ OTHERS: dict[str, Any] = {
     "mwn_learning_rate": 0.001, "ldam_margin": 0.25, "ldam_scale": 10.0, "drw_epoch": 3,
     "hard_weight": 0.5, "sampler_unit": "image", "decay_bias": False, "difficulty_per_class": 25,
     "mwn_virtual_step": "raw", "la_tau": 1.5,
+    "difficulty_average": 0.5, "difficulty_prior": 2.0, "weights_from_epoch": 2,
 }  # fmt: skip
 # Those of DecoupledConfig that its methods can use, and its own.
 STAGE2_OTHERS: dict[str, Any] = {
@@ -402,7 +403,10 @@ def test_the_usual_first_stage_is_the_run_of_its_recipe(name: str, stage1: str) 
 
 
 # What each stage has for itself.
-EACH = {"method", "epochs", "warmup_epochs", "milestones", "lr_decay", "stage1", "stage1_epochs"}
+EACH = {
+    "method", "epochs", "warmup_epochs", "milestones", "lr_decay", "stage1", "stage1_epochs",
+    "weights_from_epoch",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(STAGE2_OTHERS.keys() - EACH - {"la_tau"}))
@@ -471,6 +475,8 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "ldam_scale": ("ldam-drw", {}, 10.0),
     "drw_epoch": ("ldam-drw", {}, 0),
     "sampler_unit": ("cdb-s", {}, "image"),
+    "difficulty_prior": ("cdb-w-ce", {}, 2.0),
+    "weights_from_epoch": ("cdb-s", {}, 1),
     "decay_bias": ("ce", {"weight_decay": 0.1}, False),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
@@ -483,9 +489,10 @@ MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("loss_reduction", "ldam-drw", {}, "batch-size"),
 ]
 # The loader's (imbalance, split_seed, difficulty_per_class); of what is recorded and not of the
-# weights (hard_weight).
+# weights (hard_weight); of accuracies that change (difficulty_average: test_steadiers.py).
 ELSEWHERE = {
     "dataset", "recipe", "imbalance", "split_seed", "difficulty_per_class", "hard_weight",
+    "difficulty_average",
 }  # fmt: skip
 
 

@@ -164,6 +164,8 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "precision": ("class-aware", {}, "bfloat16"),
     "sampler_unit": ("cdb-s", {}, "image"),
     "la_tau": ("logit-adjustment", {}, 1.5),
+    "difficulty_prior": ("cdb-w-ce", {}, 2.0),
+    "weights_from_epoch": ("cdb-w-ce", {}, 2),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("tau", "cdb-s", {}, "0.5"),
@@ -177,6 +179,7 @@ OF_THE_DATA = {
     "difficulty_per_class",
 }  # See the test but one below.
 OF_THE_FIRST_STAGE = {"stage1", "stage1_epochs"}  # See test_cifar_recipes.py.
+OF_CHANGING_ACCURACIES = {"difficulty_average"}  # See test_steadiers.py.
 OF_ONE_CLASSIFIER = {"decay_bias"}  # LWS trains no bias; see test_cifar_recipes.py.
 
 
@@ -188,7 +191,8 @@ def test_the_list_of_options_is_complete() -> None:
         for field in fields(DecoupledConfig)
         if field.name not in USED_BY or methods & set(USED_BY[field.name])
     }
-    assert CHANGES.keys() | OF_THE_DATA | OF_THE_FIRST_STAGE | OF_ONE_CLASSIFIER == usable
+    elsewhere = OF_THE_DATA | OF_THE_FIRST_STAGE | OF_ONE_CLASSIFIER | OF_CHANGING_ACCURACIES
+    assert CHANGES.keys() | elsewhere == usable
 
 
 def with_given_accuracies(recipe: str, settings: dict[str, Any]) -> Training:

@@ -107,6 +107,8 @@ def _another(name: str, value: Any) -> Any:
         return "2" if name == "tau" else 3
     if isinstance(value, str):
         return "image" if name == "sampler_unit" else "raw"
+    if value == 0 and not isinstance(value, bool):
+        return 2 if isinstance(value, int) else 0.5
     return not value if isinstance(value, bool) else value + 1 if value >= 1 else value / 2
 
 

@@ -288,6 +288,8 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "momentum": ("ce", {}, 0.5),
     "weight_decay": ("ce", {}, 0.1),
     "sampler_unit": ("cdb-s", {}, "image"),
+    "difficulty_prior": ("cdb-w-ce", {}, 2.0),
+    "weights_from_epoch": ("cdb-w-fl", {}, 2),
 }
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("focal_gamma", "cdb-w-fl", {}, 2.0),
@@ -302,10 +304,12 @@ MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
 ]
 # Used by the loader, not by the methods: see the next test but one.
 OF_THE_DATA = {"dataset", "imbalance", "split_seed", "input_scaling"}
+OF_CHANGING_ACCURACIES = {"difficulty_average"}  # See test_steadiers.py.
 
 
 def test_the_list_of_options_is_complete() -> None:
-    assert CHANGES.keys() | OF_THE_DATA == {field.name for field in fields(MnistConfig)}
+    elsewhere = OF_THE_DATA | OF_CHANGING_ACCURACIES
+    assert CHANGES.keys() | elsewhere == {field.name for field in fields(MnistConfig)}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ OTHERS: dict[str, Any] = {
     "focal_gamma": 2.0, "cfs_q": 0.25, "cb_beta": 0.9, "eql_gamma": 0.5, "eql_threshold": 0.1,
     "l2rw_batch_size": 10, "epochs": 3, "batch_size": 50, "learning_rate": 0.1,
     "momentum": 0.5, "weight_decay": 0.0, "sampler_unit": "image", "la_tau": 1.5,
+    "difficulty_average": 0.5, "difficulty_prior": 2.0, "weights_from_epoch": 2,
 }  # fmt: skip
 for _name, _choice in get_type_hints(MnistConfig).items():
     if _name in ("architecture", "initialisation", "input_scaling", "loss_reduction"):
@@ -129,6 +130,9 @@ LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("tau_max", (0, 9), (-0.1,)),
     ("tau_power", (1,), (0.9,)),
     ("eps", (1e-9, 0.99), (0, -1, 1)),
+    ("difficulty_average", (0, 0.99), (-0.1, 1)),
+    ("difficulty_prior", (0, 0.5), (-0.1,)),
+    ("weights_from_epoch", (0, 2), (-1,)),
     ("focal_gamma", (0,), (-0.1,)),
     ("cfs_q", (0, 1), (-0.1,)),
     ("cb_beta", (0, 0.9999), (-0.1, 1)),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from common.balancer import ClassDifficultyBalancer
-from common.difficulty import class_accuracy
+from common.difficulty import class_accuracy, difficulty_from_performance
 from common.losses import (
     REDUCTIONS,
     PerSampleLoss,
@@ -24,7 +24,8 @@ from common.losses import (
     hinge_loss,
     squared_error,
 )
-from common.tau import TAU_LAWS
+from common.tau import TAU_LAWS, performance_bias, tau_from_performance
+from common.weights import difficulty_weights, normalize_weights
 
 C = 3
 thorough = settings(deadline=None, max_examples=60, derandomize=True)
@@ -316,6 +317,10 @@ def test_single_class_is_refused(classes: int) -> None:
         (1.0, {"power": 0.5}, "power must be"),
         ("polynomial", {"power": 0.5}, "power must be"),
         ("sigmoid", {"reduction": "mean"}, "reduction must be"),
+        ("sigmoid", {"average": 1.0}, "average must be"),
+        ("sigmoid", {"average": -0.1}, "average must be"),
+        ("sigmoid", {"average": math.nan}, "average must be"),
+        ("sigmoid", {"start_epoch": -1}, "start_epoch must be"),
     ],
 )
 def test_impossible_option_is_refused_at_once(
@@ -352,7 +357,7 @@ def test_update_works_in_place() -> None:
     balancer.update(torch.tensor([0.9, 0.6, 0.3]))
     balancer.load_state_dict(updated(performance=[0.1, 0.2, 0.3]).state_dict())
     assert {name: value.data_ptr() for name, value in balancer.named_buffers()} == pointers
-    assert len(pointers) == 5
+    assert len(pointers) == 6
     assert held.tolist() == balancer.class_weights.tolist() != [1.0] * C
 
 
@@ -500,3 +505,110 @@ def test_loss_that_is_reduced_already_is_refused(reduce: Callable[[Tensor], Tens
     loss = reduce(cross_entropy(torch.zeros(3, C), labels))
     with pytest.raises(ValueError, match="one loss per sample"):
         updated().weighted_mean(loss, labels)
+
+
+# Steadiers: an average and deferred weights, off as printed.
+
+
+@thorough
+@given(epochs_of_performance, st.sampled_from(sorted(TAU_LAWS)))
+def test_without_a_steadier_every_number_is_that_of_the_last_measurement_to_the_bit(
+    epochs: list[list[float | None]], law: Any
+) -> None:
+    balancer = ClassDifficultyBalancer(C, law, average=0.0, start_epoch=0)
+    difficulty, seen = torch.ones(C, dtype=torch.float64), torch.zeros(C, dtype=torch.bool)
+    for values in epochs:
+        performance = performance_of(values)
+        balancer.update(performance)
+        difficulty = difficulty_from_performance(performance, difficulty)
+        seen |= ~performance.isnan()
+        known = (1.0 - difficulty).where(seen, torch.nan)
+        weights = difficulty_weights(difficulty, tau_from_performance(law, known))
+        assert torch.equal(balancer.difficulty, difficulty)
+        assert torch.equal(balancer.bias, performance_bias(known))
+        assert torch.equal(balancer.tau, tau_from_performance(law, known))
+        assert torch.equal(balancer.class_weights, normalize_weights(weights).float())
+        assert torch.equal(balancer.probabilities, weights / weights.sum())
+
+
+def test_average_worked_by_hand() -> None:
+    # 0.9, 0.5 0.9 + 0.5 0.5 = 0.7; 0.6, not measured; not measured, first measured as 0.5.
+    balancer = ClassDifficultyBalancer(C, 1.0, average=0.5)
+    balancer.update(performance_of([0.9, 0.6, None]))
+    assert balancer.difficulty.tolist() == pytest.approx([0.1, 0.4, 1.0])
+    balancer.update(performance_of([0.5, None, 0.5]))
+    assert balancer.difficulty.tolist() == pytest.approx([0.3, 0.4, 0.5])
+    assert float(balancer.bias) == pytest.approx(0.7 / 0.51 - 1)
+    assert balancer.class_weights.tolist() == pytest.approx([3 * d / 1.2 for d in (0.3, 0.4, 0.5)])
+    balancer.update(performance_of([1.0, 0.0, None]))
+    assert balancer.difficulty.tolist() == pytest.approx([0.15, 0.7, 0.5])
+
+
+@thorough
+@given(epochs_of_performance, st.floats(0, 0.99))
+def test_average_is_the_slow_one_of_each_class_by_itself(
+    epochs: list[list[float | None]], average: float
+) -> None:
+    balancer = ClassDifficultyBalancer(C, average=average)
+    for performance in epochs:
+        balancer.update(performance_of(performance))
+    for c in range(C):
+        known = [epoch[c] for epoch in epochs if epoch[c] is not None]
+        mean = known[0] if known else 0.0
+        for a in known[1:]:
+            mean = average * mean + (1 - average) * a  # type: ignore[operator]
+        assert float(balancer.difficulty[c]) == pytest.approx(1 - mean, abs=1e-12)  # type: ignore[operator]
+
+
+def test_average_cannot_hide_a_performance_out_of_range() -> None:
+    balancer = updated(average=0.9)
+    before = state_of(balancer)
+    with pytest.raises(ValueError, match=r"performance 1.05 of class 1 is outside"):
+        balancer.update(performance_of([0.9, 1.05, 0.5]))
+    assert_same_state(before, state_of(balancer))
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize": False}])
+def test_deferred_weights_are_equal_until_the_start_epoch_and_then_the_usual(
+    options: dict[str, Any],
+) -> None:
+    usual = ClassDifficultyBalancer(C, **options)
+    deferred = ClassDifficultyBalancer(C, start_epoch=2, **options)
+    held = deferred.class_weights
+    for epoch, performance in enumerate([[0.9, 0.6, 0.3], [0.8, 0.5, 0.4], [0.7, 0.4, 0.2]]):
+        assert deferred.deferred is (epoch < 2)
+        assert float(deferred.updates) == epoch
+        if epoch < 2:
+            assert held.tolist() == [1.0] * C
+            assert deferred.probabilities.tolist() == pytest.approx([1 / C] * C)
+        for one in (usual, deferred):
+            one.update(performance)
+        for name in ("difficulty", "measured", "bias", "tau"):
+            assert torch.equal(getattr(usual, name), getattr(deferred, name))
+    assert torch.equal(held, usual.class_weights)
+    assert len(set(held.tolist())) == C
+    assert torch.equal(deferred.probabilities, usual.probabilities)
+
+
+def test_restored_steadied_balancer_continues_identically_over_its_start() -> None:
+    def made() -> ClassDifficultyBalancer:
+        return ClassDifficultyBalancer(C, average=0.5, start_epoch=2)
+
+    balancer, restored = made(), made()
+    balancer.update([0.9, 0.6, 0.3])
+    restored.load_state_dict(state_of(balancer))
+    for performance in ([0.7, math.nan, 0.4], [0.5, 0.5, 0.5]):
+        for one in (balancer, restored):
+            one.update(performance)
+        assert_same_state(state_of(balancer), state_of(restored))
+        assert len(set(restored.class_weights.tolist())) > 1
+
+
+def test_state_from_before_updates_were_counted_is_taken_where_no_weight_depends_on_them() -> None:
+    old = {name: value for name, value in state_of(updated()).items() if name != "updates"}
+    restored = nn.ModuleDict({"balancer": ClassDifficultyBalancer(C)})
+    restored.load_state_dict({f"balancer.{name}": value for name, value in old.items()})
+    assert torch.equal(restored["balancer"].class_weights, updated().class_weights)
+    for steadier in ({"average": 0.5}, {"start_epoch": 1}):
+        with pytest.raises(RuntimeError, match=r'Missing key.* "updates"'):
+            ClassDifficultyBalancer(C, **steadier).load_state_dict(old)

@@ -17,6 +17,7 @@ from common.difficulty import (
     count_per_class,
     difficulty_from_performance,
     performance_from_error,
+    smoothed_accuracy,
 )
 
 C = 4
@@ -324,3 +325,49 @@ def test_larger_error_means_larger_difficulty() -> None:
 def test_adapter_without_a_finite_range_is_refused(best: float, worst: float) -> None:
     with pytest.raises(ValueError, match="must be greater than best"):
         performance_from_error(torch.tensor([0.5]), best=best, worst=worst)
+
+
+# The prior, off as printed.
+
+
+def test_prior_worked_by_hand() -> None:
+    # (0 + 1) / (2 + 2), (3 + 1) / (3 + 2), (1 + 1) / (2 + 2); a class without a sample.
+    accuracy = ClassAccuracy(C, prior=1.0)
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    accuracy.add(torch.tensor([1, 2, 1, 1, 1, 2, 0]), labels)
+    expected = torch.tensor([0.25, 0.8, 0.5, math.nan], dtype=torch.float64)
+    torch.testing.assert_close(accuracy.compute(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.3, 1.0, 7.0])
+def test_smoothing_an_accuracy_is_to_the_bit_measuring_with_the_prior(prior: float) -> None:
+    """Also where m / M M is not m in floating point, as for 1 / 49 49."""
+    pairs = [(m, total) for total in range(1, 130) for m in range(total + 1)]
+    right, totals = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+    smoothed = smoothed_accuracy(right / totals, totals, prior)
+    assert torch.equal(smoothed, (right + prior) / (totals + 2 * prior))
+    assert bool(((smoothed > 0) & (smoothed < 1)).all()) is (prior > 0)
+
+
+def test_class_accuracy_with_a_prior_is_the_smoothed_one_to_the_bit() -> None:
+    torch.manual_seed(0)
+    model, batches = network(), random_batches()
+    batches = [(images[labels != 3], labels[labels != 3]) for images, labels in batches]
+    counts = count_per_class(torch.cat([labels for _, labels in batches]), C)
+    measured = class_accuracy(model, batches, C)
+    expected = smoothed_accuracy(measured, counts, 2.0)
+    assert expected.isnan().tolist() == [False] * 3 + [True]
+    found = class_accuracy(model, batches, C, prior=2.0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert measured[:3].tolist() != found[:3].tolist()
+
+
+@pytest.mark.parametrize("prior", [-1.0, math.inf, math.nan])
+def test_prior_that_is_no_number_of_samples_is_refused(prior: float) -> None:
+    for refused in (
+        lambda: ClassAccuracy(C, prior=prior),
+        lambda: class_accuracy(network(), [], C, prior=prior),
+        lambda: smoothed_accuracy(torch.ones(1), [1], prior),
+    ):
+        with pytest.raises(ValueError, match=f"prior must be .* not {prior}"):
+            refused()

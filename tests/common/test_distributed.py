@@ -81,6 +81,13 @@ def balancer_after_update(reduction: Reduction = "batch-size") -> ClassDifficult
     return balancer
 
 
+def steadied_balancer() -> ClassDifficultyBalancer:
+    balancer = ClassDifficultyBalancer(C, "logarithmic", average=0.5, start_epoch=2)
+    for part in (1.0, 0.5, 0.25):
+        balancer.update(torch.tensor(PERFORMANCE, dtype=torch.float64) * (part - 1e-3 * rank()))
+    return balancer
+
+
 def gradients(model: nn.Module, reduction: Reduction, part: slice) -> list[Tensor]:
     images, labels = (values[part] for values in samples())
     balancer = balancer_after_update(reduction)
@@ -145,6 +152,7 @@ def measure_on_this_rank() -> dict[str, Any]:
         "computed twice": counted.compute(),
         "accuracy": {share: accuracies(share) for share in SPLITS},
         "balancer": balancer_after_update().state_dict(),
+        "steadied": steadied_balancer().state_dict(),
         "refused": refused_update(),
         "refused for all": refused_for_all(),
         "low precision": many_losses_of_low_precision(),
@@ -228,11 +236,12 @@ def test_computing_the_accuracy_twice_counts_no_sample_twice(both: Results) -> N
 
 
 def test_ranks_hold_the_same_balancer_as_one_process(both: Results) -> None:
-    expected = balancer_after_update().state_dict()
-    for result in both:
-        assert result["balancer"].keys() == expected.keys()
-        for name, value in expected.items():
-            assert_equal_or_both_nan(result["balancer"][name], value)
+    for kind, one in (("balancer", balancer_after_update()), ("steadied", steadied_balancer())):
+        expected = one.state_dict()
+        for result in both:
+            assert result[kind].keys() == expected.keys()
+            for name, value in expected.items():
+                assert_equal_or_both_nan(result[kind][name], value)
 
 
 def test_refused_update_leaves_both_ranks_unchanged(both: Results) -> None:

@@ -447,3 +447,25 @@ def test_labels_may_be_a_list_an_array_or_of_any_integer_type(kind: Any) -> None
 def test_labels_of_two_dimensions_are_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match=r"labels of shape \(N,\), got shape \(2, 1\)"):
         kind(torch.tensor([[0], [1]]), 2, seeded())
+
+
+def test_instance_balanced_draw_is_that_of_the_sampler_of_that_name() -> None:
+    labels = shuffled_labels([9, 4, 1])
+    sampler = ClassProbabilitySampler(labels, 3, seeded(4))
+    sampler.set_instance_balanced()
+    other = InstanceBalancedSampler(labels, 3, seeded(4))
+    for _ in range(2):
+        assert torch.equal(sampler.draw(), other.draw())
+    sampler.set_class_probabilities(torch.tensor([0.0, 0.0, 1.0]))
+    assert labels[sampler.draw()].tolist() == [2] * 14
+
+
+def test_restored_sampler_is_instance_balanced_where_the_saved_one_was() -> None:
+    labels = shuffled_labels([9, 4, 1])
+    sampler, restored = (ClassProbabilitySampler(labels, 3, seeded(4)) for _ in range(2))
+    sampler.set_instance_balanced()
+    restored.load_state_dict(sampler.state_dict())
+    assert torch.equal(sampler.draw(), restored.draw())
+    sampler.set_class_probabilities(torch.tensor([0.5, 0.25, 0.25]))
+    restored.load_state_dict(sampler.state_dict())
+    assert torch.equal(sampler.draw(), restored.draw())

@@ -466,6 +466,7 @@ EFFECTS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "normalize_weights": ("cdb-w-ce", {"tau": "2"}, False),
     "loss_reduction": ("cdb-w-ce", {"tau": "2"}, "weight-sum"),
     "difficulty": ("cdb-w-ce", {}, "proposals"), "difficulty_period": ("cdb-w-ce", {"tau": "2"}, 2),
+    "weights_from_epoch": ("cdb-s", {}, 1),
     "rfs_threshold": ("rfs", {}, 1e-9), "eql_threshold": ("eql", {}, 0.7), "epochs": ("ce", {}, 1),
     "batch_size": ("ce", {}, 4), "learning_rate": ("ce", {}, 0.01), "momentum": ("ce", {}, 0.5),
     "weight_decay": ("ce", {}, 0.1), "milestones": ("ce", {}, (9,)), "lr_decay": ("ce", {}, 0.5),
@@ -482,7 +483,9 @@ EFFECTS_OF_SECOND: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 # The network itself and its first weights, the first stage, and what scores: in test_networks.py.
 ELSEWHERE = {"backbone", "start", "stage1", "stage1_epochs", "calibration_threshold"}
-NO_OPTION = {"recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta"}
+# From the third epoch on.
+ELSEWHERE |= {"difficulty_average"}
+NO_OPTION = {"recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta", "difficulty_prior"}
 
 
 def test_every_setting_is_tried() -> None:
@@ -515,6 +518,18 @@ def test_a_changed_setting_changes_the_weights(
     assert any(
         not torch.equal(weight, usual[key]) for key, weight in weights.items() if key in usual
     )
+
+
+def test_an_average_changes_the_weights_from_the_second_measurement_on(shapes: Path) -> None:
+    usual: dict[str, Any] = {"tau": "2", "difficulty": "proposals", "epochs": 3}
+    plain, averaged = (
+        to_the_end(make_training(shapes, "cdb-w-ce", **usual, difficulty_average=average))
+        for average in (0.0, 0.9)
+    )
+    ours, theirs = (run.history.rows["class_weights"] for run in (plain, averaged))
+    assert ours[:2] == theirs[:2]
+    assert ours[2] != theirs[2]
+    assert differing(copied(plain), copied(averaged))
 
 
 @pytest.mark.parametrize("name", EFFECTS_OF_SECOND)

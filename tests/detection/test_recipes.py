@@ -38,16 +38,20 @@ OTHERS: dict[str, Any] = {
     "milestones": (5, 7), "lr_decay": 0.5, "warmup_steps": 10, "gradient_clip": 1.0,
     "backbone": "small", "start": "imagenet", "min_size": (600, 800), "max_size": 1000,
     "flip": 0.25, "detections": 100, "score_threshold": 0.05, "precision": "bfloat16",
+    "difficulty_average": 0.5, "weights_from_epoch": 2,
 }  # fmt: skip
 OTHERS_OF_SECOND: dict[str, Any] = OTHERS | {
     "method": "bags", "stage1": "cdb-w-ce", "stage1_epochs": 3, "focal_gamma": 1.0,
     "focal_alpha": 0.5, "bags_beta": 4.0, "calibration_threshold": 10,
 }  # fmt: skip
 # Of methods that these recipes do not have; their name and data set are the recipe's.
-NO_OPTION = {"recipe", "dataset", "focal_gamma", "sampler_unit", "cfs_q", "cb_beta", "la_tau"}
+NO_OPTION = {
+    "recipe", "dataset", "focal_gamma", "sampler_unit", "cfs_q", "cb_beta", "la_tau",
+    "difficulty_prior",
+}  # fmt: skip
 NO_OPTION_OF_SECOND = {
     "recipe", "dataset", "sampler_unit", "cfs_q", "cb_beta", "la_tau", "rfs_threshold",
-    "eql_threshold",
+    "eql_threshold", "difficulty_prior",
 }  # fmt: skip
 
 
@@ -122,6 +126,9 @@ def test_the_variant_tells_what_the_weights_began_as() -> None:
     assert CLC.variant == "pretrained=lvis-ce"
     assert replace(CLC, stage1="cdb-w-ce").variant == "pretrained=lvis-cdb-w-ce"
     assert RECIPES["digit-scenes-clc"].variant == "pretrained=digit-scenes-ce"
+    steadied = {"difficulty_average": 0.9, "weights_from_epoch": 8}
+    assert replace(CDB, **steadied).variant == "pretrained=coco average=0.9 from-epoch=8"
+    assert replace(CLC, **steadied).variant == "pretrained=lvis-ce average=0.9 from-epoch=8"
 
 
 def test_the_rendered_scenes_are_not_mirrored_as_a_mirrored_digit_is_another() -> None:
@@ -258,6 +265,7 @@ INF = float("inf")
 LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("seed", (0,), (-1,)), ("tau_max", (0.0,), (-0.1,)), ("tau_power", (1.0,), (0.9,)),
     ("eps", (0.001, 0.999), (0.0, 1.0)), ("difficulty_period", (1,), (0,)),
+    ("difficulty_average", (0.0, 0.99), (-0.1, 1.0)), ("weights_from_epoch", (0, 2), (-1,)),
     ("rfs_threshold", (1e-9, 1.0), (0.0, 1.1)), ("eql_threshold", (1e-9, 1.0), (0.0, 1.1)),
     ("epochs", (1,), (0,)), ("batch_size", (1,), (0,)), ("learning_rate", (1e-9,), (0.0,)),
     ("momentum", (0.0, 0.99), (-0.1, 1.0)), ("weight_decay", (0.0,), (-0.1,)),
@@ -294,7 +302,7 @@ def test_every_number_has_a_limit() -> None:
         for field in fields(of)
         if isinstance(field.default, int | float) and not isinstance(field.default, bool)
     }
-    none_here = {"cfs_q", "cb_beta", "la_tau"}
+    none_here = {"cfs_q", "cb_beta", "la_tau", "difficulty_prior"}
     assert numbers | {"stage1_epochs"} == {name for name, _, _ in LIMITS} | none_here
 
 
@@ -310,6 +318,9 @@ def test_every_number_has_a_limit() -> None:
         ({"max_size": 700}, "--min-size .* must be pixels from 32 to --max-size 700"),
         ({"method": "cdb-s", "difficulty": "proposals", "difficulty_period": 2},
          "--difficulty-period 2 has no effect on --difficulty proposals"),
+        ({"method": "cdb-s", "weights_from_epoch": 3, "difficulty_period": 2},
+         "--weights-from-epoch 3 counts measurements; use it with --difficulty-period 1, not 2"),
+        ({"method": "cdb-s", "difficulty_prior": 1.0}, "--difficulty-prior 1.0 has no effect"),
         ({"method": "bags"}, "--method bags is not one of ce, rfs, eql, cdb-s, cdb-w-ce"),
         ({"method": "cdb-w-fl"}, "--method cdb-w-fl is not one of"),
         ({"dataset": "coco"}, "--dataset coco is not one of lvis-v0.5, digit-scenes"),

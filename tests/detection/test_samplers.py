@@ -346,3 +346,12 @@ def test_lvis_size_draws_follow_the_category_probabilities() -> None:
     annotated = image.unique().numel() / LVIS_IMAGES
     deviation = math.sqrt(annotated * (1 - annotated) / LVIS_IMAGES)
     assert float(of_rarest.double().mean()) == pytest.approx(annotated, abs=4 * deviation)
+
+
+def test_instance_balanced_every_image_is_drawn_once_whatever_its_categories() -> None:
+    sampler = cdb_s(3)
+    sampler.set_instance_balanced()
+    expected = torch.randperm(N, generator=seeded(3))
+    assert torch.equal(sampler.draw(), expected)
+    sampler.set_class_probabilities(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    assert set(sampler.draw().tolist()) <= {0, 5}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from common.balancer import ClassDifficultyBalancer
+from common.difficulty import class_accuracy
 from common.losses import cross_entropy
 from common.tau import TAU_LAWS, LawOptions, sigmoid_tau, tau_from_performance
 
@@ -42,13 +43,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     # Later blocks use these names anew.
     kept = "from copy import deepcopy\nmodel_then = deepcopy(model)\n"
     kept += "CLASS_WEIGHTS_THEN = balancer.class_weights.clone()\n"
-    return run_blocks([*BLOCKS[:place], kept, *BLOCKS[place:]], tmp_path_factory.mktemp("page"))
+    steadied = next(i for i, block in enumerate(BLOCKS) if "smoothed = " in block) + 1
+    blocks = [*BLOCKS[:place], kept, *BLOCKS[place:steadied], "model_steadied = deepcopy(model)\n"]
+    return run_blocks([*blocks, *BLOCKS[steadied:]], tmp_path_factory.mktemp("page"))
 
 
 def test_all_code_of_the_page_is_run() -> None:
     fences = [line for line in PAGE.read_text().splitlines() if line.startswith("```")]
     assert fences == ["```python", "```"] * len(BLOCKS)
-    assert len(BLOCKS) == 15
+    assert len(BLOCKS) == 18
 
 
 def test_code_of_the_page_runs_and_balances_by_accuracy(page: dict[str, Any]) -> None:
@@ -80,6 +83,18 @@ def test_average_precision_drives_the_balancer(page: dict[str, Any]) -> None:
     assert float(page["average_precision"](scores, positive)) == pytest.approx(by_hand)
     assert page["average_precision"](scores, torch.zeros(3, dtype=torch.bool)).isnan()
     torch.testing.assert_close(page["by_ap"].difficulty, 1 - page["ap"])
+
+
+def test_steadiers_of_the_page_do_what_it_says(page: dict[str, Any]) -> None:
+    first, second, third, fourth = page["weights_of_epoch"]
+    assert first == second == [1.0] * 3
+    assert len({*third, *fourth}) > 3
+    measured = class_accuracy(page["model_steadied"], page["difficulty_loader"], 3, prior=1.0)
+    assert torch.equal(page["smoothed"], measured)
+    before, after = page["drawn_of_epoch"]
+    labels = page["train_labels"]
+    assert sorted(before.tolist()) == list(range(len(labels)))
+    assert (labels[after] == 2).sum() > 2 * (labels == 2).sum()
 
 
 def test_lower_is_better_measure_drives_the_balancer(page: dict[str, Any]) -> None:
@@ -220,6 +235,6 @@ def test_ranks_of_the_page_train_the_model_of_one_process(
     spawn(run_rank, args=(str(tmp_path),), nprocs=RANKS)
     first, second = (torch.load(tmp_path / str(rank) / "state.pt") for rank in range(RANKS))
     assert all(same(a, b) for a, b in zip(flat(first), flat(second), strict=True))
-    assert len(flat(first)) == 9
+    assert len(flat(first)) == 10
     for a, b in zip(flat(first), flat(in_one_process(page)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -381,6 +381,8 @@ EFFECTS: dict[str, tuple[str, Any]] = {
     "loss_reduction": ("cdb-w-ce", "weight-sum"), "focal_gamma": ("focal", 3.0),
     "cfs_q": ("cfs", 0.0), "sampler_unit": ("cdb-s", "image"),
     "la_tau": ("logit-adjustment", 1.5),
+    "difficulty_average": ("cdb-w-ce", 0.9), "difficulty_prior": ("cdb-w-ce", 2.0),
+    "weights_from_epoch": ("cdb-s", 1),
     "cb_beta": ("cb", 0.5), "epochs": ("ce", 2), "batch_size": ("ce", 4),
     "learning_rate": ("ce", 0.01), "momentum": ("ce", 0.5), "weight_decay": ("ce", 0.1),
     "milestones": ("ce", (1,)), "lr_decay": ("ce", 0.5), "frames": ("ce", 6),

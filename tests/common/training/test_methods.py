@@ -167,6 +167,24 @@ def test_a_class_without_a_sample_is_refused() -> None:
         make_sampler(config("ce"), LABELS, 4, torch.Generator())
 
 
+@pytest.mark.parametrize("unit", ["class", "image"])
+def test_cdb_s_draws_every_image_once_until_its_probabilities_are_in_force(unit: str) -> None:
+    settings = config("cdb-s", tau="1", sampler_unit=unit, weights_from_epoch=2)
+    sampler, balancer = sampler_of(settings), make_balancer(settings, 3, CPU)
+    assert balancer is not None
+    for _ in range(2):
+        follow_difficulty(sampler, balancer)
+        assert sorted(sampler.draw().tolist()) == list(range(14))
+        balancer.update(ACCURACY)
+    follow_difficulty(sampler, balancer)
+    assert isinstance(sampler, ClassProbabilitySampler)
+    weights = [
+        (n if unit == "image" else 1) * d for n, d in zip([9, 4, 1], [0.1, 0.5, 0.9], strict=True)
+    ]
+    assert sampler.probabilities.tolist() == pytest.approx([w / sum(weights) for w in weights])
+    assert len(set(sampler.draw().tolist())) < 14
+
+
 def test_cdb_s_by_image_draws_as_cdb_w_weighs() -> None:
     """p_c in proportion to n_c d_c^tau; before the first measurement every image alike."""
     settings = config("cdb-s", tau="2", sampler_unit="image")

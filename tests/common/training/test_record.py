@@ -330,10 +330,13 @@ def test_records_share_the_numbers_that_they_have_in_common(tmp_path: Path) -> N
 CDB = {"tau_max": 4.0, "eps": 0.02, "tau_power": 3.0, "normalize_weights": False}
 
 
-@pytest.mark.parametrize("settings", [{}, CDB])
+@pytest.mark.parametrize("settings", [{}, CDB, {"difficulty_average": 0.9}])
 @pytest.mark.parametrize("tau", ["sigmoid", "polynomial", "sigmoid-accv", "1.5"])
 def test_courses_are_to_the_bit_what_the_balancer_trained_with(tau: str, settings: Record) -> None:
-    names = {"tau_power": "power", "normalize_weights": "normalize"}
+    names = {
+        "tau_power": "power", "normalize_weights": "normalize",
+        "difficulty_average": "average", "weights_from_epoch": "start_epoch",
+    }  # fmt: skip
     options = {names.get(name, name): value for name, value in settings.items()}
     balancer = ClassDifficultyBalancer(3, tau, **options)
     history = History(("a", "b", "c"), torch.tensor([9, 5, 1]))
@@ -348,6 +351,21 @@ def test_courses_are_to_the_bit_what_the_balancer_trained_with(tau: str, setting
     record = {"config": {"method": "cdb-s", "tau": tau, **settings}, "history": history.rows}
     assert courses(record) == rows
     assert len({tuple(weights) for weights in rows["class_weights"]}) == 6
+
+
+def test_courses_take_the_prior_from_the_counts_of_the_difficulty_set() -> None:
+    rows = [[0.5, 0.25], [1.0, None], [0.0, 1.0]]
+    settings = {"method": "cdb-s", "tau": "1", "difficulty_prior": 1.0, "weights_from_epoch": 2}
+    record = {
+        "config": settings,
+        "split": {"difficulty": [2, 4]},
+        "history": {"class_accuracy": rows},
+    }
+    found = courses(record)
+    # (1 + 1) / (2 + 2), (1 + 1) / (4 + 2); then (2 + 1) / (2 + 2), and the second class as before.
+    assert found["difficulty"] == [[1.0, 1.0], [0.5, 1 - 1 / 3], [0.25, 1 - 1 / 3]]
+    assert found["class_weights"][:2] == [[1.0, 1.0]] * 2
+    assert found["class_weights"][2] == pytest.approx([6 / 11, 16 / 11])
 
 
 def test_an_epoch_without_any_measurement_leaves_the_difficulty_as_it_was() -> None:
