@@ -28,6 +28,7 @@ from analysis.images import apart_makers as image_makers
 from analysis.images import folder_groups
 from analysis.measured import measured_makers
 from analysis.mnist_findings import mnist_findings, readings_findings
+from analysis.mnist_recipe import recipe_grid, recipe_sentence
 from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
@@ -108,6 +109,7 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     for short in SHORT_GROUPS:
         makers |= short_makers(short, frame)
     makers |= decay_makers(frame)
+    makers["mnist-recipe"] = partial(recipe_grid, "mnist-recipe", frame)
     makers |= lvis_makers(frame) | verb_makers(frame)
     makers |= apart_makers(frame)
     makers["claims"] = partial(claims_grid, frame)
@@ -128,6 +130,7 @@ def block_makers(frame: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "cifar100-findings": cifar100_findings,
         "mnist-findings": mnist_findings,
         "mnist-readings-findings": readings_findings,
+        "mnist-recipe-sentence": recipe_sentence,
         "motion-digits-one-frame": one_frame_sentence,
     }
     blocks |= {name: partial(make, frame) for name, make in sentences.items()}
