@@ -308,6 +308,11 @@ def has_bfloat16() -> bool:
     return flags is None or bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
 
+def _root() -> Path:
+    """The checkout's folder."""
+    return Path(__file__).resolve().parent.parent
+
+
 def _git(*words: str) -> str:
     """What git says of this checkout, whatever the shell's variables tell git.
 
@@ -316,9 +321,8 @@ def _git(*words: str) -> str:
         subprocess.CalledProcessError: git refuses.
     """
     told = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    root = Path(__file__).resolve().parent.parent
     asked = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, env=told
+        ["git", "-C", str(_root()), *words], capture_output=True, text=True, check=True, env=told
     )
     return asked.stdout.strip()
 
@@ -326,12 +330,15 @@ def _git(*words: str) -> str:
 def _commit() -> str | None:
     """The checkout's commit, with '+changes' if the code differs from it; None outside git.
 
-    Also where the checkout lies in a repository that is not its own.
+    Also where the checkout lies in a repository that is not its own: below its folder, or in it
+    without having been committed.
     """
+    own = Path(__file__).resolve().relative_to(_root()).as_posix()
     code = ["common", "classification", "detection", "video", "data_prep"]
     try:
         if _git("rev-parse", "--show-prefix"):
             return None
+        _git("cat-file", "-e", f"HEAD:{own}")
         head = _git("rev-parse", "--short=12", "HEAD")
         changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *code)
     except (OSError, subprocess.CalledProcessError):

@@ -428,9 +428,10 @@ def test_the_commit_is_that_of_the_checkout_itself(
     assert commit() is None
     (repository / "common").mkdir()
     (repository / "common" / "run.py").touch()
+    monkeypatch.setattr("common.run.__file__", str(repository / "common" / "run.py"))
+    assert commit() is None
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "second")
-    monkeypatch.setattr("common.run.__file__", str(repository / "common" / "run.py"))
     told = commit()
     assert told is not None
     assert len(told) == 12
