@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up, runs experiments, prints the table beside the paper's, draws the figures and
 # writes the report: see --help.
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/common/launching/experiment.sh"
 
 readonly DEFAULT=mnist_table1

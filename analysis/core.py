@@ -32,10 +32,10 @@ class _Process:
     def __init__(self) -> None:
         root = str(Path(__file__).resolve().parents[1])
         folders = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # In a session of its own: Ctrl-C is its parent's.
+        # In a group of its own: Ctrl-C is its parent's.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "analysis.core"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
         )  # fmt: skip
         atexit.register(self._end)

@@ -159,8 +159,8 @@ def recipe_sentence(frame: pd.DataFrame) -> str:
         return "The runs that the rule asks for are not all there: no candidate has every cell."
     first = complete[0]
     return (
-        f"The runs that the rule asks for are not all there. Of {len(complete)} candidates with "
-        f"every cell the lowest score so far is {first.score}: learning rate "
-        f"{', '.join((first.reading[0], *first.reading[1:]))}, CB divided by the "
-        f"{_DIVISORS[first.divisor]} ({first.seeds} seed{'s' if first.seeds > 1 else ''})."
+        "The runs that the rule asks for are not all there. Candidates with every cell: "
+        f"{len(complete)}. The lowest score so far is {first.score}: learning rate "
+        f"{', '.join(first.reading)}, CB divided by the {_DIVISORS[first.divisor]} "
+        f"({first.seeds} seed{'s' if first.seeds > 1 else ''})."
     )

@@ -1325,6 +1325,7 @@ OF_THE_SHELL = {
     "FUNCNEST": "1", "POSIXLY_CORRECT": "1", "SHELLOPTS": "noglob:posix", "TMOUT": "1",
     "BASHOPTS": "nocasematch", "BASH_COMPAT": "3.1", "GIT_DIR": "OTHER", "PYTHONSAFEPATH": "1",
     "BASH_FUNC_cd%%": "() { builtin cd /; }", "BASH_FUNC_printf%%": "() { echo no; }",
+    "BASH_FUNC_dirname%%": "() { echo /; }", "BASH_FUNC_realpath%%": "() { echo /x/y; }",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@
 # Smoke: SEEDS=0 METHODS="focal cdb-w-ce"
 SEEDS=${SEEDS:-"0 1 2"}
 METHODS=${METHODS:-"ce focal cdb-w-ce"}
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

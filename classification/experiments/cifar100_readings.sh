@@ -10,6 +10,7 @@ IMBALANCES=${IMBALANCES:-100}
 TAUS=${TAUS:-"sigmoid sigmoid-accv sigmoid-code"}
 REDUCTIONS=${REDUCTIONS:-"batch-size weight-sum"}
 METHODS=${METHODS:-"cdb-w-ce cb"}
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

@@ -7,6 +7,7 @@
 # Smoke: SEEDS=0 ROWS="^code +cifar100-lt-code +all +--method ce"
 SEEDS=${SEEDS:-"0 1 2"}
 ROWS=${ROWS:-.} # only the lines of the table that this extended regular expression matches
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

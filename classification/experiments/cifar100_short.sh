@@ -12,6 +12,7 @@ AT_200=${AT_200-"focal cdb-w-ce"} # for Figures 4 and 5, with the first seed
 CLASSIFIERS=${CLASSIFIERS:-"crt lws"} # of the second stages after ce, with the first seed
 STAGE2=${STAGE2:-"class-aware cdb-w-ce cdb-s"}
 STAGE1_EPOCHS=${STAGE1_EPOCHS:-} # if not the recipe's; -- --epochs N alone leaves it
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

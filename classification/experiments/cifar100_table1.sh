@@ -12,6 +12,7 @@ IMBALANCES=${IMBALANCES:-"10 100"}
 # has it for ImageNet-LT only.
 ALL="ce l2rw meta-weight-net cdb-w-ce cdb-s cdb-w-fl ldam-drw eql cb cfs focal class-aware"
 METHODS=${METHODS:-$ALL}
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

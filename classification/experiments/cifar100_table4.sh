@@ -11,6 +11,7 @@ STAGE1=${STAGE1:-"ce cdb-w-ce cdb-s"}
 CLASSIFIERS=${CLASSIFIERS:-"crt lws"}
 STAGE2=${STAGE2:-"class-aware cdb-w-ce cdb-s"}
 STAGE1_EPOCHS=${STAGE1_EPOCHS:-} # if not the recipe's; -- --epochs N alone leaves it
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

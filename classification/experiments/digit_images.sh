@@ -11,6 +11,7 @@ TAUS=${TAUS:-sigmoid}            # of the methods that have a tau
 STAGE1_EPOCHS=${STAGE1_EPOCHS:-} # of OLTR, if not the recipe's; -- --epochs N alone leaves it
 WORKERS=${WORKERS:-0}            # to read images ahead
 CACHE=${CACHE:-}                 # folder for the squares, if not OUT/image-cache
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 cache=$OUT/image-cache

@@ -11,6 +11,7 @@ STAGE1_EPOCHS=${STAGE1_EPOCHS:-} # of OLTR, if not the recipe's; -- --epochs N a
 GPUS=${GPUS:-1}  # of each run
 CACHE=${CACHE:-} # folder for squares of 256 pixels, 37 GB; none: files are decoded every epoch
 SIZE=${SIZE:-}   # for example "--stored-side 72 --crop 64"
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 WORKERS=${WORKERS:-$((CORES / GPUS))} # of each process, to read images ahead

@@ -8,6 +8,7 @@ SEEDS=${SEEDS:-"0 1 2 3 4"}
 IMBALANCES=${IMBALANCES:-"99 199"}
 READINGS=${READINGS:-.} # only the lines of the table that this extended regular expression matches
 METHODS=${METHODS:-.}   # likewise of the methods, such as 'ce' or 'cb weight-sum'
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

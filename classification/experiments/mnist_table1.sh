@@ -6,6 +6,7 @@
 # Smoke: SEEDS=0 IMBALANCES=99
 SEEDS=${SEEDS:-"0 1 2 3 4"}
 IMBALANCES=${IMBALANCES:-"99 199"}
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

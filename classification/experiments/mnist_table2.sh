@@ -8,6 +8,7 @@ SEEDS=${SEEDS:-"0 1 2"}
 IMBALANCES=${IMBALANCES:-"99 199"}
 DYNAMIC="linear polynomial logarithmic sigmoid sigmoid-accv sigmoid-code"
 TAUS=${TAUS:-"0.5 1.0 1.5 2.0 5.0 $DYNAMIC"}
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

@@ -322,9 +322,8 @@ def _git(*words: str) -> str:
         subprocess.CalledProcessError: git refuses.
     """
     told = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    root = _root()
     asked = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, env=told
+        ["git", "-C", str(_root()), *words], capture_output=True, text=True, check=True, env=told
     )
     return asked.stdout.strip()
 
@@ -340,13 +339,16 @@ def _imported_packages() -> Iterator[str]:
 def _commit() -> str | None:
     """The checkout's commit, with '+changes' if the code differs from it; None outside git.
 
-    Also where the checkout lies in a repository that is not its own.
+    Also where the checkout lies in a repository that is not its own: below its folder, or in it
+    without having been committed.
     """
+    own = Path(__file__).resolve().relative_to(_root()).as_posix()
     # Of what this run has imported, not of what only reads its results.
     code = sorted({"common", *_imported_packages()})
     try:
         if _git("rev-parse", "--show-prefix"):
             return None
+        _git("cat-file", "-e", f"HEAD:{own}")
         head = _git("rev-parse", "--short=12", "HEAD")
         changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *code)
     except (OSError, subprocess.CalledProcessError):

@@ -12,6 +12,7 @@ STAGE2=${STAGE2-"cdb-w-ce/ce"}
 STAGE1_EPOCHS=${STAGE1_EPOCHS:-} # if not the recipe's; -- --epochs N alone leaves it
 TASK=${TASK:-mask}
 RFS_THRESHOLD=${RFS_THRESHOLD:-0.08} # 57 of 701 images, as LVIS's 0.001 is 57 of its 56,740
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

@@ -11,6 +11,7 @@ METHODS=${METHODS:-"ce cdb-w-ce rfs eql"}
 STAGE2=${STAGE2-"simcal/ce calib/ce bags/ce cdb-w-ce/cdb-w-ce"}
 GPUS=${GPUS:-1}      # of each run; the paper's had 4
 NETWORK=${NETWORK:-} # for example "--weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

@@ -10,6 +10,7 @@ METHODS=${METHODS:-"ce focal cb cfs cdb-s cdb-w-ce"}
 GPUS=${GPUS:-1}       # of each run; the paper's had 8
 CACHE=${CACHE:-}      # folder for decoded frames, about 140 GB; none: videos are decoded every epoch
 NETWORK=${NETWORK:-}  # for example "--model small-resnext --start random"
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 WORKERS=${WORKERS:-$((CORES / GPUS))} # of each process, to read clips ahead

@@ -9,6 +9,7 @@ SEEDS=${SEEDS:-0}
 METHODS=${METHODS:-"ce cdb-s cdb-w-ce"}
 TAUS=${TAUS:-sigmoid}     # of the methods that have a tau
 ONE_FRAME=${ONE_FRAME-ce} # methods that see one frame of each clip: no more than chance is to be had
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 

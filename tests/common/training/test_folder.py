@@ -439,9 +439,10 @@ def test_the_commit_is_that_of_the_checkout_itself(
     assert commit() is None
     (repository / IN_CHECKOUT.parent).mkdir(parents=True)
     (repository / IN_CHECKOUT).touch()
+    monkeypatch.setattr(folder_module, "__file__", str(repository / IN_CHECKOUT))
+    assert commit() is None
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "second")
-    monkeypatch.setattr(folder_module, "__file__", str(repository / IN_CHECKOUT))
     told = commit()
     assert told is not None
     assert len(told) == 12
