@@ -20,6 +20,7 @@ CONDITIONS: Final = ("99", "199")
 CELLS: Final = tuple((method, condition) for method in METHODS for condition in CONDITIONS)
 _READING: Final = ("learning_rate", "input_scaling", "initialisation")
 _DIVISORS: Final = {"batch-size": "batch size", "weight-sum": "sum of weights"}
+_TITLE: Final = "MNIST-LT: readings by the baselines"
 _WEIGHED: Final = "cb"
 _FURTHER: Final = 2.0
 """A candidate whose score is at most so many times the lowest gets all its seeds."""
@@ -72,8 +73,8 @@ def _reading(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _is_candidate(config: dict[str, Any]) -> bool:
-    of_methods = config["method"] in METHODS and config["architecture"] == "lenet5"
-    return of_methods and config["loss_reduction"] in _DIVISORS
+    of_methods = config.get("method") in METHODS and config.get("architecture") == "lenet5"
+    return of_methods and config.get("loss_reduction") in _DIVISORS
 
 
 def candidates(frame: pd.DataFrame) -> list[Candidate]:
@@ -123,6 +124,7 @@ def recipe_grid(name: str, frame: pd.DataFrame) -> Grid:
     """
     found = candidates(frame)
     cells = [f"{method_name(method)}, {condition}" for method, condition in CELLS]
+    header = ("Rate", "Pixels", "Weights", "CB's divisor", *cells, "Seeds", "Score")
     rows = [
         (*c.reading, _DIVISORS[c.divisor],
          *(number(c.errors[cell].mean, 1) if cell in c.errors else MISSING for cell in CELLS),
@@ -130,8 +132,9 @@ def recipe_grid(name: str, frame: pd.DataFrame) -> Grid:
         for c in found
     ]  # fmt: skip
     paper = [paper_summary(1, DATASET, (method, "", condition)) for method, condition in CELLS]
+    if not rows:
+        return Grid(name, _TITLE, header, (), "No run of the readings is recorded yet.")
     rows.insert(0, ("the paper, test", "", "", "", *(number(p.mean, 1) for p in paper), "", ""))
-    header = ("Rate", "Pixels", "Weights", "CB's divisor", *cells, "Seeds", "Score")
     mean_of_two = fmean([p.std for p in paper])
     note = (
         "Mean error in % on the difficulty set at the last epoch; score: mean distance from the "
@@ -140,7 +143,7 @@ def recipe_grid(name: str, frame: pd.DataFrame) -> Grid:
         "with > is of a candidate that was left when it could no longer come within twice the "
         "lowest."
     )
-    return Grid(name, "MNIST-LT: readings by the baselines", header, tuple(rows), note,
+    return Grid(name, _TITLE, header, tuple(rows), note,
                 words=(0, 1, 2, 3))  # fmt: skip
 
 

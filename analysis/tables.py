@@ -39,6 +39,7 @@ from analysis.records import (
 )
 from analysis.scale import growth_sentences, scale_makers
 from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
+from analysis.steadiers import steadiers_makers
 from analysis.verbs import demo_makers, one_frame_sentence, verb_makers
 from analysis.weight_decay import decay_makers
 from common.errors import UserError, run_main
@@ -108,7 +109,7 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
             makers[name] = partial(readings_grid, name, dataset, frame)
     for short in SHORT_GROUPS:
         makers |= short_makers(short, frame)
-    makers |= decay_makers(frame)
+    makers |= decay_makers(frame) | steadiers_makers(frame)
     makers["mnist-recipe"] = partial(recipe_grid, "mnist-recipe", frame)
     makers |= lvis_makers(frame) | verb_makers(frame)
     makers |= apart_makers(frame)

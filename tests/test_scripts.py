@@ -42,23 +42,43 @@ EXPERIMENTS = sorted(ROOT.glob("*/experiments/*.sh"))
 RUNNABLE = [ROOT / name for name in ("setup.sh", "run_all.sh", "run_tests.sh", ".ci/run")]
 TASK = ROOT / "common/launching/slurm_task.sh"
 CLUSTER = ROOT / "tests/slurm/cluster.sh"
-VIDEO = {name: ROOT / f"video/experiments/{name}.sh" for name in ("egtea_tables", "motion_digits")}
+VIDEO = {
+    name: ROOT / f"video/experiments/{name}.sh"
+    for name in ("egtea_tables", "motion_digits", "motion_digits_steadiers")
+}
 DETECTION = {
     name: ROOT / f"detection/experiments/{name}.sh"
     for name in ("lvis_table5", "lvis_table6", "digit_scenes")
 }
 IMAGES = {
     name: ROOT / f"classification/experiments/{name}.sh"
-    for name in ("imagenet_table1", "imagenet_table2", "imagenet_table3", "digit_images")
+    for name in (
+        "imagenet_table1",
+        "imagenet_table2",
+        "imagenet_table3",
+        "digit_images",
+        "digit_images_steadiers",
+    )
 }
 READINGS = ROOT / "classification/experiments/mnist_readings.sh"
+STEADIERS = ROOT / "classification/experiments/mnist_steadiers.sh"
 RECIPE = ROOT / "classification/experiments/mnist_recipe.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
 TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
 TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
 CIFAR = {
     name: ROOT / f"classification/experiments/cifar100_{name}.sh"
-    for name in ("table1", "table2", "table3", "table4", "figures", "short", "readings", "recipe")
+    for name in (
+        "table1",
+        "table2",
+        "table3",
+        "table4",
+        "figures",
+        "short",
+        "readings",
+        "recipe",
+        "steadiers",
+    )
 }
 
 # What would change the scripts.
@@ -234,6 +254,7 @@ def option(words: list[str], name: str) -> str:
 RUNS = {
     READINGS: 16 * 2 * 3,
     RECIPE: 12 * 5 * 2 * 5,
+    STEADIERS: 52 * 2 * 10,
     TABLE1: 9 * 2 * 5,
     TABLE2: 11 * 2 * 3,
     TABLE3: 11 * 2 * 3,
@@ -245,12 +266,15 @@ RUNS = {
     CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
     CIFAR["readings"]: 3 * 2 + 2,
     CIFAR["recipe"]: 33 * 3 + 4,
+    CIFAR["steadiers"]: 52 * 3,
     IMAGES["imagenet_table1"]: 8 * 3,
     IMAGES["imagenet_table2"]: 11 * 3,
     IMAGES["imagenet_table3"]: 11 * 3,
     IMAGES["digit_images"]: 8,
+    IMAGES["digit_images_steadiers"]: 52 * 3,
     VIDEO["egtea_tables"]: 6 * 3,
     VIDEO["motion_digits"]: 3 + 1,
+    VIDEO["motion_digits_steadiers"]: 52 * 3,
     DETECTION["lvis_table5"]: (4 + 7) * 3,
     DETECTION["lvis_table6"]: (4 + 4) * 3,
     DETECTION["digit_scenes"]: 3 + 1,
@@ -1173,9 +1197,10 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert not left_over.exists()
     assert real.exists()
     trained = [line for line in calls if "classification.train" in line]
-    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 9 + 3 + 3
+    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 2 + 9 + 3 + 3
     assert (
-        len([line for line in trained if " cifar100-lt" in line]) == 2 + 1 + 2 + 1 + 1 + 1 + 2 + 1
+        len([line for line in trained if " cifar100-lt" in line])
+        == 2 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1
     )
     assert all(f"--out {tmp_path}/out/smoke --epochs 2" in line for line in trained)
     assert calls.count(CHECK) == 1
@@ -1189,7 +1214,7 @@ def test_smoke_of_everything_leaves_out_what_has_no_data_and_names_it(tmp_path: 
     assert words.split()[2:] == sorted(script.stem for script in CIFAR.values())
     assert (words.split()[:2], problem) == (["left", "out:"], "data/x is missing; fetch it.")
     trained = [line for line in calls if "classification.train" in line]
-    assert len(trained) == 2 + 1 + 9 + 3 + 3
+    assert len(trained) == 2 + 1 + 2 + 9 + 3 + 3
     assert all(" mnist-lt " in line for line in trained)
 
 

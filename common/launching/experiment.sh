@@ -234,6 +234,19 @@ run() {
   COMMANDS+=("${words% }")
 }
 
+# steadier_options NAME EPOCH: the options of a steadier of the difficulty; EPOCH: from which on the
+# weights of 'deferred' are in force. docs/choosing-tau.md
+steadier_options() {
+  case $1 in
+    none) ;;
+    average) echo --difficulty-average 0.9 ;;
+    prior) echo --difficulty-prior 1 ;;
+    both) echo --difficulty-average 0.9 --difficulty-prior 1 ;;
+    deferred) echo --weights-from-epoch "$2" ;;
+    *) fail "a steadier is none, average, prior, both or deferred, not '$1'." ;;
+  esac
+}
+
 check_packages() {
   "$PYTHON" -c 'from importlib.util import find_spec as f; exit(not (f("torch") and f("rich")))' ||
     fail "$PYTHON has no torch or no rich; run ./setup.sh once, or name another Python with" \

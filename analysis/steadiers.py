@@ -1,0 +1,163 @@
+"""What steadies the method: law of tau x steadier of the difficulty, beside plain baselines.
+
+Shapes: E epochs, C classes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analysis.core import courses
+from analysis.grid import Grid
+from analysis.records import CELL, Record, imbalance_of
+from analysis.summary import summarize
+from analysis.words import MISSING, condition_name, method_name, number, variant_name
+from common.training.record import STEADIERS
+
+GROUPS: Final = {
+    "steadiers-mnist": "mnist-lt-steadiers",
+    "steadiers-images": "digit-images-steadiers",
+    "steadiers-clips": "motion-digits-steadiers",
+    "steadiers-cifar100": "cifar100-lt-recipe",
+}
+"""Of each table, the group of its runs."""
+_DECAY: Final = 5e-4
+_JUMP: Final = 0.2
+_FACTOR: Final = 3.0
+_STEADY_NAMES: Final = {
+    (): "none", ("average",): "average", ("prior",): "prior", ("average", "prior"): "both",
+    ("from-epoch",): "deferred",
+}  # fmt: skip
+
+
+def _array(rows: Sequence[Sequence[float | None]]) -> np.ndarray:
+    return np.array([[math.nan if v is None else v for v in row] for row in rows], dtype=float)
+
+
+def jumps(record: Record) -> int:
+    """Epochs in which the rarest class's accuracy on the difficulty set is over 0.2 from before.
+
+    MNIST's two classes are told by it; with many classes see :func:`mean_change`.
+    """
+    rarest = int(np.argmin(record["split"]["train"]))
+    accuracy = _array(record["history"]["class_accuracy"])[:, rarest]
+    return int((np.abs(np.diff(accuracy)) > _JUMP).sum())
+
+
+def mean_change(record: Record) -> float:
+    """Mean distance in points of a class's accuracy from that of the epoch before."""
+    change = np.abs(np.diff(_array(record["history"]["class_accuracy"]), axis=0))
+    return float(100 * np.nanmean(change)) if change.size else math.nan
+
+
+def weight_jumps(record: Record) -> float:
+    """Share in % of (epoch, class) whose weight is over three times that before, or under a third.
+
+    From 0 to more, or back, counts as well; NaN for a run without weights.
+    """
+    weights = courses(record).get("class_weights")
+    if not weights or len(weights) < 2:
+        return math.nan
+    before, after = _array(weights[:-1]), _array(weights[1:])
+    far = np.maximum(before, after) > _FACTOR * np.minimum(before, after)
+    return float(100 * far.mean())
+
+
+def steadier_of(variant: str) -> str:
+    """The steadier that a variant names: none, average, prior, both, deferred or the parts.
+
+    >>> steadier_of("tau=sigmoid average=0.9 prior=1")
+    'both'
+    """
+    parts = tuple(p.partition("=")[0] for p in variant.split(" ")[1:] if not p.startswith("unit"))
+    return _STEADY_NAMES.get(parts, " ".join(parts))
+
+
+def _law_of(variant: str) -> str:
+    """``τ sigmoid``; empty for a method without tau."""
+    return variant_name(variant.partition(" ")[0]) if variant else ""
+
+
+def _belongs(config: dict[str, Any]) -> bool:
+    """Whether a run is of this experiment, where its group has others: one thing changed."""
+    usual = {"sampler_unit": "class"}
+    return all(config.get(name, value) == value for name, value in usual.items())
+
+
+def steadied_runs(frame: pd.DataFrame, group: str) -> pd.DataFrame:
+    """The runs of a group that one of these tables shows; CIFAR100-LT's at its weight decay."""
+    runs = frame[(frame["group"] == group) & (frame["variant"].str.find("stage1=") < 0)]
+    chosen = [_belongs(config) for config in runs["config"]]
+    if group == GROUPS["steadiers-cifar100"]:
+        recipe = {"weight_decay": _DECAY, "epochs": 200}
+        chosen = [
+            ok and all(config.get(name) == value for name, value in recipe.items())
+            for ok, config in zip(chosen, runs["config"], strict=True)
+        ]
+        # Its own tables have them; here stands what was steadied, and what it is compared with.
+        if not any(config.get(name) for name in STEADIERS for config in runs["config"]):
+            chosen = [False] * len(chosen)
+    return runs[np.array(chosen, dtype=bool)]
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    return number(fmean(known), digits) if known else MISSING
+
+
+def steadiers_grid(name: str, frame: pd.DataFrame) -> Grid:
+    """Errors and swings of each setting.
+
+    Args:
+        name: one of :data:`GROUPS`.
+        frame: runs.
+    """
+    runs = steadied_runs(frame, GROUPS[name])
+    rows = []
+    cells = sorted(
+        dict.fromkeys(runs[CELL].itertuples(index=False, name=None)),
+        key=lambda cell: (imbalance_of(cell[2]), cell[0], steadier_of(cell[1]), cell[1]),
+    )
+    for method, variant, condition in cells:
+        same = runs[
+            (runs["method"] == method)
+            & (runs["variant"] == variant)
+            & (runs["condition"] == condition)
+        ]
+        records = list(same["record"])
+        rows.append(
+            (
+                condition_name(condition), method_name(method), _law_of(variant),
+                steadier_of(variant) if variant else "",
+                summarize(list(same["difficulty_error_last"])).with_n(),
+                summarize(list(same["error_last"])).with_n(),
+                _mean(list(same["error_best"]), 2),
+                _mean([float(jumps(record)) for record in records], 1),
+                _mean([mean_change(record) for record in records], 1),
+                _mean([weight_jumps(record) for record in records], 1),
+            )
+        )  # fmt: skip
+    header = (
+        "Condition", "Method", "Law", "Steadier", "Difficulty set", "Test", "Test, best epoch",
+        "Jumps", "Change", "Weights",
+    )  # fmt: skip
+    note = (
+        "Error in % at the last epoch, mean ± sample standard deviation (number of seeds). Jumps: "
+        "epochs in which the rarest class's accuracy on the difficulty set is over 0.2 from the "
+        "epoch before; change: mean distance in points of a class's accuracy from the epoch "
+        "before; weights: share in % of classes and epochs whose weight changes by more than three "
+        "times. Choose by the difficulty set."
+        if rows
+        else "No run of this experiment is recorded yet."
+    )
+    return Grid(name, "Steadiers of the difficulty", header, tuple(rows), note, words=(0, 1, 2, 3))
+
+
+def steadiers_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
+    """What makes each of these tables."""
+    return {name: partial(steadiers_grid, name, frame) for name in GROUPS}

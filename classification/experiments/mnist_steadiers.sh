@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Experiment: mnist_steadiers - law of tau x steadier of the difficulty, MNIST-LT, imbalance 99 and 199
+# Paper: Sec. 3.1 and 3.1.2, beyond what they have: docs/choosing-tau.md
+# Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
+# Cost: 104 runs a seed of about 35 s on one core: 30 minutes on 2 cores (all ten seeds: 5 hours)
+# Smoke: SEEDS=0 IMBALANCES=99 TAUS=1 STEADIERS="both deferred" METHODS=cdb-s OTHERS= DEFER=1
+SEEDS=${SEEDS:-"0 1 2 3 4 5 6 7 8 9"}
+IMBALANCES=${IMBALANCES:-"99 199"}
+METHODS=${METHODS:-"cdb-w-ce cdb-s"}
+TAUS=${TAUS:-"sigmoid sigmoid-accv sigmoid-code 1 2"}
+STEADIERS=${STEADIERS:-"none average prior both deferred"}
+OTHERS=${OTHERS-"ce balanced-softmax"} # beside them
+DEFER=${DEFER:-50} # the epoch from which on deferred weights are in force: half of them
+READING=${READING-} # options of another reading than the recipe's; docs/mnist-readings.md
+[[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
+parse_arguments "$@"
+train() {
+  local imbalance
+  for imbalance in $IMBALANCES; do
+    # shellcheck disable=SC2086 # the options of a reading are words
+    run classification.train mnist-lt --group mnist-lt-steadiers --imbalance "$imbalance" "$@" $READING
+  done
+}
+
+# shellcheck disable=SC2046 # the options of a steadier are words
+for seed in $SEEDS; do
+  for method in $OTHERS; do
+    train --method "$method" --seed "$seed"
+  done
+  for steadier in $STEADIERS; do
+    for tau in $TAUS; do
+      for method in $METHODS; do
+        train --method "$method" --tau "$tau" --seed "$seed" \
+          $(steadier_options "$steadier" "$DEFER")
+      done
+    done
+  done
+done
+finish
