@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from analysis.comparison import paper_summary
@@ -87,7 +88,8 @@ def candidates(frame: pd.DataFrame) -> list[Candidate]:
         frame: runs.
     """
     runs = frame[frame["group"].isin((GROUP, DATASET))]
-    runs = runs[[_is_candidate(config) for config in runs["config"]]]
+    # An array: of an empty list pandas would take no column, not no row.
+    runs = runs[np.array([_is_candidate(config) for config in runs["config"]], dtype=bool)]
     # One run of a configuration and seed counts once, in whatever group it is.
     runs = runs.drop_duplicates(["run", "condition", "seed"])
     errors: dict[tuple[Any, ...], list[float]] = {}
