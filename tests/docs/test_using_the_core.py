@@ -51,7 +51,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_all_code_of_the_page_is_run() -> None:
     fences = [line for line in PAGE.read_text().splitlines() if line.startswith("```")]
     assert fences == ["```python", "```"] * len(BLOCKS)
-    assert len(BLOCKS) == 18
+    assert len(BLOCKS) == 19
 
 
 def test_code_of_the_page_runs_and_balances_by_accuracy(page: dict[str, Any]) -> None:
@@ -59,6 +59,12 @@ def test_code_of_the_page_runs_and_balances_by_accuracy(page: dict[str, Any]) ->
     assert balancer.measured.all()
     assert len(set(balancer.class_weights.tolist())) == 3
     assert torch.equal(page["sampler"].probabilities, balancer.probabilities)
+
+
+def test_background_keeps_the_weight_that_it_is_given(page: dict[str, Any]) -> None:
+    weights = page["CLASS_WEIGHTS_THEN"]
+    expected = (float(weights[0] + weights[2]) + 2.0) / 4
+    assert float(page["detector_loss"]) == pytest.approx(expected)
 
 
 def test_every_loss_of_the_page_is_weighted(page: dict[str, Any]) -> None:
