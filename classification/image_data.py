@@ -113,14 +113,14 @@ def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
     return split
 
 
-def with_lists(config: ImageConfig, folder: Path | None) -> ImageConfig:
-    """The configuration with the digest of one's own lists: other lists are another run.
+def lists_digest(config: ImageConfig, folder: Path | None) -> str | None:
+    """What one's own lists are told apart by; None of a data set whose lists are fixed.
 
     Raises:
         UserError: a list is missing or damaged, or is not the one that the configuration names.
     """
     if config.dataset != "image-folder":
-        return config
+        return None
     found = image_folder.load_image_folder(folder)
     digest = found.digest[:_DIGEST_LETTERS]
     if config.lists not in (None, digest):
@@ -129,7 +129,7 @@ def with_lists(config: ImageConfig, folder: Path | None) -> ImageConfig:
             f"others ({digest}); bring the "
             "old ones back, or leave the option out."
         )
-    return replace(config, lists=digest)
+    return digest
 
 
 def load_parts(

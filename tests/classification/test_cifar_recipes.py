@@ -31,8 +31,9 @@ from tests.classification.synthetic import (
     trained_cifar,
     use_small_resnet,
 )
+from tests.settings import used_by
 
-USED_BY = ClassificationConfig.used_by
+USED_BY = used_by(ClassificationConfig)
 
 CRT, LWS = RECIPES["cifar100-lt-crt"], RECIPES["cifar100-lt-lws"]
 SECOND_STAGES = [name for name, recipe in RECIPES.items() if isinstance(recipe, DecoupledConfig)]

@@ -1,0 +1,21 @@
+"""What tests ask of the settings of a kind of configuration."""
+
+from typing import get_args, get_type_hints
+
+from common.training.settings import RunConfig, settings_of, without_effect
+
+
+def used_by(kind: type[RunConfig], *also: str) -> dict[str, tuple[str, ...]]:
+    """The methods that a setting counts for, of each setting that some method declares.
+
+    Args:
+        kind: of the configuration.
+        also: further settings that do not count for all methods.
+    """
+    declared = [name for some in kind.method_settings.values() for name in settings_of(some)]
+    named = get_args(get_type_hints(kind)["method"])
+    methods = dict.fromkeys((*kind.method_settings, *(m for m in named if isinstance(m, str))))
+    return {
+        name: tuple(method for method in methods if name not in without_effect(kind, method))
+        for name in dict.fromkeys((*declared, *also))
+    }
