@@ -12,9 +12,11 @@ def used_by(kind: type[RunConfig], *also: str) -> dict[str, tuple[str, ...]]:
         kind: of the configuration.
         also: further settings that do not count for all methods.
     """
-    declared = [name for some in kind.method_settings.values() for name in settings_of(some)]
-    named = get_args(get_type_hints(kind)["method"])
-    methods = dict.fromkeys((*kind.method_settings, *(m for m in named if isinstance(m, str))))
+    hint = get_type_hints(kind)["method"]
+    names = [*get_args(hint), *(name for part in get_args(hint) for name in get_args(part))]
+    table = {method: some for method, some in kind.method_settings.items() if method in names}
+    declared = [name for some in table.values() for name in settings_of(some)]
+    methods = dict.fromkeys((*table, *(name for name in names if isinstance(name, str))))
     return {
         name: tuple(method for method in methods if name not in without_effect(kind, method))
         for name in dict.fromkeys((*declared, *also))

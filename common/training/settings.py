@@ -52,8 +52,13 @@ class Setting(Doc):
     above: float | None = None
     below: float | None = None
     earlier: Any = _NONE
-    """What a run was made with whose record lacks the setting; it need not be today's default.
-    None is given for one that every record names which it counts for."""
+    """What a run was made with whose record lacks the setting, if there are such; it need not be
+    today's default."""
+
+    @property
+    def came_later(self) -> bool:
+        """Whether there are records of runs that were made before there was the setting."""
+        return self.earlier is not _NONE
 
 
 _HOLDS = {"at_least": ge, "at_most": le, "below": lt, "above": gt}
@@ -371,7 +376,7 @@ def read_config(settings: Mapping[str, Any], recipes: Mapping[str, Config]) -> C
     lacking = {
         name: setting.earlier
         for name, setting in said.items()
-        if setting.earlier is not _NONE and name not in without_effect(kind, method)
+        if setting.came_later and name not in without_effect(kind, method)
     }
     return kind(**(lacking | told))
 
@@ -490,7 +495,7 @@ def changed_settings(config: RunConfig, usual: RunConfig) -> list[str]:
     defaults = {field.name: field.default for field in fields(usual)}
     before, now = _all_settings(usual), _all_settings(config)
     for name, setting in settings_of(type(usual)).items():
-        if setting.earlier is not _NONE and setting.earlier != defaults[name]:
+        if setting.came_later and setting.earlier != defaults[name]:
             before[name] = setting.earlier
     parts = []
     for name in _in_name_order(config):
