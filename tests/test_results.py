@@ -12,9 +12,12 @@ import pytest
 import torch
 
 import classification.evaluate
+import classification.record
 import detection.evaluate
 import detection.recipes
+import detection.record
 import video.recipes
+import video.record
 from classification import recipes as classification_recipes
 from classification.data import load_data
 from classification.engine import Training
@@ -60,21 +63,21 @@ class Task:
 
 
 TASKS = {
-    "classification": Task(
+    classification.record.TASK: Task(
         classification.evaluate.config_from,
         classification_recipes.resolved,
         classification_recipes.run_name,
         classification_recipes.group_name,
         lambda config: str(config.condition),
     ),
-    "detection": Task(
+    detection.record.TASK: Task(
         detection.evaluate.config_from,
         detection.recipes.resolved,
         detection.recipes.run_name,
         detection.recipes.group_name,
         lambda config: CONDITIONS[config.task],
     ),
-    "video": Task(
+    video.record.TASK: Task(
         partial(read_config, recipes=video.recipes.RECIPES),
         video.recipes.resolved,
         video.recipes.run_name,
