@@ -118,7 +118,7 @@ class Findings:
         """In how many runs of CDB every epoch leaves some class at accuracy 0."""
         records: list[Record] = [r for r in self.runs["record"] if "+" not in r["method"]]
         # No other method has a tau.
-        cdb = [r for r in records if r["config"]["tau"] is not None]
+        cdb = [r for r in records if r["config"].get("tau") is not None]
         zero = [all(min(row) == 0 for row in r["history"]["class_accuracy"]) for r in cdb]
         return f"{sum(zero)} of {len(zero)}"
 

@@ -12,6 +12,7 @@ from analysis.grid import Grid
 from analysis.records import EPOCHS, Record, imbalance_of
 from analysis.summary import summarize
 from analysis.words import MISSING, method_name, schedule_name
+from common.training.record import NAMED_WITHOUT_EFFECT
 
 # Config fields that have their own column, or that vary from seed to seed.
 _NO_READING: Final = frozenset(
@@ -30,12 +31,13 @@ _ERRORS: Final = {"difficulty_error": "difficulty set", "error": "test"}
 def _varying_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Config fields that take more than one value, in the config's order."""
     names = dict.fromkeys(name for config in configs for name in config)
-    return [
-        name
-        for name in names
-        if name not in _NO_READING
-        and any(config.get(name) != configs[0].get(name) for config in configs)
-    ]
+    idle = {name for config in configs for name in NAMED_WITHOUT_EFFECT - config.keys()}
+
+    def varies(name: str) -> bool:
+        values = [config.get(name) for config in configs if name in config or name not in idle]
+        return any(value != values[0] for value in values)
+
+    return [name for name in names if name not in _NO_READING and varies(name)]
 
 
 def _mean_tau(record: Record) -> float:

@@ -25,7 +25,12 @@ import detection.record  # noqa: F401
 import video.record  # noqa: F401
 from analysis.words import value_text
 from common.errors import UserError
-from common.training.record import config_differences, read_record, read_records
+from common.training.record import (
+    NAMED_WITHOUT_EFFECT,
+    config_differences,
+    read_record,
+    read_records,
+)
 
 Record = dict[str, Any]
 
@@ -290,13 +295,15 @@ def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
     That is the seed, and the split's seed where the cell's splits follow the seed; a split of its
     own is another setting. A field that is null is left out: to ``config_differences`` it is as
-    good as absent, and what is mixed there must be mixed here.
+    good as absent, and what is mixed there must be mixed here. So is one that names no effect in
+    some of the cell's records and is not named in the others.
     """
     cell = list(configs)
+    idle = {name for config in cell for name in NAMED_WITHOUT_EFFECT - config.keys()}
     follows = _split_follows_seed(cell)
     settings = []
     for config in cell:
-        own = {"seed"}
+        own = {"seed", *idle}
         if follows and config.get("split_seed") == config.get("seed"):
             own.add("split_seed")
         told = {name: value for name, value in config.items() if value is not None}

@@ -41,7 +41,7 @@ def _other_settings(record: Record) -> str:
 
 def _variant(record: Record) -> str:
     """The record's, and of a second stage the tau of its stages too."""
-    tau = record["config"]["tau"]
+    tau = record["config"].get("tau")
     if tau is None or not stage_of(record["method"]):
         return str(record["variant"])
     return f"{record['variant']}, τ {tau}"

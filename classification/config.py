@@ -6,10 +6,25 @@ The settings of one data set are a subclass in ``recipes.py``.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
+import torch
+from torch import nn
+
+from classification.l2rw import L2rwSettings
+from classification.meta_weight_net import MetaWeightNetSettings
+from classification.oltr import OltrSettings
 from common.losses import Reduction
-from common.training.settings import Limits, RunConfig, resolved_tau, with_limits
+from common.training.methods import (
+    CB_BETA,
+    METHOD_SETTINGS,
+    CbSettings,
+    CdbWFlSettings,
+    FocalSettings,
+    LogitConfig,
+)
+from common.training.settings import METHOD, REDUCTION, MethodSettings, Setting
 
 Method = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
@@ -19,54 +34,116 @@ METHODS: tuple[Method, ...] = get_args(Method)
 """All but OLTR, which is a network too and has a recipe of its own."""
 Precision = Literal["bfloat16", "float32"]
 
+OF_TABLE_1: Final = replace(
+    METHOD,
+    documentation="Loss or sampler; Table 1's names, and two that are not in the paper: "
+    "balanced-softmax (Ren et al. 2020) and logit-adjustment (Menon et al. 2021).",
+)
+REDUCTION_BY_METHOD: Final = replace(
+    REDUCTION,
+    documentation=f"{REDUCTION.documentation[:-1]}; None: by its size, with ldam-drw by the sum of "
+    "its weights as Cao et al.",
+)
+PRECISION: Final = Setting(
+    "Of the network's passes; weights, statistics and losses are always float32. On a processor "
+    "without bfloat16 instructions float32 is several times faster."
+)
+EQL_THRESHOLD: Final = Setting(
+    "eql: lambda, the share of the training samples under which a class is rare.",
+    at_least=0,
+    at_most=1,
+)
+
 
 @dataclass(frozen=True)
-class ClassificationConfig(RunConfig, ABC):
+class EqlSettings(MethodSettings):
+    """Of the softmax equalization loss (Tan et al. 2020)."""
+
+    eql_gamma: Annotated[
+        float,
+        Setting("eql: probability that a rare class's logit is left out.", at_least=0, at_most=1),
+    ] = 0.9
+    eql_threshold: Annotated[float, EQL_THRESHOLD] = 0.005
+
+
+@dataclass(frozen=True)
+class LdamSettings(CbSettings):
+    """Of LDAM-DRW (Cao et al. 2019)."""
+
+    ldam_margin: Annotated[float, Setting("ldam-drw: margin of the rarest class.", at_least=0)] = (
+        0.5
+    )
+    ldam_scale: Annotated[
+        float, Setting("ldam-drw: s, which the cosines are multiplied by.", above=0)
+    ] = 30.0
+    drw_epoch: Annotated[
+        int | None,
+        Setting(
+            "ldam-drw: class weights from after this epoch on; None: the first milestone.",
+            at_least=0,
+        ),
+    ] = None
+    cb_beta: Annotated[
+        float,
+        replace(
+            CB_BETA,
+            documentation="cb, and the second phase of ldam-drw: beta of the effective number of "
+            "samples.",
+        ),
+    ] = 0.9999
+
+
+@dataclass(frozen=True)
+class HardInstanceSettings(FocalSettings):
+    """Of the focal losses where they count hard instances."""
+
+    hard_weight: Annotated[
+        float,
+        Setting(
+            "focal, cdb-w-fl: samples of a larger focal weight are counted as hard (Figure 4).",
+            at_least=0,
+            at_most=1,
+        ),
+    ] = 0.8
+
+
+@dataclass(frozen=True)
+class CountedCdbWFlSettings(CdbWFlSettings, HardInstanceSettings):
+    """Of CDB-W-FL where it counts hard instances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(EqlSettings, LogitConfig, ABC):
     """One training run. Two runs of equal configurations give the same numbers."""
 
-    method: Method | Literal["oltr"] = "ce"
-    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
-    al. 2020) and logit-adjustment (Menon et al. 2021)."""
-    loss_reduction: Reduction | None = "batch-size"
-    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing; None:
-    by its size, with ldam-drw by the sum of its weights as Cao et al."""
-    cb_beta: float = 0.9999
-    """cb, and the second phase of ldam-drw: beta of the effective number of samples."""
-    eql_gamma: float = 0.9
-    """eql: probability that a rare class's logit is left out."""
-    eql_threshold: float = 0.005
-    """eql: lambda, the share of the training samples under which a class is rare."""
+    method: Annotated[Method | Literal["oltr"], OF_TABLE_1] = "ce"
+    loss_reduction: Annotated[Reduction | None, REDUCTION_BY_METHOD] = "batch-size"
 
-    used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **RunConfig.used_by,
-        "hard_weight": ("focal", "cdb-w-fl"),
-        "cb_beta": ("cb", "ldam-drw"),
-        "eql_gamma": ("eql",),
-        "eql_threshold": ("eql",),
-        "l2rw_batch_size": ("l2rw",),
-        "mwn_batch_size": ("meta-weight-net",),
-        "mwn_learning_rate": ("meta-weight-net",),
-        "mwn_virtual_step": ("meta-weight-net",),
-        "ldam_margin": ("ldam-drw",),
-        "ldam_scale": ("ldam-drw",),
-        "drw_epoch": ("ldam-drw",),
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = {
+        **METHOD_SETTINGS,
+        "focal": HardInstanceSettings,
+        "cdb-w-fl": CountedCdbWFlSettings,
+        "eql": EqlSettings,
+        "l2rw": L2rwSettings,
+        "meta-weight-net": MetaWeightNetSettings,
+        "ldam-drw": LdamSettings,
+        "oltr": OltrSettings,
     }
-    """The methods that an option is for, where it is not for all."""
-    limits: ClassVar[Limits] = with_limits(
-        RunConfig.limits,
-        at_least={
-            "imbalance": 1, "split_seed": 0, "eql_gamma": 0, "eql_threshold": 0,
-            "l2rw_batch_size": 1, "mwn_batch_size": 1, "ldam_margin": 0, "drw_epoch": 0,
-            "hard_weight": 0, "warmup_epochs": 0, "stage1_epochs": 1, "stored_side": 2, "crop": 8,
-            "flip": 0, "colour_jitter": 0, "difficulty_per_class": 1,
-        },
-        above={"mwn_learning_rate": 0, "ldam_scale": 0, "lr_decay": 0},
-        at_most={
-            "eql_gamma": 1, "eql_threshold": 1, "lr_decay": 1, "hard_weight": 1, "flip": 1,
-            "colour_jitter": 1,
-        },
-    )  # fmt: skip
-    """The range of each number."""
+    """The settings of each method that has some; a data set need not have them all."""
+    in_files: ClassVar[bool] = False
+    """Whether the images are read from files in training, rather than kept in memory."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Whose versions matter to the numbers besides torch's and numpy's."""
+
+    @property
+    @abstractmethod
+    def condition(self) -> str:
+        """The record's ``condition``: the imbalance, as the paper's tables name it."""
+
+    @property
+    def wanted_imbalance(self) -> float | None:
+        """The imbalance asked for, where the training images are cut to one."""
+        return None
 
     @property
     def without_decay(self) -> tuple[str, ...]:
@@ -74,41 +151,68 @@ class ClassificationConfig(RunConfig, ABC):
         return ()
 
     @property
-    @abstractmethod
-    def condition(self) -> str:
-        """The record's ``condition``: the imbalance, as the paper's tables name it."""
+    def crops_and_flips(self) -> bool:
+        """Whether training images in memory are cropped and mirrored at random."""
+        return False
+
+    def filled_in(self) -> dict[str, Any]:
+        """Every 'None: as ...' that is filled in, by its name."""
+        usual: Reduction = "weight-sum" if self.method == "ldam-drw" else "batch-size"
+        return super().filled_in() | {"loss_reduction": self.loss_reduction or usual}
+
+    def with_lists(self, folder: Path | None) -> Self:
+        """The configuration with what belongs to it of the lists in ``folder``, if it has lists."""
+        return self
+
+    def check_last_batch(self, samples: int) -> None:
+        """Refuse a batch size that leaves too few of so many samples for the last batch."""
 
     def stage1_config(self) -> "ClassificationConfig | None":
         """The resolved configuration of the first stage, if this run is a second one."""
         return None
 
+    def stage1_group(self, group: str) -> str:
+        """The folder of the first stage's experiment, the second stage's being ``group``."""
+        return group
 
-@dataclass(frozen=True)
-class SubsampledConfig(ClassificationConfig):
+    # What reads data and makes networks is imported when a recipe is chosen, not for its names.
+
+    @abstractmethod
+    def load_data(self, device: torch.device, source: Path | None, reading: Any) -> Any:
+        """The data set on ``device``, as :func:`classification.data.load_data` is asked for it."""
+
+    @abstractmethod
+    def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
+        """The network with its initial weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsampledConfig(L2rwSettings, ClassificationConfig):
     """A run on a balanced data set whose training images are cut to an imbalance."""
 
-    imbalance: float = 100
-    """Samples of the most frequent class over those of the rarest, >= 1."""
-    split_seed: int | None = None
-    """Seed of the training, difficulty and test subsets; None: the same number as seed."""
-    l2rw_batch_size: int = 100
-    """l2rw: images of the difficulty set in each meta step."""
+    imbalance: Annotated[
+        float,
+        Setting("Samples of the most frequent class over those of the rarest, >= 1.", at_least=1),
+    ] = 100
+    split_seed: Annotated[
+        int | None,
+        Setting(
+            "Seed of the training, difficulty and test subsets; None: the same number as seed.",
+            at_least=0,
+        ),
+    ] = None
 
     @property
     def condition(self) -> str:
         """The record's ``condition``: the imbalance asked for."""
         return f"{self.imbalance:.15g}"
 
+    @property
+    def wanted_imbalance(self) -> float | None:
+        """The imbalance asked for."""
+        return self.imbalance
 
-Config = TypeVar("Config", bound=ClassificationConfig)
-
-
-def resolved(config: Config) -> Config:
-    """The configuration with every 'None: as ...' filled in, as it is recorded."""
-    usual: Reduction = "weight-sum" if config.method == "ldam-drw" else "batch-size"
-    reduction = config.loss_reduction or usual
-    changes: dict[str, Any] = {"tau": resolved_tau(config), "loss_reduction": reduction}
-    if isinstance(config, SubsampledConfig):
-        split_seed = config.seed if config.split_seed is None else config.split_seed
-        changes |= {"split_seed": split_seed, "imbalance": float(config.imbalance)}
-    return replace(config, **changes)
+    def filled_in(self) -> dict[str, Any]:
+        """Every 'None: as ...' that is filled in, by its name."""
+        seed = self.seed if self.split_seed is None else self.split_seed
+        return super().filled_in() | {"split_seed": seed, "imbalance": float(self.imbalance)}

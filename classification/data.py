@@ -123,14 +123,8 @@ def load_data(
     Raises:
         UserError: when the data is missing, damaged or does not fit the configuration.
     """
-    match config:
-        case MnistConfig():
-            return _load_mnist_lt(config, device, source)
-        case CifarConfig():
-            return _load_cifar100_lt(config, device, source)
-        case ImageConfig():
-            return _load_image_files(config, device, source, reading)
-    raise TypeError(f"no data set for {type(config).__name__}")
+    data: LongTailedData = config.load_data(device, source, reading)
+    return data
 
 
 def describe_split(data: LongTailedData, wanted: float | None) -> str:
@@ -145,7 +139,7 @@ def describe_split(data: LongTailedData, wanted: float | None) -> str:
     )
 
 
-def _load_mnist_lt(config: MnistConfig, device: torch.device, file: Path | None) -> LongTailedData:
+def load_mnist_lt(config: MnistConfig, device: torch.device, file: Path | None) -> LongTailedData:
     """MNIST-LT of Sec. 4.1.1: 5000 images of 4 (head) and 9, 1000 for difficulty, 1600 for test."""
     digits = load_digits(file)
     assert config.split_seed is not None  # resolved
@@ -163,7 +157,7 @@ def _load_mnist_lt(config: MnistConfig, device: torch.device, file: Path | None)
     )
 
 
-def _load_cifar100_lt(
+def load_cifar100_lt(
     config: CifarConfig, device: torch.device, folder: Path | None
 ) -> LongTailedData:
     """CIFAR100-LT of Sec. 4.1.1: images of each class for its difficulty, the whole test set."""
@@ -186,7 +180,7 @@ def _load_cifar100_lt(
     )
 
 
-def _load_image_files(
+def load_image_files(
     config: ImageConfig, device: torch.device, folder: Path | None, reading: Reading
 ) -> LongTailedData:
     """ImageNet-LT of Sec. 4.1.1, or the lists of one's own folder."""

@@ -20,14 +20,11 @@ from classification.config import ClassificationConfig
 from classification.data import ImageSet, LabelledImages, LongTailedData
 from classification.evaluate import make_model, measure
 from classification.image_data import FromFiles, SquareImages
-from classification.image_recipes import ImageConfig
 from classification.methods import make_method
-from classification.models import STRIDE, OltrModel, SecondStage
+from classification.models import OltrModel, SecondStage
 from classification.oltr import fill_memory, parameter_groups
-from classification.recipes import CifarConfig
 from common.difficulty import smoothed_accuracy
 from common.distributed import all_reduce_sum, is_distributed, world_size
-from common.errors import UserError
 from common.streams import Streams
 from common.training.batch_norm import synchronize_batch_norm
 from common.training.history import History, check_finite
@@ -40,26 +37,9 @@ def _training_source(config: ClassificationConfig, data: LongTailedData) -> Trai
     if isinstance(data.train, SquareImages):
         return FromFiles(data.train)
     images, labels = data.train.images, data.train.labels
-    if isinstance(config, CifarConfig) and config.augmentation == "crop-flip":
+    if config.crops_and_flips:
         return InMemory(CropsAndFlips(images), labels)
     return InMemory(PlainImages(images), labels)
-
-
-def _check_last_batch(config: ClassificationConfig, samples: int) -> None:
-    """Refuse a last batch of one image whose last maps have one value: no batch statistics."""
-    if not isinstance(config, ImageConfig) or config.crop > STRIDE:
-        return
-    if config.batch_size == 1:
-        raise UserError(
-            f"--batch-size 1 is too few for batch statistics at --crop {config.crop}; give at "
-            f"least 2, or --crop {STRIDE + 1} or more."
-        )
-    if samples % config.batch_size == 1:
-        raise UserError(
-            f"--batch-size {config.batch_size} leaves one of the {samples} training images for "
-            f"the last batch, too few for batch statistics at --crop {config.crop}; choose "
-            "another batch size."
-        )
 
 
 def _network(
@@ -121,7 +101,7 @@ class Training:
             device: where the network lives.
             first_stage: weights of the first stage, for a second one.
         """
-        _check_last_batch(config, data.train.labels.numel())
+        config.check_last_batch(data.train.labels.numel())
         self.config = config
         self.device = device
         self.streams = Streams(config.seed)

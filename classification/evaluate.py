@@ -3,7 +3,6 @@
 Use: ``python -m classification.evaluate runs/mnist-lt/ce_imbalance-99_seed-0``.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,17 +13,7 @@ from torch import nn
 
 from classification.config import ClassificationConfig
 from classification.data import ImageSet, LongTailedData, load_data
-from classification.image_data import with_lists
-from classification.image_recipes import ImageConfig, OltrConfig
-from classification.models import (
-    STRIDE,
-    SecondStage,
-    make_image_resnet,
-    make_lenet,
-    make_oltr,
-    make_resnet,
-)
-from classification.recipes import RECIPES, CifarConfig, DecoupledConfig, MnistConfig
+from classification.recipes import RECIPES
 from common.difficulty import class_accuracy
 from common.errors import UserError, run_main
 from common.metrics import error_percent, shot_accuracy
@@ -32,7 +21,8 @@ from common.streams import Streams
 from common.terminal import printable
 from common.training.folder import load_tensors
 from common.training.history import plain_numbers
-from common.training.settings import with_earlier
+from common.training.settings import read_config as config_of
+from common.training.settings import read_folder
 
 
 def measure(model: nn.Module, data: ImageSet, num_classes: int) -> torch.Tensor:
@@ -52,32 +42,8 @@ def evaluate(model: nn.Module, data: LongTailedData) -> dict[str, Any]:
 
 def make_model(config: ClassificationConfig, num_classes: int, streams: Streams) -> nn.Module:
     """The configured network with its initial weights."""
-    generator = streams["model"]
-    match config:
-        case MnistConfig():
-            model: nn.Module = make_lenet(
-                config.architecture, num_classes, config.initialisation, generator
-            )
-        case CifarConfig():
-            mixed = config.precision == "bfloat16"
-            cosine = config.method == "ldam-drw"
-            model = make_resnet(num_classes, generator, cosine=cosine, mixed=mixed)
-            if isinstance(config, DecoupledConfig):
-                model = SecondStage(model, num_classes, rescale=config.classifier == "lws")
-        case ImageConfig():
-            model = _image_model(config, num_classes, generator)
-        case _:
-            raise TypeError(f"no network for {type(config).__name__}")
+    model = config.make_network(num_classes, streams["model"])
     return model.to(memory_format=torch.channels_last)
-
-
-def _image_model(config: ImageConfig, num_classes: int, generator: torch.Generator) -> nn.Module:
-    mixed = config.precision == "bfloat16"
-    first = make_image_resnet(num_classes, generator, config.network, mixed=mixed)
-    if not isinstance(config, OltrConfig):
-        return first
-    side = -(-config.crop // STRIDE)
-    return make_oltr(first, generator, side=(side, side), mixed=mixed)
 
 
 @dataclass(frozen=True)
@@ -91,32 +57,13 @@ class Arguments:
 
 
 def config_from(settings: dict[str, Any]) -> ClassificationConfig:
-    """The configuration whose settings a run's folder or a record holds.
-
-    A setting that a record lacks, because it was made before the setting was there, has the value
-    that the run was made with, which need not be today's default.
-
-    Raises:
-        UserError: for a value out of its range.
-        KeyError, TypeError: when they are not those of a recipe.
-    """
-    kind = type(RECIPES[settings.get("recipe", settings["dataset"])])
-    return kind(**with_earlier(kind, settings))
+    """The configuration whose settings a record holds; see :mod:`common.training.settings`."""
+    return config_of(settings, RECIPES)
 
 
 def read_config(folder: Path) -> ClassificationConfig:
-    """The configuration a run's folder was made with.
-
-    Raises:
-        UserError: when there is none, or it is of another version.
-    """
-    try:
-        return config_from(json.loads((folder / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{folder} is not the folder of a classification run of this version ({error}); name a "
-            "folder that holds config.json and weights.pt."
-        ) from error
+    """The configuration a run's folder was made with; see :func:`read_folder`."""
+    return read_folder(folder, "classification", RECIPES)
 
 
 def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
@@ -152,8 +99,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     folder = arguments.run
     config = read_config(folder)
-    if isinstance(config, ImageConfig):
-        config = with_lists(config, arguments.data)
+    config = config.with_lists(arguments.data)
     data = load_data(config, torch.device("cpu"), arguments.data)
     model = make_model(config, data.num_classes, Streams(config.seed))
     weights = load_weights(folder, model)

@@ -3,7 +3,7 @@
 Shapes: N images of a part, B batch, S pixels a side of a stored square, c of a crop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -88,6 +88,27 @@ class FromFiles:
         return images, inputs["labels"]
 
 
+def _imagenet_lt(folder: Path | None) -> tuple[ImageSplit, str]:
+    return imagenet_lt.load_imagenet_lt(folder), imagenet_lt.remedy()
+
+
+def _digit_images(folder: Path | None) -> tuple[ImageSplit, str]:
+    return digit_images.load_digit_images(folder), digit_images.REMEDY
+
+
+def _image_folder(folder: Path | None) -> tuple[ImageSplit, str]:
+    split = image_folder.load_image_folder(folder)
+    return split, f"put them back, or make the lists of {split.folder} anew"
+
+
+_LISTS: Final[Mapping[str, Callable[[Path | None], tuple[ImageSplit, str]]]] = {
+    "imagenet-lt": _imagenet_lt,
+    "digit-images": _digit_images,
+    "image-folder": _image_folder,
+}
+"""Of each data set the lists in a folder, and what to do where an image is missing."""
+
+
 def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
     """The configured lists, after a look for every file.
 
@@ -98,14 +119,7 @@ def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
     Raises:
         UserError: a list or an image is missing, or a list is not what it must be.
     """
-    match config.dataset:
-        case "imagenet-lt":
-            split, remedy = imagenet_lt.load_imagenet_lt(folder), imagenet_lt.remedy()
-        case "digit-images":
-            split, remedy = digit_images.load_digit_images(folder), digit_images.REMEDY
-        case "image-folder":
-            split = image_folder.load_image_folder(folder)
-            remedy = f"put them back, or make the lists of {split.folder} anew"
+    split, remedy = _LISTS[config.dataset](folder)
     if is_first_rank():
         # ImageNet has some images twice, and where equal files are kept once, links say so.
         require_images(split, remedy, distinct=config.dataset != "imagenet-lt")
@@ -113,14 +127,14 @@ def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
     return split
 
 
-def with_lists(config: ImageConfig, folder: Path | None) -> ImageConfig:
-    """The configuration with the digest of one's own lists: other lists are another run.
+def lists_digest(config: ImageConfig, folder: Path | None) -> str | None:
+    """What one's own lists are told apart by; None of a data set whose lists are fixed.
 
     Raises:
         UserError: a list is missing or damaged, or is not the one that the configuration names.
     """
     if config.dataset != "image-folder":
-        return config
+        return None
     found = image_folder.load_image_folder(folder)
     digest = found.digest[:_DIGEST_LETTERS]
     if config.lists not in (None, digest):
@@ -129,7 +143,7 @@ def with_lists(config: ImageConfig, folder: Path | None) -> ImageConfig:
             f"others ({digest}); bring the "
             "old ones back, or leave the option out."
         )
-    return replace(config, lists=digest)
+    return digest
 
 
 def load_parts(

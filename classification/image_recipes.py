@@ -2,16 +2,43 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
+import torch
 import tyro
+from torch import nn
 
-from classification.config import ClassificationConfig, Precision, resolved
-from classification.models import ImageNetwork
+from classification.config import (
+    EQL_THRESHOLD,
+    OF_TABLE_1,
+    PRECISION,
+    ClassificationConfig,
+    CountedCdbWFlSettings,
+    Precision,
+)
+from classification.models import STRIDE, ImageNetwork
+from classification.oltr import OltrSettings
 from common.errors import UserError
 from common.losses import Reduction
-from common.training.schedule import cosine_schedule, step_schedule
-from common.training.settings import checked_milestones
+from common.training.schedule import cosine_schedule
+from common.training.settings import (
+    BATCH_SIZE,
+    DATASET,
+    EPOCHS,
+    LEARNING_RATE,
+    LR_DECAY,
+    METHOD,
+    MILESTONES,
+    NAME_ORDER,
+    RECIPE,
+    REDUCTION,
+    STAGE1_EPOCHS,
+    WEIGHT_DECAY,
+    Setting,
+    SteppedConfig,
+    resolved,
+)
 
 ImageMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
@@ -25,58 +52,83 @@ _CONDITIONS: Final = {"imagenet-lt": "256", "digit-images": "80", "image-folder"
 """The imbalance of a data set whose lists are fixed."""
 
 
-@dataclass(frozen=True)
-class ImageConfig(ClassificationConfig):
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(CountedCdbWFlSettings, SteppedConfig, ClassificationConfig):
     """One run on images in files, whose lists are given: ImageNet-LT, or a folder of one's own."""
 
-    recipe: tyro.conf.Fixed[ImageRecipe] = "imagenet-lt"
-    """The recipe that these settings depart from."""
-    dataset: tyro.conf.Fixed[Literal["imagenet-lt", "image-folder", "digit-images"]] = "imagenet-lt"
-    """Data set."""
-    lists: str | None = None
-    """image-folder: digest of the lists that the run belongs to; None: of those that are found."""
-    method: ImageMethod = "ce"
-    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
-    al. 2020) and logit-adjustment (Menon et al. 2021)."""
-    loss_reduction: Reduction = "weight-sum"
-    """Divide the batch's sum of losses by its size, by the sum of its weights (as the authors' code
-    for ImageNet-LT), or by nothing."""
-    eql_threshold: float = 4.3e-4
-    """eql: lambda, the share of the training samples under which a class is rare."""
-    epochs: int = 100
-    """Passes over as many samples as the training set has."""
-    batch_size: int = 512
-    """Samples a step, over all processes."""
-    learning_rate: float = 0.2
-    """Of SGD, at the start."""
-    weight_decay: float = 0.0005
-    """Of SGD, on all parameters."""
-    milestones: tuple[int, ...] = ()
-    """After so many epochs each the learning rate is multiplied by lr_decay; none: it follows half
-    a cosine to 0."""
-    lr_decay: float = 0.1
-    """Factor at each milestone."""
-    network: ImageNetwork = "resnet10"
-    """Network; see classification/models/resnet_image.py."""
-    stored_side: int = 256
-    """Images are squeezed to squares of so many pixels a side, which crops are taken from."""
-    crop: int = 224
-    """Side in pixels of what the network sees."""
-    flip: float = 0.5
-    """Probability that a training image is mirrored."""
-    colour_jitter: float = 0.4
-    """Brightness, contrast and saturation of a training image are multiplied by factors of up to so
-    much above or below 1; 0: they stay as they are."""
-    hard_weight: float = 0.8
-    """focal, cdb-w-fl: samples of a larger focal weight are counted as hard (Figure 4)."""
-    precision: Precision = "bfloat16"
-    """Of the network's passes; weights, statistics and losses are always float32. On a processor
-    without bfloat16 instructions float32 is several times faster."""
+    recipe: Annotated[tyro.conf.Fixed[ImageRecipe], RECIPE] = "imagenet-lt"
+    dataset: Annotated[
+        tyro.conf.Fixed[Literal["imagenet-lt", "image-folder", "digit-images"]], DATASET
+    ] = "imagenet-lt"
+    lists: Annotated[
+        str | None,
+        Setting(
+            "image-folder: digest of the lists that the run belongs to; None: of those that are "
+            "found."
+        ),
+    ] = None
+    method: Annotated[ImageMethod, OF_TABLE_1] = "ce"
+    loss_reduction: Annotated[
+        Reduction,
+        replace(
+            REDUCTION,
+            documentation="Divide the batch's sum of losses by its size, by the sum of its weights "
+            "(as the authors' code for ImageNet-LT), or by nothing.",
+        ),
+    ] = "weight-sum"
+    eql_threshold: Annotated[float, EQL_THRESHOLD] = 4.3e-4
+    epochs: Annotated[int, EPOCHS] = 100
+    batch_size: Annotated[int, BATCH_SIZE] = 512
+    learning_rate: Annotated[
+        float, replace(LEARNING_RATE, documentation="Of SGD, at the start.")
+    ] = 0.2
+    weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0005
+    milestones: Annotated[
+        tuple[int, ...],
+        replace(
+            MILESTONES,
+            documentation=f"{MILESTONES.documentation[:-1]}; none: it follows half a cosine to 0.",
+        ),
+    ] = ()
+    lr_decay: Annotated[float, LR_DECAY] = 0.1
+    network: Annotated[
+        ImageNetwork, Setting("Network; see classification/models/resnet_image.py.")
+    ] = "resnet10"
+    stored_side: Annotated[
+        int,
+        Setting(
+            "Images are squeezed to squares of so many pixels a side, which crops are taken from.",
+            at_least=2,
+        ),
+    ] = 256
+    crop: Annotated[int, Setting("Side in pixels of what the network sees.", at_least=8)] = 224
+    flip: Annotated[
+        float,
+        Setting("Probability that a training image is mirrored.", at_least=0, at_most=1),
+    ] = 0.5
+    colour_jitter: Annotated[
+        float,
+        Setting(
+            "Brightness, contrast and saturation of a training image are multiplied by factors of "
+            "up to so much above or below 1; 0: they stay as they are.",
+            at_least=0,
+            at_most=1,
+        ),
+    ] = 0.4
+    precision: Annotated[Precision, PRECISION] = "bfloat16"
+
+    in_files: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("pillow", "torchvision")
+    # Names of its runs tell the weight of hard instances before the precision.
+    name_order: ClassVar[tuple[str, ...]] = (
+        *NAME_ORDER[: NAME_ORDER.index("precision")],
+        "hard_weight",
+        *NAME_ORDER[NAME_ORDER.index("precision") :],
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
-        object.__setattr__(self, "milestones", checked_milestones(self.milestones))
         self._check_no_effect()
         if (self.method == "oltr") != self.recipe.endswith("-oltr"):
             name = self.recipe.removesuffix("-oltr")
@@ -91,8 +143,6 @@ class ImageConfig(ClassificationConfig):
             reason = f"--lists {self.lists} has no effect on {self.dataset}, whose lists are fixed"
         elif self.lr_decay != ImageConfig.lr_decay and not self.milestones:
             reason = f"--lr-decay {self.lr_decay} has no effect without --milestones"
-        elif self.method == "oltr" and self.loss_reduction != ImageConfig.loss_reduction:
-            reason = f"--loss-reduction {self.loss_reduction} has no effect on --method oltr"
         if reason:
             raise UserError(f"{reason}; leave it out.")
 
@@ -110,40 +160,80 @@ class ImageConfig(ClassificationConfig):
         """Half a cosine, or steps down; see :mod:`common.training.schedule`."""
         if not self.milestones:
             return cosine_schedule(self.learning_rate, epoch, progress, epochs=self.epochs)
-        return step_schedule(
-            self.learning_rate,
-            epoch,
-            progress,
-            warmup_epochs=0,
-            milestones=self.milestones,
-            decay=self.lr_decay,
-        )
+        return super().learning_rate_at(epoch, progress)
+
+    def with_lists(self, folder: Path | None) -> Self:
+        """The configuration with the digest of one's own lists: other lists are another run.
+
+        Raises:
+            UserError: a list is missing or damaged, or is not the one that is named.
+        """
+        from classification.image_data import lists_digest
+
+        digest = lists_digest(self, folder)
+        return self if digest is None else replace(self, lists=digest)
+
+    def check_last_batch(self, samples: int) -> None:
+        """Refuse a last batch of one image whose last maps have one value: no batch statistics."""
+        if self.crop > STRIDE:
+            return
+        if self.batch_size == 1:
+            raise UserError(
+                f"--batch-size 1 is too few for batch statistics at --crop {self.crop}; give at "
+                f"least 2, or --crop {STRIDE + 1} or more."
+            )
+        if samples % self.batch_size == 1:
+            raise UserError(
+                f"--batch-size {self.batch_size} leaves one of the {samples} training images for "
+                f"the last batch, too few for batch statistics at --crop {self.crop}; choose "
+                "another batch size."
+            )
+
+    def load_data(self, device: torch.device, source: Path | None, reading: Any) -> Any:
+        """The images of the lists."""
+        from classification.data import load_image_files
+
+        return load_image_files(self, device, source, reading)
+
+    def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
+        """A ResNet for images."""
+        from classification.models.resnet_image import make_image_resnet
+
+        mixed = self.precision == "bfloat16"
+        return make_image_resnet(num_classes, generator, self.network, mixed=mixed)
 
 
-@dataclass(frozen=True)
-class OltrConfig(ImageConfig):
+@dataclass(frozen=True, kw_only=True)
+class OltrConfig(OltrSettings, ImageConfig):
     """OLTR's second stage (Liu et al. 2019), as their code sets it; its first is trained before.
 
     The first stage is CE, 30 epochs with the learning rate falling after 10 and 20. Its last
     epoch's weights are used.
     """
 
-    recipe: tyro.conf.Fixed[ImageRecipe] = "imagenet-lt-oltr"
-    """The recipe that these settings depart from."""
-    method: Literal["oltr"] = "oltr"
-    """Table 1's name."""
-    samples_per_class: int = 4
-    """Consecutive samples of a class that class-aware sampling takes."""
-    epochs: int = 60
-    """Epochs of the second stage."""
-    batch_size: int = 128
-    """Samples a step, over all processes, of both stages."""
-    learning_rate: float = 0.1
-    """Of SGD: the classifier's; features and centroids have a tenth of it."""
-    milestones: tuple[int, ...] = (20, 40)
-    """After so many epochs each the learning rate is multiplied by lr_decay."""
-    stage1_epochs: int = 30
-    """Epochs of the first stage, whose learning rate falls after each third of them."""
+    recipe: Annotated[tyro.conf.Fixed[ImageRecipe], RECIPE] = "imagenet-lt-oltr"
+    method: Annotated[Literal["oltr"], replace(METHOD, documentation="Table 1's name.")] = "oltr"
+    epochs: Annotated[int, replace(EPOCHS, documentation="Epochs of the second stage.")] = 60
+    batch_size: Annotated[
+        int,
+        replace(BATCH_SIZE, documentation="Samples a step, over all processes, of both stages."),
+    ] = 128
+    learning_rate: Annotated[
+        float,
+        replace(
+            LEARNING_RATE,
+            documentation="Of SGD: the classifier's; features and centroids have a tenth of it.",
+        ),
+    ] = 0.1
+    milestones: Annotated[tuple[int, ...], MILESTONES] = (20, 40)
+    stage1_epochs: Annotated[
+        int,
+        replace(
+            STAGE1_EPOCHS,
+            documentation="Epochs of the first stage, whose learning rate falls after each third "
+            "of them.",
+        ),
+    ] = 30
 
     def stage1_config(self) -> ImageConfig:
         """The resolved configuration of the first stage."""
@@ -159,6 +249,19 @@ class OltrConfig(ImageConfig):
         }  # fmt: skip
         first = replace(recipe, epochs=self.stage1_epochs, milestones=milestones, **same)
         return resolved(first)
+
+    def stage1_group(self, group: str) -> str:
+        """It is CE in another setting: not one of the experiment's runs."""
+        return f"{group}-stage1"
+
+    def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
+        """The first stage's network with centroids and a memory."""
+        from classification.models.oltr import make_oltr
+        from classification.models.resnet_image import make_image_resnet
+
+        side, mixed = -(-self.crop // STRIDE), self.precision == "bfloat16"
+        first = make_image_resnet(num_classes, generator, self.network, mixed=mixed)
+        return make_oltr(first, generator, side=(side, side), mixed=mixed)
 
 
 IMAGENET_LT = ImageConfig()

@@ -3,6 +3,9 @@
 Shapes: B training samples, V samples of the balanced (difficulty) set.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from classification.meta import (
@@ -11,6 +14,16 @@ from classification.meta import (
     loss_slopes,
     sum_to_one,
 )
+from common.training.settings import MethodSettings, Setting
+
+
+@dataclass(frozen=True)
+class L2rwSettings(MethodSettings):
+    """Of L2RW."""
+
+    l2rw_batch_size: Annotated[
+        int, Setting("l2rw: images of the difficulty set in each meta step.", at_least=1)
+    ] = 100
 
 
 def reweight(

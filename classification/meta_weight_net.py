@@ -4,7 +4,8 @@ Shapes: B training samples, V samples of the balanced (difficulty) set.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,34 @@ from classification.meta import (
     losses_at,
     sum_to_one,
 )
+from common.training.settings import MethodSettings, Setting
 
 VirtualStep = Literal["normalised", "raw"]
 VIRTUAL_STEPS: tuple[VirtualStep, ...] = get_args(VirtualStep)
 Weigh = Callable[[Tensor], Tensor]
 """V at some Theta: losses (B,) -> weights (B,)."""
+
+
+@dataclass(frozen=True)
+class MetaWeightNetSettings(MethodSettings):
+    """Of Meta-Weight-Net."""
+
+    mwn_batch_size: Annotated[
+        int,
+        Setting("meta-weight-net: images of the difficulty set in each meta step.", at_least=1),
+    ] = 100
+    mwn_learning_rate: Annotated[
+        float, Setting("meta-weight-net: of the weighting network's SGD.", above=0)
+    ] = 1e-5
+    mwn_virtual_step: Annotated[
+        VirtualStep,
+        Setting(
+            "meta-weight-net: weights in the virtual step that sum to 1 and depend on the "
+            "classifier, as the code behind the row of Table 1, or weights as they are that count "
+            "as data (raw), as Shu et al. print it.",
+            earlier="raw",
+        ),
+    ] = "normalised"
 
 
 class MetaWeightNet(nn.Module):

@@ -6,7 +6,7 @@ C classes, V images of the difficulty set in a meta step.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classification.config import ClassificationConfig, SubsampledConfig
+from classification.config import ClassificationConfig, EqlSettings
 from classification.data import LabelledImages, LongTailedData
-from classification.image_recipes import ImageConfig, OltrConfig
-from classification.l2rw import reweight
-from classification.meta_weight_net import MetaReweighter
-from classification.oltr import oltr_loss
+from classification.l2rw import L2rwSettings, reweight
+from classification.meta_weight_net import MetaReweighter, MetaWeightNetSettings
+from classification.oltr import OltrSettings, oltr_loss
 from classification.recipes import CifarConfig
 from common.balancer import ClassDifficultyBalancer
 from common.distributed import all_reduce_sum, broadcast_from_first, of_rank
@@ -187,7 +186,7 @@ class Method:
 
 
 def _equalization(
-    config: ClassificationConfig, data: LongTailedData, streams: Streams
+    config: EqlSettings, data: LongTailedData, streams: Streams
 ) -> SoftmaxEqualizationLoss:
     try:
         return SoftmaxEqualizationLoss(
@@ -220,8 +219,14 @@ def _balanced_index(data: LongTailedData, size: int, generator: torch.Generator)
     return lambda batch_size: torch.randint(number, (size,), generator=generator)
 
 
-def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None:
+def _set_eql(method: Method, config: EqlSettings, run: "_Run") -> None:
+    method.loss = equalization = _equalization(config, run.data, run.streams)
+    method.draw = equalization.draw
+
+
+def _set_ldam(method: Method, config: CifarConfig, run: "_Run") -> None:
     """Margins for a cosine classifier; after ``drw_epoch`` class-balanced weights."""
+    data = run.data
     device = data.train.labels.device
     counts = data.train_counts.to(device)
     ldam = LdamLoss(counts, max_margin=config.ldam_margin, scale=config.ldam_scale)
@@ -232,10 +237,8 @@ def _set_ldam(method: Method, config: CifarConfig, data: LongTailedData) -> None
     method.reduce = partial(mean_by_class, method.deferred.weights, method.reduction)
 
 
-def _set_l2rw(
-    method: Method, config: SubsampledConfig, data: LongTailedData, streams: Streams
-) -> None:
-    balanced = data.difficulty
+def _set_l2rw(method: Method, config: L2rwSettings, run: "_Run") -> None:
+    balanced = run.data.difficulty
     assert isinstance(balanced, LabelledImages)  # Those that are in memory have this method.
 
     def weights(model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
@@ -243,51 +246,74 @@ def _set_l2rw(
         # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
         return len(labels) * reweight(model, images, labels, balanced.take(draws))
 
-    method.draw = _balanced_index(data, config.l2rw_batch_size, streams["l2rw"])
+    method.draw = _balanced_index(run.data, config.l2rw_batch_size, run.streams["l2rw"])
     method.weights, method.whole_batch = weights, True
 
 
-def _set_meta_weight_net(
-    method: Method, config: CifarConfig, data: LongTailedData, streams: Streams, rate: Tensor
-) -> None:
+def _set_meta_weight_net(method: Method, config: MetaWeightNetSettings, run: "_Run") -> None:
     meta = MetaReweighter(
-        streams["meta-weight-net"],
+        run.streams["meta-weight-net"],
         learning_rate=config.mwn_learning_rate,
         virtual_step=config.mwn_virtual_step,
-    ).to(data.train.labels.device)
-    balanced = data.difficulty
+    ).to(run.data.train.labels.device)
+    balanced = run.data.difficulty
     assert isinstance(balanced, LabelledImages)
 
     def weights(model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None) -> Tensor:
         assert draws is not None
         # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
-        return len(labels) * meta.weights(model, images, labels, balanced.take(draws), rate)
+        return len(labels) * meta.weights(model, images, labels, balanced.take(draws), run.rate)
 
     method.meta = meta
-    method.draw = _balanced_index(data, config.mwn_batch_size, streams["meta-batches"])
+    method.draw = _balanced_index(run.data, config.mwn_batch_size, run.streams["meta-batches"])
     method.weights, method.whole_batch = weights, True
 
 
-def _count_hard(method: Method, config: ClassificationConfig, data: LongTailedData) -> None:
-    if isinstance(config, CifarConfig | ImageConfig):
+def _count_hard(method: Method, config: ClassificationConfig, run: "_Run") -> None:
+    data, bound = run.data, config.hard_weight
+    if bound is not None:
         device = data.train.labels.device
-        method.hard = HardInstances(
-            data.num_classes, config.hard_weight, config.focal_gamma, device
-        )
+        method.hard = HardInstances(data.num_classes, bound, config.focal_gamma, device)
 
 
-def _make_sampler(
-    config: ClassificationConfig, labels: Tensor, num_classes: int, generator: torch.Generator
-) -> EpochSampler:
-    if isinstance(config, OltrConfig):
-        return ClassAwareSampler(labels, num_classes, generator, config.samples_per_class)
-    if config.method == "class-aware":
-        return ClassAwareSampler(labels, num_classes, generator)
-    return make_sampler(config, labels, num_classes, generator)
+def _set_class_aware(method: Method, config: ClassificationConfig, run: "_Run") -> None:
+    method.sampler = ClassAwareSampler(*run.sampled)
+
+
+def _set_oltr(method: Method, config: OltrSettings, run: "_Run") -> None:
+    method.sampler = ClassAwareSampler(*run.sampled, config.samples_per_class)
+    method.of_model = _oltr_loss
 
 
 def _oltr_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return oltr_loss(model(images, for_loss=True), labels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a method is made of, besides its settings."""
+
+    data: LongTailedData
+    streams: Streams
+    rate: Tensor
+
+    @property
+    def sampled(self) -> tuple[Tensor, int, torch.Generator]:
+        """Labels, number of classes and generator of the sampler."""
+        return self.data.train.labels, self.data.num_classes, self.streams["sampler"]
+
+
+_SPECIAL: Mapping[str, Callable[[Method, Any, _Run], None]] = {
+    "focal": _count_hard,
+    "cdb-w-fl": _count_hard,
+    "eql": _set_eql,
+    "l2rw": _set_l2rw,
+    "meta-weight-net": _set_meta_weight_net,
+    "ldam-drw": _set_ldam,
+    "class-aware": _set_class_aware,
+    "oltr": _set_oltr,
+}
+"""What a method has besides the sampler, loss and reduction that it shares with other tasks."""
 
 
 def make_method(
@@ -306,26 +332,12 @@ def make_method(
         UserError: when the method cannot work on this data.
     """
     device = data.train.labels.device
-    arguments = (data.train.labels, data.num_classes, streams["sampler"])
+    run = _Run(data, streams, rate)
     balancer = make_balancer(config, data.num_classes, device)
     loss = _without_draws(make_loss(config, data.train_counts, device))
     reduce = make_reduction(config, data.train_counts, balancer, device)
-    method = Method(_make_sampler(config, *arguments), loss, reduce, balancer=balancer)
+    method = Method(make_sampler(config, *run.sampled), loss, reduce, balancer=balancer)
     method.reduction = config.loss_reduction or method.reduction
-    match config.method:
-        case "focal" | "cdb-w-fl":
-            _count_hard(method, config, data)
-        case "eql":
-            method.loss = equalization = _equalization(config, data, streams)
-            method.draw = equalization.draw
-        case "l2rw" if isinstance(config, SubsampledConfig):
-            _set_l2rw(method, config, data, streams)
-        case "meta-weight-net" if isinstance(config, CifarConfig):
-            _set_meta_weight_net(method, config, data, streams, rate)
-        case "ldam-drw" if isinstance(config, CifarConfig):
-            _set_ldam(method, config, data)
-        case "oltr":
-            method.of_model = _oltr_loss
-        case _:
-            pass
+    if config.method in _SPECIAL:
+        _SPECIAL[config.method](method, config, run)
     return method

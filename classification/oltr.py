@@ -19,7 +19,8 @@ shared: B, n_j and the hinge's mean are those of all ranks. Every rank must call
 """
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +29,23 @@ from classification.models.oltr import OltrModel, OltrOutputs
 from common.distributed import all_reduce_sum, world_size
 from common.errors import UserError
 from common.losses import cross_entropy, weighted_mean
+from common.training.settings import MethodSettings, Setting
 
 CENTROID_WEIGHT = 0.01
 REPEL_WEIGHT = 0.01
 MARGIN = 10.0
+
+
+@dataclass(frozen=True)
+class OltrSettings(MethodSettings):
+    """Of OLTR."""
+
+    # Its loss is a sum of means.
+    unused: ClassVar[tuple[str, ...]] = ("loss_reduction",)
+    samples_per_class: Annotated[
+        int,
+        Setting("Consecutive samples of a class that class-aware sampling takes.", at_least=1),
+    ] = 4
 
 
 def _samples_by_class(labels: Tensor, num_classes: int) -> Tensor:

@@ -2,23 +2,59 @@
 
 A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is made from the
 recipe's class.
+
+>>> run_name(replace(MNIST_LT, method="cdb-s", tau="2", imbalance=199, epochs=3))
+'cdb-s_tau-2.0_imbalance-199_epochs-3_seed-0'
+>>> run_name(RECIPES["cifar100-lt-crt"])
+'crt+class-aware_stage1-ce_imbalance-100_seed-0'
+>>> run_name(replace(RECIPES["imagenet-lt"], method="cdb-w-ce", epochs=90))
+'cdb-w-ce_tau-sigmoid_epochs-90_seed-0'
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
+import torch
 import tyro
+from torch import nn
 
-from classification.config import ClassificationConfig, Method, Precision, SubsampledConfig
-from classification.config import resolved as resolved
+from classification.config import (
+    EQL_THRESHOLD,
+    OF_TABLE_1,
+    PRECISION,
+    REDUCTION_BY_METHOD,
+    ClassificationConfig,
+    CountedCdbWFlSettings,
+    LdamSettings,
+    Method,
+    Precision,
+    SubsampledConfig,
+)
 from classification.image_recipes import IMAGE_RECIPES
-from classification.meta_weight_net import VirtualStep
+from classification.meta_weight_net import MetaWeightNetSettings
 from classification.models import Initialisation, LenetArchitecture
 from common.errors import UserError
 from common.losses import Reduction
-from common.training.schedule import step_schedule
-from common.training.settings import changed_settings, checked_milestones, handed_on
+from common.training.settings import (
+    BATCH_SIZE,
+    DATASET,
+    EPOCHS,
+    LEARNING_RATE,
+    LR_DECAY,
+    METHOD,
+    MILESTONES,
+    RECIPE,
+    REDUCTION,
+    STAGE1_EPOCHS,
+    STAGE1_METHOD,
+    WEIGHT_DECAY,
+    Setting,
+    SteppedConfig,
+    handed_on,
+)
+from common.training.settings import resolved as resolved
+from common.training.settings import run_name as run_name
 
 MnistMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "balanced-softmax", "logit-adjustment",
@@ -34,102 +70,96 @@ CifarRecipe = Literal[
     "cifar100-lt-code", "cifar100-lt-code-crt", "cifar100-lt-code-lws",
     "cifar100-lt-short", "cifar100-lt-short-crt", "cifar100-lt-short-lws",
 ]  # fmt: skip
+WARMUP_EPOCHS: Final = Setting(
+    "The learning rate grows linearly, step by step, over so many epochs.", at_least=0
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MnistConfig(SubsampledConfig):
     """One run on MNIST-LT."""
 
-    dataset: Literal["mnist-lt"] = "mnist-lt"
-    """Data set."""
-    method: MnistMethod = "ce"
-    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
-    al. 2020) and logit-adjustment (Menon et al. 2021)."""
-    imbalance: float = 99
-    """Samples of the head class over those of the tail, >= 1."""
-    loss_reduction: Reduction = "batch-size"
-    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."""
-    eql_threshold: float = 0.03
-    """eql: lambda, the share of the training samples under which a class is rare."""
-    architecture: LenetArchitecture = "lenet5"
-    """Network; see classification/models/lenet.py."""
-    initialisation: Initialisation = "torch-default"
-    """How the weights start."""
-    input_scaling: InputScaling = "raw"
-    """Pixels with mean 0 and standard deviation 1 (MNIST's constants), in [0, 1] (unit), or as
-    stored, in [0, 255] (raw)."""
+    dataset: Annotated[Literal["mnist-lt"], DATASET] = "mnist-lt"
+    method: Annotated[MnistMethod, OF_TABLE_1] = "ce"
+    imbalance: Annotated[
+        float, Setting("Samples of the head class over those of the tail, >= 1.", at_least=1)
+    ] = 99
+    loss_reduction: Annotated[Reduction, REDUCTION] = "batch-size"
+    eql_threshold: Annotated[float, EQL_THRESHOLD] = 0.03
+    architecture: Annotated[
+        LenetArchitecture, Setting("Network; see classification/models/lenet.py.")
+    ] = "lenet5"
+    initialisation: Annotated[Initialisation, Setting("How the weights start.")] = "torch-default"
+    input_scaling: Annotated[
+        InputScaling,
+        Setting(
+            "Pixels with mean 0 and standard deviation 1 (MNIST's constants), in [0, 1] (unit), or "
+            "as stored, in [0, 255] (raw)."
+        ),
+    ] = "raw"
+
+    def load_data(self, device: torch.device, source: Path | None, reading: Any) -> Any:
+        """MNIST-LT."""
+        from classification.data import load_mnist_lt
+
+        return load_mnist_lt(self, device, source)
+
+    def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
+        """LeNet."""
+        from classification.models.lenet import make_lenet
+
+        return make_lenet(self.architecture, num_classes, self.initialisation, generator)
 
 
-@dataclass(frozen=True)
-class CifarConfig(SubsampledConfig):
+@dataclass(frozen=True, kw_only=True)
+class CifarConfig(
+    LdamSettings, MetaWeightNetSettings, CountedCdbWFlSettings, SteppedConfig, SubsampledConfig
+):
     """One run on CIFAR100-LT."""
 
-    recipe: tyro.conf.Fixed[CifarRecipe] = "cifar100-lt"
-    """The recipe that these settings depart from."""
-    dataset: Literal["cifar100-lt"] = "cifar100-lt"
-    """Data set."""
-    method: Method = "ce"
-    """Loss or sampler; Table 1's names, and two that are not in the paper: balanced-softmax (Ren et
-    al. 2020) and logit-adjustment (Menon et al. 2021)."""
-    split_seed: int | None = 0
-    """Seed of the training and difficulty subsets; fixed, apart from the training seed."""
-    loss_reduction: Reduction | None = None
-    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing; None:
-    by its size, with ldam-drw by the sum of its weights as Cao et al."""
-    epochs: int = 200
-    """Passes over as many samples as the training set has."""
-    batch_size: int = 128
-    """Samples a step, over all processes."""
-    learning_rate: float = 0.1
-    """Of SGD, after the warm-up."""
-    weight_decay: float = 0.0001
-    """Of SGD, on all parameters."""
-    warmup_epochs: float = 5
-    """The learning rate grows linearly, step by step, over so many epochs."""
-    milestones: tuple[int, ...] = (160, 180)
-    """After so many epochs each the learning rate is multiplied by lr_decay."""
-    lr_decay: float = 0.01
-    """Factor at each milestone."""
-    augmentation: Augmentation = "crop-flip"
-    """Random crops of 32 x 32 pixels after padding by 4, and random mirroring; or none."""
-    precision: Precision = "bfloat16"
-    """Of the network's passes; weights, statistics and losses are always float32. On a processor
-    without bfloat16 instructions float32 is several times faster."""
-
-    mwn_batch_size: int = 100
-    """meta-weight-net: images of the difficulty set in each meta step."""
-    mwn_learning_rate: float = 1e-5
-    """meta-weight-net: of the weighting network's SGD."""
-    ldam_margin: float = 0.5
-    """ldam-drw: margin of the rarest class."""
-    ldam_scale: float = 30.0
-    """ldam-drw: s, which the cosines are multiplied by."""
-    drw_epoch: int | None = None
-    """ldam-drw: class weights from after this epoch on; None: the first milestone."""
-    hard_weight: float = 0.8
-    """focal, cdb-w-fl: samples of a larger focal weight are counted as hard (Figure 4)."""
-    decay_bias: bool = True
-    """Weight decay of the classifier's bias too."""
-    difficulty_per_class: int | None = None
-    """Images of each class that are held out for its difficulty; None: 50 (Sec. 4.1.1). The most
-    frequent class has the rest of its 500."""
-    mwn_virtual_step: VirtualStep = "normalised"
-    """meta-weight-net: weights in the virtual step that sum to 1 and depend on the classifier, as
-    the code behind the row of Table 1, or weights as they are that count as data (raw), as Shu et
-    al. print it."""
-
-    earlier: ClassVar[Mapping[str, Any]] = {
-        **SubsampledConfig.earlier,
-        "decay_bias": True,
-        "difficulty_per_class": None,
-        "mwn_virtual_step": "raw",
-    }
-    """Settings that older records lack, and what these were made with."""
+    recipe: Annotated[tyro.conf.Fixed[CifarRecipe], RECIPE] = "cifar100-lt"
+    dataset: Annotated[Literal["cifar100-lt"], DATASET] = "cifar100-lt"
+    method: Annotated[Method, OF_TABLE_1] = "ce"
+    split_seed: Annotated[
+        int | None,
+        Setting(
+            "Seed of the training and difficulty subsets; fixed, apart from the training seed.",
+            at_least=0,
+        ),
+    ] = 0
+    loss_reduction: Annotated[Reduction | None, REDUCTION_BY_METHOD] = None
+    epochs: Annotated[int, EPOCHS] = 200
+    batch_size: Annotated[int, BATCH_SIZE] = 128
+    learning_rate: Annotated[
+        float, replace(LEARNING_RATE, documentation="Of SGD, after the warm-up.")
+    ] = 0.1
+    weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0001
+    warmup_epochs: Annotated[float, WARMUP_EPOCHS] = 5
+    milestones: Annotated[tuple[int, ...], MILESTONES] = (160, 180)
+    lr_decay: Annotated[float, LR_DECAY] = 0.01
+    augmentation: Annotated[
+        Augmentation,
+        Setting(
+            "Random crops of 32 x 32 pixels after padding by 4, and random mirroring; or none."
+        ),
+    ] = "crop-flip"
+    precision: Annotated[Precision, PRECISION] = "bfloat16"
+    decay_bias: Annotated[
+        bool, Setting("Weight decay of the classifier's bias too.", earlier=True)
+    ] = True
+    difficulty_per_class: Annotated[
+        int | None,
+        Setting(
+            "Images of each class that are held out for its difficulty; None: 50 (Sec. 4.1.1). The "
+            "most frequent class has the rest of its 500.",
+            at_least=1,
+            earlier=None,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
-        object.__setattr__(self, "milestones", checked_milestones(self.milestones))
         if self.method == "ldam-drw" and self.drw_epoch is None and not self.milestones:
             raise UserError("--method ldam-drw without --milestones needs --drw-epoch.")
 
@@ -143,19 +173,31 @@ class CifarConfig(SubsampledConfig):
         """Ends of the names of parameters that have no weight decay."""
         return () if self.decay_bias else ("classifier.bias",)
 
-    def learning_rate_at(self, epoch: int, progress: float) -> float:
-        """Warm-up, then steps down; see :func:`step_schedule`."""
-        return step_schedule(
-            self.learning_rate,
-            epoch,
-            progress,
-            warmup_epochs=self.warmup_epochs,
-            milestones=self.milestones,
-            decay=self.lr_decay,
-        )
+    @property
+    def crops_and_flips(self) -> bool:
+        """Whether training images are cropped and mirrored at random."""
+        return self.augmentation == "crop-flip"
+
+    @property
+    def growing_epochs(self) -> float:
+        """Epochs over which the learning rate grows, step by step."""
+        return self.warmup_epochs
+
+    def load_data(self, device: torch.device, source: Path | None, reading: Any) -> Any:
+        """CIFAR100-LT."""
+        from classification.data import load_cifar100_lt
+
+        return load_cifar100_lt(self, device, source)
+
+    def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
+        """ResNet-32, with LDAM's cosine classifier."""
+        from classification.models.resnet_cifar import make_resnet
+
+        cosine, mixed = self.method == "ldam-drw", self.precision == "bfloat16"
+        return make_resnet(num_classes, generator, cosine=cosine, mixed=mixed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecoupledConfig(CifarConfig):
     """The second stage of decoupled learning: the classifier of a finished run, balanced anew.
 
@@ -167,23 +209,21 @@ class DecoupledConfig(CifarConfig):
     are not: they have --weight-decay 0.0005 --warmup-epochs 5.
     """
 
-    recipe: tyro.conf.Fixed[CifarRecipe] = "cifar100-lt-crt"
-    """The recipe that these settings depart from."""
-    stage1: Literal["ce", "cdb-w-ce", "cdb-s"] = "ce"
-    """The method of the first stage."""
-    stage1_epochs: int | None = None
-    """Epochs of the first stage; None: its recipe's."""
-    method: SecondStageMethod = "class-aware"
-    """The method of the second stage; balanced-softmax (Ren et al. 2020) and logit-adjustment
-    (Menon et al. 2021) are not in the paper."""
-    epochs: int = 30
-    """Epochs of the second stage."""
-    warmup_epochs: float = 0
-    """The learning rate grows linearly, step by step, over so many epochs."""
-    milestones: tuple[int, ...] = (10, 20)
-    """After so many epochs each the learning rate is multiplied by lr_decay."""
-    lr_decay: float = 0.1
-    """Factor at each milestone."""
+    recipe: Annotated[tyro.conf.Fixed[CifarRecipe], RECIPE] = "cifar100-lt-crt"
+    stage1: Annotated[Literal["ce", "cdb-w-ce", "cdb-s"], STAGE1_METHOD] = "ce"
+    stage1_epochs: Annotated[int | None, STAGE1_EPOCHS] = None
+    method: Annotated[
+        SecondStageMethod,
+        replace(
+            METHOD,
+            documentation="The method of the second stage; balanced-softmax (Ren et al. 2020) and "
+            "logit-adjustment (Menon et al. 2021) are not in the paper.",
+        ),
+    ] = "class-aware"
+    epochs: Annotated[int, replace(EPOCHS, documentation="Epochs of the second stage.")] = 30
+    warmup_epochs: Annotated[float, WARMUP_EPOCHS] = 0
+    milestones: Annotated[tuple[int, ...], MILESTONES] = (10, 20)
+    lr_decay: Annotated[float, LR_DECAY] = 0.1
 
     @property
     def classifier(self) -> Literal["crt", "lws"]:
@@ -207,11 +247,17 @@ class DecoupledConfig(CifarConfig):
 
     def stage1_config(self) -> CifarConfig:
         """The resolved configuration of the first stage."""
-        recipe = RECIPES[self.recipe.removesuffix(f"-{self.classifier}")]
-        assert isinstance(recipe, CifarConfig)
+        recipe = _CIFAR_RECIPES[self.recipe.removesuffix(f"-{self.classifier}")]
         epochs = self.stage1_epochs or recipe.epochs
         first = replace(recipe, method=self.stage1, epochs=epochs)
         return resolved(replace(first, **handed_on(self, first, _OF_EACH_STAGE)))
+
+    def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
+        """A frozen ResNet-32 with a new classifier, or scales of the old one."""
+        from classification.models.resnet_cifar import SecondStage, make_resnet
+
+        first = make_resnet(num_classes, generator, mixed=self.precision == "bfloat16")
+        return SecondStage(first, num_classes, rescale=self.classifier == "lws")
 
 
 _OF_EACH_STAGE = {
@@ -246,8 +292,7 @@ CIFAR100_LT_SHORT = replace(
 )
 """The same shape in 30 of 200 epochs, for machines without a GPU: not the paper's experiment."""
 
-RECIPES: dict[str, ClassificationConfig] = {
-    "mnist-lt": MNIST_LT,
+_CIFAR_RECIPES: dict[str, CifarConfig] = {
     "cifar100-lt": CIFAR100_LT,
     "cifar100-lt-crt": DecoupledConfig(recipe="cifar100-lt-crt"),
     "cifar100-lt-lws": DecoupledConfig(recipe="cifar100-lt-lws"),
@@ -257,8 +302,13 @@ RECIPES: dict[str, ClassificationConfig] = {
     "cifar100-lt-short": CIFAR100_LT_SHORT,
     "cifar100-lt-short-crt": DecoupledConfig(recipe="cifar100-lt-short-crt"),
     "cifar100-lt-short-lws": DecoupledConfig(recipe="cifar100-lt-short-lws"),
+}
+RECIPES: dict[str, ClassificationConfig] = {
+    "mnist-lt": MNIST_LT,
+    **_CIFAR_RECIPES,
     **IMAGE_RECIPES,
 }
+ClassificationConfig.recipes = RECIPES
 
 
 def group_name(config: ClassificationConfig) -> str:
@@ -267,28 +317,3 @@ def group_name(config: ClassificationConfig) -> str:
     for stage in ("-crt", "-lws", "-oltr"):
         name = name.removesuffix(stage)
     return name
-
-
-_NAMED = {"recipe", "dataset", "method", "imbalance", "seed", "tau", "stage1"}
-
-
-def run_name(config: ClassificationConfig) -> str:
-    """The run's name: method, tau, imbalance, seed, then every setting that is not the recipe's.
-
-    >>> run_name(replace(MNIST_LT, method="cdb-s", tau="2", imbalance=199, epochs=3))
-    'cdb-s_tau-2.0_imbalance-199_epochs-3_seed-0'
-    >>> run_name(RECIPES["cifar100-lt-crt"])
-    'crt+class-aware_stage1-ce_imbalance-100_seed-0'
-    >>> run_name(replace(RECIPES["imagenet-lt"], method="cdb-w-ce", epochs=90))
-    'cdb-w-ce_tau-sigmoid_epochs-90_seed-0'
-    """
-    config = resolved(config)
-    recipe = RECIPES[config.recipe_name]
-    usual = resolved(replace(recipe, seed=config.seed, method=config.method))
-    parts: list[str] = [config.table_method]
-    parts += [f"tau-{config.tau}"] if config.tau is not None else []
-    parts += [f"stage1-{config.stage1}"] if isinstance(config, DecoupledConfig) else []
-    if isinstance(config, SubsampledConfig):
-        parts += [f"imbalance-{config.imbalance:.15g}"]
-    parts += changed_settings(config, usual, _NAMED)
-    return "_".join([*parts, f"seed-{config.seed}"])

@@ -6,18 +6,18 @@ A run that has finished is skipped; one that was interrupted goes on where it wa
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
-from classification.config import ClassificationConfig, SubsampledConfig
+from classification.config import ClassificationConfig
 from classification.data import describe_split, load_data
 from classification.engine import Training, Weights
 from classification.evaluate import evaluate, load_weights, make_model
-from classification.image_data import Reading, with_lists
-from classification.image_recipes import ImageConfig, OltrConfig
+from classification.image_data import Reading
 from classification.recipes import RECIPES, group_name, resolved, run_name
 from classification.record import TASK
 from common.distributed import barrier, is_first_rank
@@ -37,7 +37,10 @@ from common.training.fit import (
 )
 from common.training.folder import RunFolder, environment
 from common.training.process_group import process_group
-from common.training.settings import plain
+from common.training.settings import as_today, plain
+
+as_written_today = partial(as_today, recipes=RECIPES)
+"""The settings of a run's folder, perhaps of an older version, as they would be written today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +76,7 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     if stage1 is None:
         return None
     group = arguments.group or group_name(arguments.config)
-    if isinstance(arguments.config, OltrConfig):
-        group += "-stage1"  # It is CE in another setting: not one of the experiment's runs.
+    group = arguments.config.stage1_group(group)
     first = replace(arguments, config=stage1, group=group)
     record, _ = _train(first, device)
     barrier()  # The first rank writes the weights after the others have ended.
@@ -105,8 +107,7 @@ def _begin(arguments: Arguments, device: torch.device) -> Training:
         training = Training(config, data, device, first_stage)
     except ValueError as error:
         raise UserError(f"{config.dataset} cannot be trained on as it is: {error}.") from error
-    wanted = config.imbalance if isinstance(config, SubsampledConfig) else None
-    _say(f"{config.dataset}: {describe_split(data, wanted)}")
+    _say(f"{config.dataset}: {describe_split(data, config.wanted_imbalance)}")
     return training
 
 
@@ -136,14 +137,13 @@ def _record(arguments: Arguments, training: Training, metrics: dict[str, Any]) -
 def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], bool]:
     """A resolved run's record, and whether it was there already; see :func:`train`."""
     config = arguments.config
-    with RunFolder(_folder(arguments), plain(config)) as folder:
+    with RunFolder(_folder(arguments), plain(config), as_written_today) as folder:
         record = folder.finished_record()
         if record is not None:
             return record, True
         advise_on_precision(config, device)
         training = _begin(arguments, device)
-        packages = ("pillow", "torchvision") if isinstance(config, ImageConfig) else ()
-        clock = Clock(environment(device, packages))
+        clock = Clock(environment(device, config.packages))
         go_on(training, folder, clock)
         fit(training, folder, clock, arguments.checkpoint_seconds)
         weights, metrics = _results(training)
@@ -154,9 +154,7 @@ def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], 
 
 
 def _resolved(arguments: Arguments) -> Arguments:
-    config = resolved(arguments.config)
-    if isinstance(config, ImageConfig):
-        config = with_lists(config, arguments.data)
+    config = resolved(arguments.config).with_lists(arguments.data)
     return replace(arguments, config=config)
 
 
@@ -164,7 +162,7 @@ def _check_reading(arguments: Arguments) -> None:
     """Refuse settings of the reading of files where there are none."""
     if arguments.workers < 0:
         raise UserError(f"--workers must be at least 0, not {arguments.workers}.")
-    if isinstance(arguments.config, ImageConfig):
+    if arguments.config.in_files:
         return
     for option, given in (("--cache", arguments.cache), ("--workers", arguments.workers)):
         if given:

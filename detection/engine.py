@@ -5,7 +5,7 @@ Shapes: B images a step over all ranks, W ranks, S steps an epoch, C categories.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,9 +23,10 @@ from common.training.methods import follow_difficulty
 from common.training.signals import StopRequest
 from detection.data import DetectionData, Request, draw_requests, image_categories, load_batches
 from detection.evaluate import measure_ap
+from detection.methods import CALIBRATIONS, RfsSettings
 from detection.models import ProposalAccuracy, Rcnn, total_loss
 from detection.models.drawing import global_draws_from
-from detection.recipes import CALIBRATIONS, DetectionConfig
+from detection.recipes import DetectionConfig
 from detection.samplers import ImageDifficultySampler, RepeatFactorSampler, draw_episodes
 from detection.sets import DetectionSets
 
@@ -47,19 +48,39 @@ class Epoch:
         return slice(step * size + rank(), (step + 1) * size, world_size())
 
 
+def _each_once(
+    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
+) -> EpochSampler:
+    return InstanceBalancedSampler(torch.zeros(len(sets.train), dtype=torch.int64), 1, generator)
+
+
+def _by_repeat_factor(
+    config: RfsSettings, sets: DetectionSets, generator: torch.Generator
+) -> EpochSampler:
+    pairs = image_categories(sets.train.annotations)
+    return RepeatFactorSampler(*pairs, len(sets.train), generator, config.rfs_threshold)
+
+
+def _by_difficulty(
+    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
+) -> EpochSampler:
+    pairs = image_categories(sets.train.annotations)
+    return ImageDifficultySampler(*pairs, len(sets.train), sets.num_classes, generator)
+
+
+_IMAGE_SAMPLERS: Mapping[str, Callable[[Any, DetectionSets, torch.Generator], EpochSampler]] = {
+    "rfs": _by_repeat_factor,
+    "cdb-s": _by_difficulty,
+}
+"""Of the methods that do not show every image once an epoch."""
+
+
 def make_image_sampler(
     config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
 ) -> EpochSampler:
     """The sampler of images of the method; cdb-s starts with equal category probabilities."""
-    pairs = image_categories(sets.train.annotations)
-    images = len(sets.train)
-    match config.method:
-        case "rfs":
-            return RepeatFactorSampler(*pairs, images, generator, config.rfs_threshold)
-        case "cdb-s":
-            return ImageDifficultySampler(*pairs, images, sets.num_classes, generator)
-        case _:
-            return InstanceBalancedSampler(torch.zeros(images, dtype=torch.int64), 1, generator)
+    make = _IMAGE_SAMPLERS.get(config.method, _each_once)
+    return make(config, sets, generator)
 
 
 def _check_batch_size(config: DetectionConfig, images: int) -> None:

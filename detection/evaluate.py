@@ -3,7 +3,6 @@
 Use: ``python -m detection.evaluate runs/digit-scenes/ce_box_seed-0``.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from common.distributed import gather_objects, rank, world_size
 from common.errors import UserError, run_main
 from common.training.fit import choose_device
 from common.training.folder import load_tensors
+from common.training.settings import read_config as config_of
+from common.training.settings import read_folder
 from detection.ap import ApResult, Detections, evaluate_ap
 from detection.data import DetectionData, batches_of, load_batches, plain_requests
 from detection.models import Rcnn
@@ -143,28 +144,13 @@ class Arguments:
 
 
 def config_from(settings: dict[str, Any]) -> DetectionConfig:
-    """The configuration whose settings a run's folder or a record holds.
-
-    Raises:
-        UserError: for a value out of its range.
-        KeyError, TypeError: when they are not those of a recipe.
-    """
-    return type(RECIPES[settings["recipe"]])(**settings)
+    """The configuration whose settings a record holds; see :mod:`common.training.settings`."""
+    return config_of(settings, RECIPES)
 
 
 def read_config(folder: Path) -> DetectionConfig:
-    """The configuration a run's folder was made with.
-
-    Raises:
-        UserError: when there is none, or it is of another version.
-    """
-    try:
-        return config_from(json.loads((folder / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{folder} is not the folder of a detection run of this version ({error}); name a "
-            "folder that holds config.json and weights.pt."
-        ) from error
+    """The configuration a run's folder was made with; see :func:`read_folder`."""
+    return read_folder(folder, "detection", RECIPES)
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.streams import Streams
 from common.training.published_weights import read_state
 from detection.heads import CalibratedHead, ClassificationHead, Reduce, make_head
+from detection.methods import CALIBRATIONS
 from detection.models import (
     Rcnn,
     add_calibrated_classifier,
@@ -20,7 +21,7 @@ from detection.models import (
     freeze_all_but_classifier,
     replace_classifier,
 )
-from detection.recipes import CALIBRATIONS, ClassifierConfig, DetectionConfig
+from detection.recipes import DetectionConfig
 from detection.sets import DetectionSets
 
 Weights = dict[str, Tensor]
@@ -31,10 +32,6 @@ def _head(
 ) -> ClassificationHead:
     """The head of the configured method."""
     train = sets.train.annotations
-    extra: dict[str, float] = {}
-    if isinstance(config, ClassifierConfig):
-        extra = {"focal_alpha": config.focal_alpha, "bags_beta": config.bags_beta}
-        extra["calibration_threshold"] = config.calibration_threshold
     return make_head(
         config.method,
         sets.num_classes,
@@ -43,9 +40,7 @@ def _head(
         image_share=torch.from_numpy(train.image_count / train.num_images),
         generator=streams["head"],
         reduction=config.loss_reduction or "batch-size",
-        focal_gamma=config.focal_gamma,
-        eql_threshold=config.eql_threshold,
-        **extra,  # type: ignore[arg-type]
+        **config.head_settings,
     )
 
 
@@ -108,7 +103,7 @@ def make_model(
         UserError: when the weights cannot be used.
     """
     head = _head(config, sets, streams, reduce)
-    if not isinstance(config, ClassifierConfig):
+    if config.stage1_config() is None:
         return _detector(config, head, sets.num_classes, streams, published)
     assert first_stage is not None
     old = make_head("ce", sets.num_classes)
@@ -136,8 +131,8 @@ def make_trained_model(config: DetectionConfig, sets: DetectionSets, weights: We
     """
     streams = Streams(config.seed)
     first: Weights | None = None
-    if isinstance(config, ClassifierConfig):
-        stage1 = config.stage1_config()
+    stage1 = config.stage1_config()
+    if stage1 is not None:
         first = make_model(stage1, sets, streams, reduce=_no_loss).state_dict()
     model = make_model(config, sets, streams, reduce=_no_loss, first_stage=first)
     _load(model, weights)

@@ -4,9 +4,10 @@ Shapes: C categories.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -68,6 +69,35 @@ def _digest(*parts: Annotations) -> str:
     return digest.hexdigest()
 
 
+Files = tuple[tuple[Path, Path, Path], Path]
+"""Annotations to train on, to measure the difficulty on and to evaluate on; folder of images."""
+
+
+def _digit_scenes(folder: Path | None, images: Path | None) -> Files:
+    if images is not None:
+        raise UserError("--images has no effect on digit-scenes; name their folder with --data.")
+    found = digit_scenes.load_digit_scenes(folder)
+    return (found.train, found.difficulty, found.val), found.folder
+
+
+def _lvis(folder: Path | None, images: Path | None) -> Files:
+    place = lvis.annotation_folder(folder)
+    files = place / lvis.REST_FILE, place / lvis.DIFFICULTY_FILE, place / lvis.VAL_FILE
+    if not files[1].exists():
+        raise UserError(
+            f"{files[1]} is missing: hold out images to measure the difficulty on with "
+            "python -m data_prep.lvis split (see data_prep/README.md)."
+        )
+    return files, lvis.image_folder(images)
+
+
+_FILES: Final[Mapping[str, Callable[[Path | None, Path | None], Files]]] = {
+    "lvis-v0.5": _lvis,
+    "digit-scenes": _digit_scenes,
+}
+"""Of each data set the files, by the folders of annotations and images; None: its usual place."""
+
+
 def load_sets(
     config: DetectionConfig, folder: Path | None = None, images: Path | None = None
 ) -> DetectionSets:
@@ -81,22 +111,7 @@ def load_sets(
     Raises:
         UserError: when a file or an image is missing, or annotations cannot be used.
     """
-    if config.dataset == "digit-scenes":
-        if images is not None:
-            raise UserError(
-                "--images has no effect on digit-scenes; name their folder with --data."
-            )
-        found = digit_scenes.load_digit_scenes(folder)
-        files, images = (found.train, found.difficulty, found.val), found.folder
-    else:
-        place = lvis.annotation_folder(folder)
-        files = place / lvis.REST_FILE, place / lvis.DIFFICULTY_FILE, place / lvis.VAL_FILE
-        images = lvis.image_folder(images)
-        if not files[1].exists():
-            raise UserError(
-                f"{files[1]} is missing: hold out images to measure the difficulty on with "
-                "python -m data_prep.lvis split (see data_prep/README.md)."
-            )
+    files, images = _FILES[config.dataset](folder, images)
     masks = config.task == "mask"
     train, difficulty, val = (read_lvis(file) for file in files)
     for part in (difficulty, val):

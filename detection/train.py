@@ -31,14 +31,13 @@ from common.training.fit import (
 from common.training.folder import RunFolder, environment
 from common.training.methods import make_balancer
 from common.training.process_group import process_group
-from common.training.settings import plain
+from common.training.settings import as_today, plain
 from detection.engine import Training
 from detection.evaluate import describe, measure_ap, metrics_of, read_weights
 from detection.networks import Weights, make_model
 from detection.pictures import write_pictures
 from detection.recipes import (
     RECIPES,
-    ClassifierConfig,
     DetectionConfig,
     group_name,
     resolved,
@@ -46,6 +45,9 @@ from detection.recipes import (
 )
 from detection.record import TASK
 from detection.sets import CONDITIONS, DetectionSets, load_sets
+
+as_written_today = partial(as_today, recipes=RECIPES)
+"""The settings of a run's folder, perhaps of an older version, as they would be written today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +97,10 @@ def _first_stage(arguments: Arguments, device: torch.device) -> Weights | None:
     Raises:
         UserError: as :func:`train`, or when its weights are gone or damaged.
     """
-    if not isinstance(arguments.config, ClassifierConfig):
+    stage1 = arguments.config.stage1_config()
+    if stage1 is None:
         return None
-    first = replace(arguments, config=arguments.config.stage1_config())
+    first = replace(arguments, config=stage1)
     folder = _folder(first)
     _train(first, device)
     barrier()  # The first rank draws the picture before it writes the weights.
@@ -179,7 +182,7 @@ def _trained(arguments: Arguments, folder: RunFolder, device: torch.device) -> d
 def _train(arguments: Arguments, device: torch.device) -> tuple[dict[str, Any], bool]:
     """The record, and whether it was there already."""
     config = arguments.config
-    with RunFolder(_folder(arguments), plain(config)) as folder:
+    with RunFolder(_folder(arguments), plain(config), as_written_today) as folder:
         record = folder.finished_record()
         if record is not None:
             return record, True

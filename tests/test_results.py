@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import pytest
 import torch
 
 import classification.evaluate
+import classification.record
 import detection.evaluate
 import detection.recipes
+import detection.record
 import video.recipes
+import video.record
 from classification import recipes as classification_recipes
 from classification.data import load_data
 from classification.engine import Training
-from common.training.record import read_record
-from common.training.settings import RunConfig, plain
+from common.training.record import config_differences, read_record
+from common.training.settings import RunConfig, as_today, plain, read_config
 from common.training.signals import StopRequest
 from data_prep import digit_images, digit_scenes, image_example, motion_digits
 from data_prep.cifar100 import CLASS_NAMES, Cifar100
@@ -58,27 +62,23 @@ class Task:
     condition: Callable[[Any], str]
 
 
-def _read_video(settings: dict[str, Any]) -> video.recipes.VideoConfig:
-    return video.recipes.VideoConfig(**settings)
-
-
 TASKS = {
-    "classification": Task(
+    classification.record.TASK: Task(
         classification.evaluate.config_from,
         classification_recipes.resolved,
         classification_recipes.run_name,
         classification_recipes.group_name,
         lambda config: str(config.condition),
     ),
-    "detection": Task(
+    detection.record.TASK: Task(
         detection.evaluate.config_from,
         detection.recipes.resolved,
         detection.recipes.run_name,
         detection.recipes.group_name,
         lambda config: CONDITIONS[config.task],
     ),
-    "video": Task(
-        _read_video,
+    video.record.TASK: Task(
+        partial(read_config, recipes=video.recipes.RECIPES),
         video.recipes.resolved,
         video.recipes.run_name,
         lambda config: str(config.dataset),
@@ -179,7 +179,13 @@ def test_configuration_is_whole_and_says_what_the_record_says(record: dict[str, 
     """The same command today has this very configuration, and so repeats the run."""
     task = TASKS[record["task"]]
     config = task.read(record["config"])
-    assert plain(task.resolved(config)) == record["config"]
+    settings = plain(config)
+    assert task.resolved(config) == config
+    # It names what counts for the run, the record perhaps more.
+    assert settings.items() <= record["config"].items()
+    assert task.read(settings) == config
+    assert as_today(record["config"], config.recipes) == settings
+    assert not config_differences(record["config"], settings)
     said = (config.dataset, config.table_method, config.variant, config.seed)
     assert said == tuple(record[name] for name in ("dataset", "method", "variant", "seed"))
     assert record["condition"] == task.condition(config)

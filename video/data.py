@@ -101,10 +101,19 @@ def load_data(config: VideoConfig, folder: Path | None = None) -> VerbData:
     Raises:
         UserError: when the folder or a clip is missing, or a split is damaged.
     """
-    if config.dataset == "motion-digits":
-        folder = folder or motion_digits.default_folder()
-        split = motion_digits.load_motion_digits(folder)
-        return _described(split, motion_digits.clips_folder(folder), motion_digits.remedy(folder))
+    data: VerbData = config.load_data(folder)
+    return data
+
+
+def load_motions(folder: Path | None) -> VerbData:
+    """The rendered clips in ``folder``, or in their usual place."""
+    folder = folder or motion_digits.default_folder()
+    split = motion_digits.load_motion_digits(folder)
+    return _described(split, motion_digits.clips_folder(folder), motion_digits.remedy(folder))
+
+
+def load_egtea(folder: Path | None) -> VerbData:
+    """EGTEA's trimmed clips in ``folder``, or in their usual place."""
     split = egtea.load_egtea_splits()
     return _described(split, folder or egtea.default_folder(), egtea.remedy("--data"))
 

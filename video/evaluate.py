@@ -4,7 +4,6 @@ Use: ``python -m video.evaluate runs/motion-digits/ce_seed-0``.
 """
 
 import copy
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,19 +28,17 @@ from common.streams import Streams
 from common.training.fit import choose_device
 from common.training.folder import load_tensors
 from common.training.history import plain_numbers
-from common.training.settings import option
+from common.training.settings import option, read_folder
 from video.augment import network_input
 from video.data import FrameSource, evaluation_batches, load_data
-from video.models import make_resnext101, make_small_resnext
-from video.recipes import VideoConfig
+from video.recipes import RECIPES, VideoConfig
 
 _TOP = 5
 
 
 def make_model(config: VideoConfig, num_classes: int, streams: Streams) -> nn.Module:
     """The configured network with random weights."""
-    make = make_resnext101 if config.model == "resnext101" else make_small_resnext
-    return make(num_classes, streams["model"], mixed=config.precision == "bfloat16")
+    return config.make_network(num_classes, streams["model"])
 
 
 def measure(
@@ -163,18 +160,8 @@ class Arguments:
 
 
 def read_config(folder: Path) -> VideoConfig:
-    """The configuration a run's folder was made with.
-
-    Raises:
-        UserError: when there is none, or it is of another version.
-    """
-    try:
-        return VideoConfig(**json.loads((folder / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{folder} is not the folder of a video run of this version ({error}); name a folder "
-            "that holds config.json and weights.pt."
-        ) from error
+    """The configuration a run's folder was made with; see :func:`read_folder`."""
+    return read_folder(folder, "video", RECIPES)
 
 
 def load_weights(folder: Path, model: nn.Module) -> dict[str, nn.Module]:

@@ -1,22 +1,31 @@
 """The settings of the video runs, and the paper's values for them (Sec. 4.3.2).
 
 A recipe is a value; a variant is ``replace(recipe, ...)``. The command line is made from the class.
+
+>>> run_name(replace(EGTEA_VERBS, method="cdb-s", tau="2", epochs=3))
+'cdb-s_tau-2.0_epochs-3_seed-0'
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import nn
 
 from common.errors import UserError
-from common.training.schedule import step_schedule
+from common.training.methods import LogitConfig
 from common.training.settings import (
-    Limits,
-    RunConfig,
-    changed_settings,
-    checked_milestones,
-    resolved_tau,
-    with_limits,
+    BATCH_SIZE,
+    DATASET,
+    LR_DECAY,
+    METHOD,
+    MILESTONES,
+    Setting,
+    SteppedConfig,
 )
+from common.training.settings import resolved as resolved
+from common.training.settings import run_name as run_name
 
 VerbMethod = Literal[
     "ce", "focal", "cb", "cfs", "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-ce"
@@ -26,60 +35,79 @@ Start = Literal["kinetics", "random"]
 Precision = Literal["float32", "bfloat16"]
 
 
-@dataclass(frozen=True)
-class VideoConfig(RunConfig):
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig(SteppedConfig, LogitConfig):
     """One run of verb classification."""
 
-    dataset: Literal["egtea-verbs", "motion-digits"] = "egtea-verbs"
-    """Data set."""
-    method: VerbMethod = "ce"
-    """Loss or sampler; Table 7's names, and two that are not in the paper: balanced-softmax (Ren et
-    al. 2020) and logit-adjustment (Menon et al. 2021)."""
-    batch_size: int = 32
-    """Clips a step, over all processes; a last, smaller batch of an epoch is left out."""
-    milestones: tuple[int, ...] = (60,)
-    """After so many epochs each the learning rate is multiplied by lr_decay."""
-    lr_decay: float = 0.1
-    """Factor at each milestone."""
-    model: VideoModel = "resnext101"
-    """3D-ResNeXt-101, or a small network of the same code."""
-    start: Start = "kinetics"
-    """Weights of all but the classifier: those pretrained on Kinetics, or random ones."""
-    frames: int = 10
-    """Frames of a clip that the network sees."""
-    frame_height: int = 224
-    """Frames are made smaller to cover frame_height x frame_width, and cut to it."""
-    frame_width: int = 299
-    """See frame_height; 299 is the width of EGTEA's 4:3 clips at that height."""
-    crop: int = 224
-    """Side of the square that the network sees, random in training, else the centre."""
-    max_angle: float = 10.0
-    """Training clips are rotated by up to so many degrees either way."""
-    flip: float = 0.5
-    """Probability that a training clip is mirrored."""
-    precision: Precision = "float32"
-    """Of the network's passes; weights, statistics and losses are always float32. On CUDA float32
-    convolutions use TF32, as is torch's default."""
-
-    used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **RunConfig.used_by,
-        "focal_gamma": ("focal",),
-    }
-    """The methods that an option is for, where it is not for all."""
-    limits: ClassVar[Limits] = with_limits(
-        RunConfig.limits,
-        at_least={
-            "frames": 1, "frame_height": 8, "frame_width": 8, "crop": 8, "max_angle": 0, "flip": 0,
-        },
-        at_most={"lr_decay": 1, "max_angle": 180, "flip": 1},
-        above={"lr_decay": 0},
-    )  # fmt: skip
-    """The range of each number."""
+    dataset: Annotated[Literal["egtea-verbs", "motion-digits"], DATASET] = "egtea-verbs"
+    method: Annotated[
+        VerbMethod,
+        replace(
+            METHOD,
+            documentation="Loss or sampler; Table 7's names, and two that are not in the paper: "
+            "balanced-softmax (Ren et al. 2020) and logit-adjustment (Menon et al. 2021).",
+        ),
+    ] = "ce"
+    batch_size: Annotated[
+        int,
+        replace(
+            BATCH_SIZE,
+            documentation="Clips a step, over all processes; a last, smaller batch of an epoch is "
+            "left out.",
+        ),
+    ] = 32
+    milestones: Annotated[tuple[int, ...], MILESTONES] = (60,)
+    lr_decay: Annotated[float, LR_DECAY] = 0.1
+    model: Annotated[
+        VideoModel, Setting("3D-ResNeXt-101, or a small network of the same code.")
+    ] = "resnext101"
+    start: Annotated[
+        Start,
+        Setting("Weights of all but the classifier: those pretrained on Kinetics, or random ones."),
+    ] = "kinetics"
+    frames: Annotated[int, Setting("Frames of a clip that the network sees.", at_least=1)] = 10
+    frame_height: Annotated[
+        int,
+        Setting(
+            "Frames are made smaller to cover frame_height x frame_width, and cut to it.",
+            at_least=8,
+        ),
+    ] = 224
+    frame_width: Annotated[
+        int,
+        Setting(
+            "See frame_height; 299 is the width of EGTEA's 4:3 clips at that height.", at_least=8
+        ),
+    ] = 299
+    crop: Annotated[
+        int,
+        Setting(
+            "Side of the square that the network sees, random in training, else the centre.",
+            at_least=8,
+        ),
+    ] = 224
+    max_angle: Annotated[
+        float,
+        Setting(
+            "Training clips are rotated by up to so many degrees either way.",
+            at_least=0,
+            at_most=180,
+        ),
+    ] = 10.0
+    flip: Annotated[
+        float, Setting("Probability that a training clip is mirrored.", at_least=0, at_most=1)
+    ] = 0.5
+    precision: Annotated[
+        Precision,
+        Setting(
+            "Of the network's passes; weights, statistics and losses are always float32. On CUDA "
+            "float32 convolutions use TF32, as is torch's default."
+        ),
+    ] = "float32"
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
-        object.__setattr__(self, "milestones", checked_milestones(self.milestones))
         if self.crop > min(self.frame_height, self.frame_width):
             raise UserError(
                 f"--crop {self.crop} is larger than a frame of {self.frame_height} x "
@@ -90,16 +118,19 @@ class VideoConfig(RunConfig):
                 f"--start kinetics has no weights for --model {self.model}; use --start random."
             )
 
-    def learning_rate_at(self, epoch: int, progress: float) -> float:
-        """Constant, then steps down; see :func:`step_schedule`."""
-        return step_schedule(
-            self.learning_rate,
-            epoch,
-            progress,
-            warmup_epochs=0,
-            milestones=self.milestones,
-            decay=self.lr_decay,
-        )
+    def load_data(self, folder: Path | None) -> Any:
+        """The clips, as :func:`video.data.load_data` is asked for them."""
+        from video import data
+
+        load = {"egtea-verbs": data.load_egtea, "motion-digits": data.load_motions}
+        return load[self.dataset](folder)
+
+    def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
+        """The network with random weights."""
+        from video.models import make_resnext101, make_small_resnext
+
+        make = {"resnext101": make_resnext101, "small-resnext": make_small_resnext}[self.model]
+        return make(num_classes, generator, mixed=self.precision == "bfloat16")
 
 
 EGTEA_VERBS = VideoConfig()
@@ -123,25 +154,4 @@ MOTION_DIGITS = VideoConfig(
 among 0.02 and 0.05 by the accuracy of ce on the difficulty set."""
 
 RECIPES: dict[str, VideoConfig] = {"egtea-verbs": EGTEA_VERBS, "motion-digits": MOTION_DIGITS}
-
-
-def resolved(config: VideoConfig) -> VideoConfig:
-    """The configuration with every 'None: as ...' filled in, as it is recorded."""
-    reduction = config.loss_reduction or "batch-size"
-    return replace(config, tau=resolved_tau(config), loss_reduction=reduction)
-
-
-def run_name(config: VideoConfig) -> str:
-    """The run's name: method, tau, every setting that is not the recipe's, seed.
-
-    >>> run_name(replace(EGTEA_VERBS, method="cdb-s", tau="2", epochs=3))
-    'cdb-s_tau-2.0_epochs-3_seed-0'
-    """
-    config = resolved(config)
-    usual = resolved(
-        replace(RECIPES[config.dataset], seed=config.seed, method=config.method, tau=config.tau)
-    )
-    parts: list[str] = [config.method]
-    parts += [f"tau-{config.tau}"] if config.tau is not None else []
-    parts += changed_settings(config, usual, {"dataset", "method", "seed", "tau"})
-    return "_".join([*parts, f"seed-{config.seed}"])
+VideoConfig.recipes = RECIPES

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from common.training.fit import (
 )
 from common.training.folder import RunFolder, environment
 from common.training.process_group import process_group
-from common.training.settings import plain
+from common.training.settings import as_today, plain
 from video.cache import FrameCache
 from video.data import (
     CONDITION,
@@ -52,6 +53,9 @@ from video.record import TASK
 
 KINETICS_VARIABLE: Final = "CDB_KINETICS"
 DEFAULT_KINETICS: Final = Path("data/resnext-101-kinetics.pth")
+
+as_written_today = partial(as_today, recipes=RECIPES)
+"""The settings of a run's folder, perhaps of an older version, as they would be written today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +194,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
         raise UserError("--kinetics has no effect on --start random; leave one of them out.")
     path = _folder(arguments)
     device = choose_device(arguments.device)
-    with process_group(device), RunFolder(path, plain(config)) as folder:
+    with process_group(device), RunFolder(path, plain(config), as_written_today) as folder:
         record = folder.finished_record()
         if record is not None:
             _say(f"finished already: {folder.record_path}")

@@ -15,7 +15,7 @@ import pickle
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -130,15 +130,23 @@ class RunFolder:
     writes; the others read.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: dict[str, Any],
+        read: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         """Name the folder.
 
         Args:
             path: the folder, made if absent.
-            config: the run's whole configuration, plain JSON values.
+            config: the run's configuration, plain JSON values.
+            read: a configuration that is found there, perhaps an older version's -> as it would be
+                written today.
         """
         self.path = path
         self.config = config
+        self._read = read
         self.record_path = path / "record.json"
         self.checkpoint_path = path / "checkpoint.pt"
         self.weights_path = path / "weights.pt"
@@ -234,7 +242,7 @@ class RunFolder:
         self._refuse_other(theirs, path)
 
     def _refuse_other(self, theirs: dict[str, Any], path: Path) -> None:
-        difference = _first_differences(self.config, theirs)
+        difference = _first_differences(self.config, self._read(theirs))
         if difference:
             raise UserError(
                 f"{path} belongs to another configuration ({difference}); choose another folder "

@@ -3,8 +3,10 @@
 Shapes: C classes, N training samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -26,11 +28,127 @@ from common.sampler import (
     InstanceBalancedSampler,
     frequency_probabilities,
 )
-from common.training.settings import RunConfig, uses_difficulty
+from common.training.settings import (
+    DifficultySettings,
+    MethodSettings,
+    RunConfig,
+    Setting,
+    uses_difficulty,
+)
 from common.weights import class_balanced_weights, sample_weights
 
 Reduce = Callable[[Tensor, Tensor], Tensor]
 """Losses (B,) and labels (B,) -> the loss of a step, 0-d."""
+SamplerUnit = Literal["class", "image"]
+CB_BETA: Final = Setting("cb: beta of the effective number of samples.", at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class FocalSettings(MethodSettings):
+    """Of focal loss."""
+
+    focal_gamma: Annotated[
+        float, Setting("Focusing parameter of focal and cdb-w-fl.", at_least=0)
+    ] = 1.0
+
+    @property
+    def hard_weight(self) -> float | None:
+        """Samples of a larger focal weight are counted as hard (Figure 4); None: none is."""
+        return None
+
+
+@dataclass(frozen=True)
+class CfsSettings(MethodSettings):
+    """Of class-frequency sampling."""
+
+    cfs_q: Annotated[
+        float, Setting("cfs: class probability proportional to n_c^q.", at_least=0)
+    ] = 0.5
+
+
+@dataclass(frozen=True)
+class CbSettings(MethodSettings):
+    """Of class-balanced weights (Cui et al. 2019)."""
+
+    cb_beta: Annotated[float, CB_BETA] = 0.9999
+
+
+@dataclass(frozen=True)
+class LogitAdjustmentSettings(MethodSettings):
+    """Of logit adjustment (Menon et al. 2021)."""
+
+    la_tau: Annotated[
+        float,
+        Setting(
+            "logit-adjustment: factor of the logarithm of each class's share; 1: as "
+            "balanced-softmax.",
+            at_least=0,
+            earlier=1.0,
+        ),
+    ] = 1.0
+
+
+@dataclass(frozen=True)
+class AccuracySettings(DifficultySettings):
+    """CDB's where a class's performance is its accuracy, a number of samples out of some."""
+
+    difficulty_prior: Annotated[
+        float,
+        Setting(
+            "CDB, not in the paper: so many more images of each class of the difficulty set count "
+            "as right, and as many as wrong (additive smoothing), so that no class is at 0 or 1; "
+            "0: none.",
+            at_least=0,
+            earlier=0.0,
+        ),
+    ] = 0.0
+
+
+@dataclass(frozen=True)
+class CdbSSettings(AccuracySettings):
+    """Of CDB-S."""
+
+    sampler_unit: Annotated[
+        SamplerUnit,
+        Setting(
+            "cdb-s: what d_c^tau is the weight of: the class (Eq. 15), or each of its images.",
+            earlier="class",
+        ),
+    ] = "class"
+
+
+@dataclass(frozen=True)
+class CdbWFlSettings(AccuracySettings, FocalSettings):
+    """Of CDB-W-FL."""
+
+
+METHOD_SETTINGS: Final[Mapping[str, type[MethodSettings]]] = {
+    "focal": FocalSettings,
+    "cfs": CfsSettings,
+    "cb": CbSettings,
+    "logit-adjustment": LogitAdjustmentSettings,
+    "cdb-s": CdbSSettings,
+    "cdb-w-ce": AccuracySettings,
+    "cdb-w-fl": CdbWFlSettings,
+}
+"""Of each method that has some; a refusal names the methods in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitConfig(
+    CdbSSettings, CdbWFlSettings, CfsSettings, CbSettings, LogitAdjustmentSettings, RunConfig
+):
+    """A run of a task whose network gives logits (B, C) for labels (B,): it has these methods."""
+
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = METHOD_SETTINGS
+
+    @property
+    def variant(self) -> str:
+        """The record's ``variant``, as the paper's tables name it."""
+        if self.la_tau != LogitConfig.la_tau:
+            return f"tau={float(self.la_tau)}"
+        unit = "" if self.sampler_unit == "class" else f" unit={self.sampler_unit}"
+        return "" if self.tau is None else f"tau={self.tau}{unit}{self.steadied}"
 
 
 def make_balancer(
@@ -53,7 +171,7 @@ def make_balancer(
 
 
 def make_sampler(
-    config: RunConfig, labels: Tensor, num_classes: int, generator: torch.Generator
+    config: LogitConfig, labels: Tensor, num_classes: int, generator: torch.Generator
 ) -> EpochSampler:
     """The sampler of the method; CDB-S starts with equal classes, or with equal images.
 
@@ -78,7 +196,7 @@ def make_sampler(
 
 
 def make_reduction(
-    config: RunConfig,
+    config: LogitConfig,
     class_counts: Tensor,
     balancer: ClassDifficultyBalancer | None,
     device: torch.device,
@@ -107,7 +225,7 @@ def mean_by_class(
     return weighted_mean(losses, sample_weights(class_weights, labels), reduction)
 
 
-def make_loss(config: RunConfig, class_counts: Tensor, device: torch.device) -> PerSampleLoss:
+def make_loss(config: LogitConfig, class_counts: Tensor, device: torch.device) -> PerSampleLoss:
     """The loss of each sample, of the methods whose loss is one of logits, labels and counts.
 
     Args:

@@ -388,13 +388,26 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+NAMED_WITHOUT_EFFECT: Final = frozenset({
+    "tau_max", "tau_power", "eps", "normalize_weights", "focal_gamma", "cfs_q", "cb_beta",
+    "eql_gamma", "eql_threshold", "l2rw_batch_size", "mwn_batch_size", "mwn_learning_rate",
+    "ldam_margin", "ldam_scale", "drw_epoch", "hard_weight", "difficulty", "difficulty_period",
+    "rfs_threshold", "focal_alpha", "bags_beta", "calibration_threshold", "loss_reduction",
+    "batch_size",
+})  # fmt: skip
+"""Settings that the first records name even where they do not count for the run. Later records do
+not, and no later setting comes here."""
+
+
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """Names of the settings in which two runs differ, sorted.
 
-    One that is null is as good as absent; 5 and 5.0 are one value.
+    One that is null is as good as absent; 5 and 5.0 are one value; what one of them need not name
+    (:data:`NAMED_WITHOUT_EFFECT`) and does not name is not compared.
     """
-    names = sorted(first.keys() | second.keys())
-    return [name for name in names if first.get(name) != second.get(name)]
+    names = first.keys() | second.keys()
+    names -= NAMED_WITHOUT_EFFECT - (first.keys() & second.keys())
+    return sorted(name for name in names if first.get(name) != second.get(name))
 
 
 _BALANCER_SETTINGS = {

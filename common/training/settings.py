@@ -1,125 +1,192 @@
 """The settings that the runs of all tasks have in common, and how settings are checked.
 
-The settings of a data set are a subclass, in the ``recipes.py`` of its task.
+A setting is a field of a frozen dataclass, with its help and range in its :class:`Setting`. The
+settings of a method are a class of their own, a base of every config that allows the method; the
+settings of a data set are a subclass of :class:`RunConfig`, in the ``recipes.py`` of its task.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from itertools import pairwise
 from operator import ge, gt, le, lt
+from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from typing_extensions import Doc
 
 from common.errors import UserError
 from common.losses import Reduction
 from common.tau import LARGEST_TAU_MAX, SMALLEST_EPS, parse_tau
 from common.training.record import STEADIERS
+from common.training.schedule import step_schedule
 
 CDB_METHODS = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
 """The paper's methods."""
-SamplerUnit = Literal["class", "image"]
-
-Limits = Mapping[str, Mapping[str, float]]
-_HOLDS = {"at least": ge, "at most": le, "below": lt, "above": gt}
-"""What a limit is called, and whether (value, limit) keeps it."""
-
-
-def with_limits(limits: Limits, **more: Mapping[str, float]) -> Limits:
-    """``limits`` and further ones, by their names with ``_`` for the blank: ``at_least={...}``."""
-    added = {name.replace("_", " "): values for name, values in more.items()}
-    return {name: {**limits.get(name, {}), **added.get(name, {})} for name in _HOLDS}
+_NONE: Final = object()
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class Setting(Doc):
+    """What a field's annotation says of it; tyro shows a ``Doc`` as the option's help."""
+
+    documentation: str
+    """Shown as help."""
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    earlier: Any = _NONE
+    """What a run was made with whose record lacks the setting, if there are such; it need not be
+    today's default."""
+
+    @property
+    def came_later(self) -> bool:
+        """Whether there are records of runs that were made before there was the setting."""
+        return self.earlier is not _NONE
+
+
+_HOLDS = {"at_least": ge, "at_most": le, "below": lt, "above": gt}
+"""The limits of a setting, and whether (value, limit) keeps each."""
+
+NAME_ORDER: Final = (
+    "tau_max", "tau_power", "eps", "normalize_weights", "sampler_unit", "difficulty_average",
+    "difficulty_prior", "weights_from_epoch", "loss_reduction", "focal_gamma", "cfs_q", "cb_beta",
+    "la_tau", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "difficulty",
+    "difficulty_period", "rfs_threshold", "eql_gamma", "eql_threshold", "split_seed",
+    "l2rw_batch_size", "architecture", "initialisation", "input_scaling", "lists", "warmup_epochs",
+    "milestones", "lr_decay", "warmup_steps", "gradient_clip", "backbone", "augmentation",
+    "network", "model", "start", "min_size", "max_size", "frames", "frame_height", "frame_width",
+    "stored_side", "crop", "max_angle", "flip", "colour_jitter", "detections", "score_threshold",
+    "precision", "mwn_batch_size", "mwn_learning_rate", "ldam_margin", "ldam_scale", "drw_epoch",
+    "hard_weight", "decay_bias", "difficulty_per_class", "mwn_virtual_step", "samples_per_class",
+    "stage1_epochs", "focal_alpha", "bags_beta", "calibration_threshold",
+)  # fmt: skip
+"""In this order a run's name tells the settings that are not the recipe's; never to be changed. A
+setting that is not here comes after these, in the order of the configuration's fields."""
+_ALWAYS_NAMED: Final = {
+    "tau": "tau-{}", "stage1": "stage1-{}", "imbalance": "imbalance-{:.15g}", "task": "{}",
+}  # fmt: skip
+"""What a name tells before these, of a configuration that has it."""
+_NOT_NAMED: Final = {"recipe", "dataset", "method", "seed", *_ALWAYS_NAMED}
+LONGEST_NAME: Final = 200
+"""Characters of a run's name: those of a file that has it and its group in its own, a figure being
+written, are then fewer than 256."""
+
+DATASET: Final = Setting("Data set.")
+METHOD: Final = Setting("Loss or sampler; the names of the paper's tables.")
+RECIPE: Final = Setting("The recipe that these settings depart from.")
+EPOCHS: Final = Setting("Passes over as many samples as the training set has.", at_least=1)
+BATCH_SIZE: Final = Setting("Samples a step, over all processes.", at_least=1)
+LEARNING_RATE: Final = Setting("Of SGD; the highest one where it follows a schedule.", above=0)
+MOMENTUM: Final = Setting("Of SGD.", at_least=0, below=1)
+WEIGHT_DECAY: Final = Setting("Of SGD, on all parameters.", at_least=0)
+MILESTONES: Final = Setting(
+    "After so many epochs each the learning rate is multiplied by lr_decay."
+)
+LR_DECAY: Final = Setting("Factor at each milestone.", above=0, at_most=1)
+STAGE1_METHOD: Final = Setting("The method of the first stage.")
+STAGE1_EPOCHS: Final = Setting("Epochs of the first stage; None: its recipe's.", at_least=1)
+REDUCTION: Final = Setting(
+    "Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."
+)
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """The settings of a method; as it stands, of one without any."""
+
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Settings that count for every method which does not name them here."""
+
+
+@dataclass(frozen=True)
+class DifficultySettings(MethodSettings):
+    """CDB's: how difficulty becomes weights (Eqs. 3-10), and what steadies it."""
+
+    tau: Annotated[
+        str | None,
+        Setting(
+            "CDB: a law (linear, polynomial, logarithmic, sigmoid, sigmoid-accv, sigmoid-code) or "
+            "a fixed number >= 0; None: sigmoid (Eq. 10)."
+        ),
+    ] = None
+    tau_max: Annotated[
+        float, Setting("CDB: T_M of Eqs. 7-10.", at_least=0, at_most=LARGEST_TAU_MAX)
+    ] = 5.0
+    tau_power: Annotated[float, Setting("CDB: p of Eq. 8, not given in the paper.", at_least=1)] = (
+        2.0
+    )
+    eps: Annotated[float, Setting("CDB: epsilon of Eq. 5.", at_least=SMALLEST_EPS, below=1)] = 0.01
+    normalize_weights: Annotated[
+        bool,
+        Setting("CDB: scale the class weights to sum to the number of classes (authors' code)."),
+    ] = True
+    difficulty_average: Annotated[
+        float,
+        Setting(
+            "CDB, not in the paper: weight of the earlier epochs in a class's performance, an "
+            "exponential moving average; 0: the last epoch alone.",
+            at_least=0,
+            below=1,
+            earlier=0.0,
+        ),
+    ] = 0.0
+    weights_from_epoch: Annotated[
+        int,
+        Setting(
+            "CDB, not in the paper: classes weigh alike, and cdb-s draws every image once, for so "
+            "many epochs (deferred re-weighting, Cao et al. 2019); 0: from the start as printed.",
+            at_least=0,
+            earlier=0,
+        ),
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(DifficultySettings):
     """One training run. Two runs of equal configurations give the same numbers."""
 
-    dataset: str
-    """Data set."""
-    method: str = "ce"
-    """Loss or sampler; the names of the paper's tables."""
-    seed: int = 0
-    """Seed of the initial weights, the sampler and all other random numbers of training."""
+    dataset: Annotated[str, DATASET]
+    method: Annotated[str, METHOD] = "ce"
+    seed: Annotated[
+        int,
+        Setting(
+            "Seed of the initial weights, the sampler and all other random numbers of training.",
+            at_least=0,
+        ),
+    ] = 0
+    loss_reduction: Annotated[Reduction | None, REDUCTION] = "batch-size"
+    epochs: Annotated[int, EPOCHS] = 100
+    batch_size: Annotated[int, BATCH_SIZE] = 100
+    learning_rate: Annotated[float, LEARNING_RATE] = 0.001
+    momentum: Annotated[float, MOMENTUM] = 0.9
+    weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0005
 
-    tau: str | None = None
-    """CDB: a law (linear, polynomial, logarithmic, sigmoid, sigmoid-accv, sigmoid-code) or a fixed
-    number >= 0; None: sigmoid (Eq. 10)."""
-    tau_max: float = 5.0
-    """CDB: T_M of Eqs. 7-10."""
-    tau_power: float = 2.0
-    """CDB: p of Eq. 8, not given in the paper."""
-    eps: float = 0.01
-    """CDB: epsilon of Eq. 5."""
-    normalize_weights: bool = True
-    """CDB: scale the class weights to sum to the number of classes (authors' code)."""
-    sampler_unit: SamplerUnit = "class"
-    """cdb-s: what d_c^tau is the weight of: the class (Eq. 15), or each of its images."""
-    difficulty_average: float = 0.0
-    """CDB, not in the paper: weight of the earlier epochs in a class's performance, an exponential
-    moving average; 0: the last epoch alone."""
-    difficulty_prior: float = 0.0
-    """CDB, not in the paper: so many more images of each class of the difficulty set count as
-    right, and as many as wrong (additive smoothing), so that no class is at 0 or 1; 0: none."""
-    weights_from_epoch: int = 0
-    """CDB, not in the paper: classes weigh alike, and cdb-s draws every image once, for so many
-    epochs (deferred re-weighting, Cao et al. 2019); 0: from the start as printed."""
-    loss_reduction: Reduction | None = "batch-size"
-    """Divide the batch's sum of losses by its size, by the sum of its weights, or by nothing."""
-
-    focal_gamma: float = 1.0
-    """Focusing parameter of focal and cdb-w-fl."""
-    cfs_q: float = 0.5
-    """cfs: class probability proportional to n_c^q."""
-    cb_beta: float = 0.9999
-    """cb: beta of the effective number of samples."""
-    la_tau: float = 1.0
-    """logit-adjustment: factor of the logarithm of each class's share; 1: as balanced-softmax."""
-
-    epochs: int = 100
-    """Passes over as many samples as the training set has."""
-    batch_size: int = 100
-    """Samples a step, over all processes."""
-    learning_rate: float = 0.001
-    """Of SGD; the highest one where it follows a schedule."""
-    momentum: float = 0.9
-    """Of SGD."""
-    weight_decay: float = 0.0005
-    """Of SGD, on all parameters."""
-
-    used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **dict.fromkeys(("tau", "tau_max", "tau_power", "eps", "normalize_weights"), CDB_METHODS),
-        "sampler_unit": ("cdb-s",),
-        **dict.fromkeys(STEADIERS, CDB_METHODS),
-        "focal_gamma": ("focal", "cdb-w-fl"),
-        "cfs_q": ("cfs",),
-        "cb_beta": ("cb",),
-        "la_tau": ("logit-adjustment",),
-    }
-    """The methods that an option is for, where it is not for all."""
-    earlier: ClassVar[Mapping[str, Any]] = {
-        "sampler_unit": "class",
-        "la_tau": 1.0,
-        "difficulty_average": 0.0,
-        "difficulty_prior": 0.0,
-        "weights_from_epoch": 0,
-    }
-    """Settings that came after published records, with the value that a run was made with whose
-    record lacks them; it need not be today's default."""
-    limits: ClassVar[Limits] = with_limits(
-        {},
-        at_least={
-            "seed": 0, "tau_max": 0, "tau_power": 1, "focal_gamma": 0, "cfs_q": 0, "cb_beta": 0,
-            "epochs": 1, "batch_size": 1, "momentum": 0, "weight_decay": 0, "eps": SMALLEST_EPS,
-            "la_tau": 0,
-            "difficulty_average": 0, "difficulty_prior": 0, "weights_from_epoch": 0,
-        },
-        at_most={"tau_max": LARGEST_TAU_MAX},
-        below={"eps": 1, "cb_beta": 1, "momentum": 1, "difficulty_average": 1},
-        above={"learning_rate": 0},
-    )  # fmt: skip
-    """The range of each number."""
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = dict.fromkeys(
+        CDB_METHODS, DifficultySettings
+    )
+    """The settings of each method that has some. A setting of one of these classes counts for the
+    methods whose class declares it, any other for all methods."""
+    recipes: ClassVar[Mapping[str, Any]] = {}
+    """The recipes of the task, by name; set where they are."""
+    name_order: ClassVar[tuple[str, ...]] = NAME_ORDER
+    """The settings in the order in which a run's name tells them."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other or make no sense."""
@@ -152,20 +219,28 @@ class RunConfig:
     @property
     def variant(self) -> str:
         """The record's ``variant``, as the paper's tables name it."""
-        if self.la_tau != RunConfig.la_tau:
-            return f"tau={float(self.la_tau)}"
-        unit = "" if self.sampler_unit == "class" else f" unit={self.sampler_unit}"
-        return "" if self.tau is None else f"tau={self.tau}{unit}{self.steadied}"
+        return "" if self.tau is None else f"tau={self.tau}{self.steadied}"
 
     @property
     def steadied(self) -> str:
         """What the variant says of the steadiers: ' average=0.9'; empty without one."""
         values = zip(("average", "prior", "from-epoch"), STEADIERS, strict=True)
-        told = {word: getattr(self, name) for word, name in values}
+        told = {word: getattr(self, name, 0) for word, name in values}
         return "".join(f" {word}={value:.15g}" for word, value in told.items() if value)
 
+    def filled_in(self) -> dict[str, Any]:
+        """Every 'None: as ...' that is filled in, by its name; see :func:`resolved`."""
+        tau = self.tau
+        if tau is None and uses_difficulty(self.method):
+            tau = "sigmoid"  # Eq. 10
+        return {
+            # One spelling for one number.
+            "tau": tau if tau is None else str(parse_tau(tau)),
+            "loss_reduction": self.loss_reduction or "batch-size",
+        }
+
     def learning_rate_at(self, epoch: int, progress: float) -> float:
-        """The step size.
+        """The step size, as a record tells it; in training times :meth:`warm_up`.
 
         Args:
             epoch: complete epochs, from 0.
@@ -173,10 +248,88 @@ class RunConfig:
         """
         return self.learning_rate
 
+    def warm_up(self, steps_taken: int) -> float:
+        """Factor of the learning rate after so many steps of the whole run, in (0, 1]."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedConfig(RunConfig):
+    """A run whose learning rate falls in steps."""
+
+    milestones: Annotated[tuple[int, ...], MILESTONES] = ()
+    lr_decay: Annotated[float, LR_DECAY] = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other or make no sense."""
+        super().__post_init__()
+        if self.milestones is not None:  # A second stage's may be its method's.
+            object.__setattr__(self, "milestones", checked_milestones(self.milestones))
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate before the first milestone."""
+        return self.learning_rate
+
+    @property
+    def growing_epochs(self) -> float:
+        """Epochs over which it grows, step by step, to that."""
+        return 0
+
+    def learning_rate_at(self, epoch: int, progress: float) -> float:
+        """Steps down; see :func:`step_schedule`."""
+        return step_schedule(
+            self.highest_rate,
+            epoch,
+            progress,
+            warmup_epochs=self.growing_epochs,
+            milestones=self.milestones,
+            decay=self.lr_decay,
+        )
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
 
 def uses_difficulty(method: str) -> bool:
     """Whether the method is one of the paper's (CDB)."""
     return method in CDB_METHODS
+
+
+# mypy takes no class of a dataclass for hashable, so each table stands behind a plain function.
+
+
+def settings_of(kind: type) -> Mapping[str, Setting]:
+    """What the annotations of a class say of its settings, by field."""
+    return _settings_of(kind)
+
+
+@cache
+def _settings_of(kind: type) -> Mapping[str, Setting]:
+    found = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        for said in getattr(hint, "__metadata__", ()):
+            if isinstance(said, Setting):
+                found[name] = said
+    return found
+
+
+def without_effect(kind: type, method: str) -> frozenset[str]:
+    """Settings of a kind of configuration that do not count for a method."""
+    return _idle(kind, method)
+
+
+@cache
+def _idle(kind: type, method: str) -> frozenset[str]:
+    of_method: Mapping[str, type[MethodSettings]] = kind.method_settings  # type: ignore[attr-defined]
+    own = of_method.get(method, MethodSettings)
+    of_some = {name for settings in of_method.values() for name in settings_of(settings)}
+    return frozenset(of_some - settings_of(own).keys()) | {*own.unused}
+
+
+def _counts(name: str, config: RunConfig) -> bool:
+    """Whether a setting is for one of the run's methods."""
+    return any(name not in without_effect(type(config), method) for method in config.methods)
 
 
 def _all_settings(config: RunConfig) -> dict[str, Any]:
@@ -184,23 +337,74 @@ def _all_settings(config: RunConfig) -> dict[str, Any]:
     return settings
 
 
-def _counts(name: str, config: RunConfig) -> bool:
-    """Whether a setting is for one of the run's methods."""
-    return bool(set(config.methods) & set(config.used_by.get(name, config.methods)))
-
-
 def plain(config: RunConfig) -> dict[str, Any]:
-    """The settings as JSON gives them back (a tuple is a list).
+    """The settings that count for the run, as JSON gives them back (a tuple is a list).
 
-    Of those in ``earlier`` only what counts for the method and differs from what records without
-    them were made with: a run that could be made before has the settings that it had then.
+    Without those that are as in earlier runs, whose records lack them: a run that could be made
+    before has the settings that it had then.
     """
-    earlier = config.earlier
+    said = settings_of(type(config))
     return {
         name: value
         for name, value in _all_settings(config).items()
-        if name not in earlier or (_counts(name, config) and value != earlier[name])
+        if _counts(name, config) and (name not in said or said[name].earlier != value)
     }
+
+
+def read_config(settings: Mapping[str, Any], recipes: Mapping[str, Config]) -> Config:
+    """The configuration whose settings a run's folder or a record holds, today's or an older one's.
+
+    A setting that it lacks, because it was made before the setting was there, has the value that
+    the run was made with; one that does not count for the run is not looked at.
+
+    Args:
+        settings: as :func:`plain` gives them.
+        recipes: of the task.
+
+    Raises:
+        UserError: for a value out of its range.
+        KeyError, TypeError: when they are not those of a recipe.
+    """
+    kind = type(recipes[settings.get("recipe", settings["dataset"])])
+    method = settings.get("method", kind.method)
+    stages = {method, settings.get("stage1", method)}
+    said = settings_of(kind)
+    idle = frozenset.intersection(*(without_effect(kind, stage) for stage in stages))
+    # Records of all tasks named settings that their task's methods never had.
+    never = {*NAME_ORDER} - said.keys()
+    told = {name: value for name, value in settings.items() if name not in idle | never}
+    lacking = {
+        name: setting.earlier
+        for name, setting in said.items()
+        if setting.came_later and name not in without_effect(kind, method)
+    }
+    return kind(**(lacking | told))
+
+
+def read_folder(folder: Path, task: str, recipes: Mapping[str, Config]) -> Config:
+    """The configuration that a run's folder was made with.
+
+    Raises:
+        UserError: when there is none, or it is of another version.
+    """
+    try:
+        return read_config(json.loads((folder / "config.json").read_bytes()), recipes)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{folder} is not the folder of a {task} run of this version ({error}); name a folder "
+            "that holds config.json and weights.pt."
+        ) from error
+
+
+def as_today(settings: dict[str, Any], recipes: Mapping[str, RunConfig]) -> dict[str, Any]:
+    """Settings that :func:`plain` gave, now or before, as it gives them now.
+
+    Those of no configuration of today stay as they are.
+    """
+    try:
+        return plain(read_config(settings, recipes))
+    except (UserError, ValueError, TypeError, KeyError, AttributeError):
+        return settings
 
 
 def handed_on(second: RunConfig, first: RunConfig, own: Collection[str]) -> dict[str, Any]:
@@ -214,19 +418,8 @@ def handed_on(second: RunConfig, first: RunConfig, own: Collection[str]) -> dict
     return {
         field.name: getattr(second, field.name)
         for field in fields(first)
-        if field.name not in own and first.method in first.used_by.get(field.name, (first.method,))
+        if field.name not in own and _counts(field.name, first)
     }
-
-
-def with_earlier(kind: type[RunConfig], settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that :func:`plain` gave, now or before some were there, with all that count."""
-    method = settings.get("method", kind.method)
-    lacking = {
-        name: old
-        for name, old in kind.earlier.items()
-        if method in kind.used_by.get(name, (method,))
-    }
-    return lacking | settings
 
 
 def checked_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
@@ -247,62 +440,109 @@ def option(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def resolved_tau(config: RunConfig) -> str | None:
-    """Tau as it is recorded: Eq. 10 where CDB is given none, and one spelling for one number."""
-    tau = "sigmoid" if uses_difficulty(config.method) and config.tau is None else config.tau
-    return tau if tau is None else str(parse_tau(tau))
+def resolved(config: Config) -> Config:
+    """The configuration with every 'None: as ...' filled in, as it is recorded."""
+    changes: Any = config.filled_in()
+    return replace(config, **changes)
 
 
-def changed_settings(config: RunConfig, usual: RunConfig, named: set[str]) -> list[str]:
+def run_name(config: RunConfig) -> str:
+    """The run's name: method, what is always named, every setting that is not the recipe's, seed.
+
+    A name of more than :data:`LONGEST_NAME` characters ends, before the seed, with a hash of what
+    does not fit.
+    """
+    config = resolved(config)
+    recipe: RunConfig = config.recipes[config.recipe_name]
+    usual = resolved(replace(recipe, seed=config.seed, method=config.method))
+    always = {name: getattr(config, name, None) for name in _ALWAYS_NAMED}
+    parts = [config.table_method]
+    parts += [
+        _ALWAYS_NAMED[name].format(value) for name, value in always.items() if value is not None
+    ]
+    return _short_name([*parts, *changed_settings(config, usual)], f"seed-{config.seed}")
+
+
+def _short_name(parts: Sequence[str], seed: str) -> str:
+    """The parts and the seed, of at most :data:`LONGEST_NAME` characters."""
+    name = "_".join([*parts, seed])
+    if len(name) <= LONGEST_NAME:
+        return name
+    rest = f"and-{hashlib.sha256('_'.join(parts).encode()).hexdigest()[:12]}_{seed}"
+    kept = list(parts)
+    while len("_".join([*kept, rest])) > LONGEST_NAME:
+        kept.pop()
+    return "_".join([*kept, rest])
+
+
+def _in_name_order(config: RunConfig) -> Iterable[str]:
+    """The configuration's fields in the order of its name."""
+    names = [field.name for field in fields(config)]
+    order = (*config.name_order, *names)
+    return sorted(names, key=order.index)
+
+
+def changed_settings(config: RunConfig, usual: RunConfig) -> list[str]:
     """What a run's name says of every setting that is not the usual one: ``epochs-3``.
 
-    The usual one of a setting in ``earlier`` is that of the runs that were named without it.
+    The usual one of a setting that came later is that of the runs that were named without it.
 
     Args:
         config: a resolved configuration.
         usual: the one it departs from, resolved.
-        named: fields that the name tells already.
     """
     # Where a default has changed since, names go by what it was.
     defaults = {field.name: field.default for field in fields(usual)}
-    before = _all_settings(usual)
-    before |= {name: old for name, old in usual.earlier.items() if defaults[name] != old}
+    before, now = _all_settings(usual), _all_settings(config)
+    for name, setting in settings_of(type(usual)).items():
+        if setting.came_later and setting.earlier != defaults[name]:
+            before[name] = setting.earlier
     parts = []
-    for name, value in _all_settings(config).items():
-        if name in config.earlier and not _counts(name, config):
-            continue
-        if name not in named and value != before[name]:
+    for name in _in_name_order(config):
+        value = now[name]
+        if name not in _NOT_NAMED and _counts(name, config) and value != before[name]:
             text = "-".join(map(str, value)) if isinstance(value, list) else value
             parts.append(f"{name.replace('_', '-')}-{text}")
     return parts
 
 
-def _choices(config: RunConfig) -> dict[str, tuple[str, ...]]:
+def _choices(kind: type) -> Mapping[str, tuple[str, ...]]:
     """The names that a field can have, for each field that is one of some names (or None)."""
+    return _choices_of(kind)
+
+
+@cache
+def _choices_of(kind: type) -> Mapping[str, tuple[str, ...]]:
     choices = {}
-    for name, hint in get_type_hints(type(config)).items():
+    for name, hint in get_type_hints(kind).items():
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
         names = [get_args(kind) for kind in kinds if get_origin(kind) is Literal]
-        if names and getattr(config, name) is not None:
+        if names:
             choices[name] = names[0]
     return choices
 
 
 def _check_choices(config: RunConfig) -> None:
     """Refuse a name that the data set does not know: a record can be read from anywhere."""
-    for name, choices in _choices(config).items():
-        if (value := getattr(config, name)) not in choices:
+    for name, choices in _choices(type(config)).items():
+        value = getattr(config, name)
+        if value is not None and value not in choices:
             raise UserError(f"{option(name)} {value} is not one of {', '.join(choices)}.")
+
+
+def _users(name: str, kind: type[RunConfig]) -> Iterator[str]:
+    """Methods of a configuration that a setting of some methods counts for."""
+    choices = _choices(kind).get("method", ())
+    named = (method for method in kind.method_settings if method in choices)
+    return (method for method in named if name not in without_effect(kind, method))
 
 
 def _check_effect(config: RunConfig) -> None:
     """Refuse a setting that departs from its default but never reaches the method's code."""
-    methods = _choices(config).get("method", ())
     for field in fields(config):
-        users = config.used_by.get(field.name, (config.method,))
         value = getattr(config, field.name)
-        if not set(config.methods) & set(users) and value != field.default:
-            others = " or ".join(method for method in users if method in methods)
+        if value != field.default and not _counts(field.name, config):
+            others = " or ".join(_users(field.name, type(config)))
             raise UserError(
                 f"{option(field.name)} {value} has no effect on --method {config.method}; leave it "
                 + (f"out, or choose {others}." if others else "out.")
@@ -331,9 +571,13 @@ def _check_deferral(config: RunConfig) -> None:
 
 def _check_ranges(config: RunConfig) -> None:
     """Refuse a number out of its range, by the name of its option."""
-    for words, limits in config.limits.items():
-        for name, limit in limits.items():
-            value = getattr(config, name, None)
+    said = settings_of(type(config))
+    for word, holds in _HOLDS.items():
+        for name, setting in said.items():
+            limit, value = getattr(setting, word), getattr(config, name)
+            if limit is None or value is None:
+                continue
             # NaN fails every comparison, and is refused with the rest; infinity is refused too.
-            if value is not None and not (_HOLDS[words](value, limit) and math.isfinite(value)):
-                raise UserError(f"{option(name)} must be {words} {limit}, not {value}.")
+            if not (holds(value, limit) and math.isfinite(value)):
+                words = f"{word.replace('_', ' ')} {limit}"
+                raise UserError(f"{option(name)} must be {words}, not {value}.")

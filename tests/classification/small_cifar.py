@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import classification.data
-import classification.evaluate
+import classification.models.resnet_cifar
 import data_prep.cifar100
 from classification.models import make_resnet
 from data_prep.cifar100 import CLASS_NAMES, Cifar100, load_cifar100, training_sizes
@@ -37,7 +37,7 @@ STAND_INS: tuple[tuple[Any, str, Any], ...] = (
     (classification.data, "load_cifar100", small_cifar100),
     (data_prep.cifar100, "HEAD_SIZE", HEAD),
     (data_prep.cifar100, "DIFFICULTY_PER_CLASS", DIFFICULTY),
-    (classification.evaluate, "make_resnet", partial(make_resnet, blocks=1)),
+    (classification.models.resnet_cifar, "make_resnet", partial(make_resnet, blocks=1)),
 )
 """Module, name, what stands there instead."""
 

@@ -71,7 +71,7 @@ def make_small_network(
 
 
 STAND_INS: tuple[tuple[str, str, Any], ...] = (
-    ("classification.evaluate", "make_image_resnet", make_small_network),
+    ("classification.models.resnet_image", "make_image_resnet", make_small_network),
 )
 """Module, name, what stands there instead."""
 _SETTINGS: dict[str, Any] = {

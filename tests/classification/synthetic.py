@@ -139,7 +139,7 @@ def cifar_config(recipe: str = "cifar100-lt", **changes: object) -> Classificati
 def use_small_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNet-8 in place of ResNet-32: the same blocks, one a stage."""
     small = partial(make_resnet, blocks=1)
-    monkeypatch.setattr("classification.evaluate.make_resnet", small)
+    monkeypatch.setattr("classification.models.resnet_cifar.make_resnet", small)
 
 
 def training(data: LongTailedData | None = None, **changes: object) -> Training:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from classification.config import METHODS, ClassificationConfig
+from classification.config import METHODS
 from classification.data import LabelledImages, LongTailedData, load_data
 from classification.engine import Training
 from classification.evaluate import make_model
 from classification.meta_weight_net import MetaReweighter
 from classification.models import SecondStage
-from classification.recipes import DecoupledConfig
+from classification.recipes import CifarConfig, DecoupledConfig
 from common.streams import Streams
 from tests.classification.small_cifar import STAND_INS
 from tests.classification.synthetic import (
@@ -31,8 +31,9 @@ from tests.classification.synthetic import (
     trained_cifar,
     use_small_resnet,
 )
+from tests.settings import used_by
 
-USED_BY = ClassificationConfig.used_by
+USED_BY = used_by(CifarConfig)
 
 C = len(CIFAR_COUNTS)
 STEPS = -(-sum(CIFAR_COUNTS) // 16)

@@ -21,8 +21,9 @@ from classification.recipes import (
 from common.errors import UserError
 from common.training.settings import plain
 from tests.classification.synthetic import SECOND_STAGE_METHODS
+from tests.settings import used_by
 
-USED_BY = ClassificationConfig.used_by
+USED_BY = used_by(ClassificationConfig)
 
 CRT = DecoupledConfig(recipe="cifar100-lt-crt")
 FIRST_STAGES = ("ce", "cdb-w-ce", "cdb-s")

@@ -15,7 +15,7 @@ from torch import Tensor
 from classification import evaluate
 from classification.data import load_data
 from classification.engine import Training
-from classification.image_data import Reading, with_lists
+from classification.image_data import Reading
 from classification.image_recipes import (
     IMAGE_FOLDER,
     IMAGE_RECIPES,
@@ -39,6 +39,7 @@ from tests.classification.trainer import (
     read_record,
     run_folder,
 )
+from tests.settings import used_by
 
 METHODS = get_args(ImageMethod)
 CPU = torch.device("cpu")
@@ -114,7 +115,7 @@ def test_oltr_goes_on_from_the_last_epoch_of_its_first_stage(
     assert record["method"] == "ce"
     assert record["config"]["epochs"] == 2
     assert record["config"]["milestones"] == [1]
-    config = with_lists(config_of("oltr"), images)
+    config = config_of("oltr").with_lists(images)
     stage1 = config.stage1_config()
     assert stage1 is not None
     assert run_name(stage1) == first.name
@@ -204,7 +205,7 @@ def test_lr_decay_and_oltrs_own_options_change_the_weights(images: Path) -> None
 
 def test_no_option_is_left_out_of_these_tests() -> None:
     own = {f.name for f in fields(ImageConfig)} | {f.name for f in fields(OltrConfig)}
-    of_methods = set(ImageConfig.used_by)
+    of_methods = set(used_by(ImageConfig))
     elsewhere = {
         "dataset", "recipe", "method", "lr_decay", "samples_per_class", "stage1_epochs",
         "loss_reduction", "network", "lists",

@@ -15,8 +15,9 @@ from common.errors import UserError
 from common.training.settings import option
 from tests.classification.small_cifar import small_run
 from tests.classification.trainer import Trainer, only_run, read_record
+from tests.settings import used_by
 
-USED_BY = ClassificationConfig.used_by
+USED_BY = used_by(ClassificationConfig)
 
 MNIST_METHODS = get_args(MnistMethod)
 CDB = replace(MNIST_LT, method="cdb-w-ce")

@@ -22,8 +22,9 @@ from detection.ap import ApResult
 from detection.data import DetectionData, images_on_disk
 from detection.engine import EPISODE, Training
 from detection.evaluate import measure_ap
+from detection.methods import CALIBRATIONS
 from detection.models import LAYOUTS
-from detection.recipes import CALIBRATIONS, RECIPES, ClassifierConfig, resolved
+from detection.recipes import RECIPES, ClassifierConfig, resolved
 from detection.sets import DetectionSets, load_sets
 from tests.detection.rcnn_scenes import TINY
 from tests.detection.runs import (

@@ -7,6 +7,7 @@ import pytest
 
 from common.errors import UserError
 from common.training.settings import option, plain, uses_difficulty
+from tests.settings import used_by
 from video.recipes import (
     EGTEA_VERBS,
     MOTION_DIGITS,
@@ -19,6 +20,7 @@ from video.recipes import (
 from video.train import Arguments, parse_arguments
 
 METHODS = get_args(VerbMethod)
+USED_BY = used_by(VideoConfig)
 CDB = replace(EGTEA_VERBS, method="cdb-w-ce")
 # Another value of every field, for a method that it is for.
 OTHERS: dict[str, Any] = {
@@ -35,7 +37,7 @@ OTHERS: dict[str, Any] = {
 
 def for_option(name: str) -> VideoConfig:
     """A configuration that the option can be changed in."""
-    users = VideoConfig.used_by.get(name, (CDB.method,))
+    users = USED_BY.get(name, (CDB.method,))
     config = CDB if CDB.method in users else replace(CDB, method=users[0])  # type: ignore[arg-type]
     # The pretrained weights are of one model.
     return replace(config, start="random") if name == "model" else config
@@ -120,11 +122,11 @@ def test_resolving_fills_in_tau_for_cdb_alone_and_twice_changes_nothing_more(rec
 # What is refused.
 
 
-@pytest.mark.parametrize("name", [name for name in VideoConfig.used_by if name in OTHERS])
+@pytest.mark.parametrize("name", [name for name in USED_BY if name in OTHERS])
 def test_an_option_is_refused_where_it_has_no_effect(name: str) -> None:
     for method in METHODS:
         config = replace(EGTEA_VERBS, method=method)
-        if method in VideoConfig.used_by[name]:
+        if method in USED_BY[name]:
             assert getattr(replace(config, **{name: OTHERS[name]}), name) == OTHERS[name]
             continue
         with pytest.raises(UserError, match=rf"{option(name)} .* no effect on --method {method};"):

@@ -15,13 +15,13 @@ from common.losses import (
 )
 from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
 from common.training.methods import (
+    LogitConfig,
     follow_difficulty,
     make_balancer,
     make_loss,
     make_reduction,
     make_sampler,
 )
-from common.training.settings import RunConfig
 
 CPU = torch.device("cpu")
 COUNTS = torch.tensor([9, 4, 1])
@@ -33,11 +33,11 @@ METHODS = (
 ACCURACY = torch.tensor([0.9, 0.5, 0.1])
 
 
-def config(method: str, **changes: object) -> RunConfig:
-    return replace(RunConfig(dataset="made", method=method), **changes)  # type: ignore[arg-type]
+def config(method: str, **changes: object) -> LogitConfig:
+    return replace(LogitConfig(dataset="made", method=method), **changes)  # type: ignore[arg-type]
 
 
-def sampler_of(settings: RunConfig) -> InstanceBalancedSampler | ClassProbabilitySampler:
+def sampler_of(settings: LogitConfig) -> InstanceBalancedSampler | ClassProbabilitySampler:
     made = make_sampler(settings, LABELS, 3, torch.Generator())
     assert isinstance(made, InstanceBalancedSampler | ClassProbabilitySampler)
     return made
@@ -98,7 +98,7 @@ def test_cdb_s_samples_with_the_last_difficulty_and_cfs_does_not() -> None:
     assert torch.equal(cfs.probabilities, before)
 
 
-def weight_of_each_class(settings: RunConfig, balancer: ClassDifficultyBalancer | None) -> Tensor:
+def weight_of_each_class(settings: LogitConfig, balancer: ClassDifficultyBalancer | None) -> Tensor:
     """What a loss of 1 becomes, alone in its batch."""
     reduce = make_reduction(settings, COUNTS, balancer, CPU)
     return torch.stack([reduce(torch.ones(1), torch.tensor([label])) for label in range(3)])

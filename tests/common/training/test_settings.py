@@ -1,44 +1,87 @@
 """Settings that every task has, on a made-up data set."""
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 
+from classification.recipes import CIFAR100_LT, MNIST_LT
+from classification.recipes import RECIPES as CLASSIFIERS
 from common.errors import UserError
 from common.training.settings import (
     CDB_METHODS,
-    Limits,
+    DATASET,
+    LONGEST_NAME,
+    METHOD,
+    NAME_ORDER,
+    DifficultySettings,
+    MethodSettings,
     RunConfig,
+    Setting,
+    SteppedConfig,
+    as_today,
     changed_settings,
     option,
     plain,
-    resolved_tau,
+    read_config,
+    resolved,
+    run_name,
+    settings_of,
     uses_difficulty,
-    with_earlier,
-    with_limits,
 )
+from detection.recipes import DIGIT_SCENES
+from detection.recipes import RECIPES as DETECTORS
+from video.recipes import RECIPES as VERBS
+
+ALL_RECIPES: dict[str, RunConfig] = {**CLASSIFIERS, **DETECTORS, **VERBS}
 
 
 @dataclass(frozen=True)
-class Made(RunConfig):
-    dataset: Literal["made"] = "made"
-    method: Literal["ce", "focal", "cdb-s"] = "ce"
-    places: tuple[int, ...] = (1, 2)
-    share: float = 0.5
-    used_by: ClassVar[Mapping[str, tuple[str, ...]]] = {**RunConfig.used_by, "share": ("focal",)}
-    limits: ClassVar[Limits] = with_limits(RunConfig.limits, at_least={"share": 0.25})
+class FocalSettings(MethodSettings):
+    share: Annotated[float, Setting("A share.", at_least=0.25)] = 0.5
 
 
-def test_limits_are_added_to_those_of_all_tasks() -> None:
-    limits = with_limits({"above": {"a": 1.0}}, above={"b": 2.0}, at_most={"a": 5.0})
-    assert limits == {"at least": {}, "at most": {"a": 5.0}, "below": {}, "above": {"a": 1, "b": 2}}
+@dataclass(frozen=True)
+class HingeSettings(MethodSettings):
+    unused: ClassVar[tuple[str, ...]] = ("batch_size",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(FocalSettings, RunConfig):
+    dataset: Annotated[Literal["made"], DATASET] = "made"
+    method: Annotated[Literal["ce", "focal", "hinge", "cdb-s"], METHOD] = "ce"
+    places: Annotated[tuple[int, ...], Setting("Places.")] = (1, 2)
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = {
+        "focal": FocalSettings,
+        "hinge": HingeSettings,
+        "cdb-s": DifficultySettings,
+    }
+
+
+Made.recipes = {"made": Made()}
+
+
+def test_the_range_of_a_setting_is_that_of_its_annotation() -> None:
     with pytest.raises(UserError, match=r"^--share must be at least 0.25, not 0.2\.$"):
         Made(method="focal", share=0.2)
     with pytest.raises(UserError, match=r"^--momentum must be below 1, not 1\.$"):
         Made(momentum=1)
+
+
+@pytest.mark.parametrize("name", ALL_RECIPES)
+def test_every_setting_has_its_help_and_every_number_its_range(name: str) -> None:
+    recipe = ALL_RECIPES[name]
+    said = settings_of(type(recipe))
+    assert said.keys() == {field.name for field in fields(recipe)}
+    for field, setting in said.items():
+        assert setting.documentation.endswith(".")
+        value = getattr(recipe, field)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            limits = (setting.at_least, setting.at_most, setting.above, setting.below)
+            assert any(limit is not None for limit in limits), field
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -51,7 +94,7 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"method": "cb"}, "--method cb is not one of ce, focal, cdb-s."),
+        ({"method": "cb"}, "--method cb is not one of ce, focal, hinge, cdb-s."),
         ({"dataset": "other"}, "--dataset other is not one of made."),
         (
             {"tau": "1"},
@@ -61,8 +104,10 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
             {"share": 0.75},
             "--share 0.75 has no effect on --method ce; leave it out, or choose focal.",
         ),
-        # No method of this data set has it.
-        ({"cfs_q": 1.0}, "--cfs-q 1.0 has no effect on --method ce; leave it out."),
+        (
+            {"method": "hinge", "batch_size": 3},
+            "--batch-size 3 has no effect on --method hinge; leave it out, or choose focal or ",
+        ),
         ({"method": "cdb-s", "tau": "steep"}, "--tau steep is refused: tau must be a number"),
     ],
 )
@@ -82,32 +127,48 @@ def test_the_methods_of_the_paper_use_difficulty_and_no_other() -> None:
 
 def test_tau_is_recorded_in_one_spelling() -> None:
     cdb = Made(method="cdb-s")
-    assert resolved_tau(cdb) == "sigmoid"
-    assert resolved_tau(replace(cdb, tau="2")) == resolved_tau(replace(cdb, tau="2.00")) == "2.0"
-    assert resolved_tau(replace(cdb, tau="linear")) == "linear"
-    assert resolved_tau(Made()) is None
+    assert resolved(cdb).tau == "sigmoid"
+    assert resolved(replace(cdb, tau="2")) == resolved(replace(cdb, tau="2.00"))
+    assert resolved(replace(cdb, tau="2")).tau == "2.0"
+    assert resolved(replace(cdb, tau="linear")).tau == "linear"
+    assert resolved(Made()).tau is None
     assert (cdb.variant, replace(cdb, tau="2.0").variant) == ("", "tau=2.0")
 
 
-def test_settings_as_json_gives_them_back_make_lists_of_tuples() -> None:
+# Records.
+
+
+def test_a_record_names_the_settings_that_count_for_its_run_as_json_gives_them_back() -> None:
     settings = plain(Made())
     assert settings["places"] == [1, 2]
-    assert settings["tau"] is None
+    assert not settings.keys() & {"tau", "tau_max", "share"}
+    assert plain(Made(method="cdb-s")).keys() - settings.keys() == {
+        "tau", "tau_max", "tau_power", "eps", "normalize_weights",
+    }  # fmt: skip
+    assert plain(Made(method="focal")).keys() - settings.keys() == {"share"}
+    assert settings.keys() - plain(Made(method="hinge")).keys() == {"batch_size"}
     assert Made(**(settings | {"places": (1, 2)})) == Made()
 
 
-def test_a_name_tells_the_settings_that_are_not_the_usual_ones() -> None:
-    usual = Made()
-    changed = replace(usual, places=(3, 5), batch_size=7, seed=2)
-    assert changed_settings(changed, usual, {"seed"}) == ["batch-size-7", "places-3-5"]
-    assert changed_settings(usual, usual, set()) == []
+def test_settings_without_effect_that_an_older_record_names_are_not_looked_at() -> None:
+    config = Made(method="focal", share=0.75)
+    older = plain(config) | {"tau": None, "tau_max": 4.0, "focal_gamma": 2.0, "places": (1, 2)}
+    assert read_config(older, Made.recipes) == config
+    assert as_today(older, Made.recipes) == plain(config)
+    for wrong in ({"warp": 9}, {"dataset": "other"}, {"share": 0.1}, {"method": ["ce"]}):
+        with pytest.raises((KeyError, TypeError, UserError)):
+            read_config(plain(config) | wrong, Made.recipes)
+        assert as_today(plain(config) | wrong, Made.recipes) == plain(config) | wrong
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Later(Made):
     """Its share came after records of focal had been made with 0.75."""
 
-    earlier: ClassVar[Mapping[str, Any]] = {"share": 0.75}
+    share: Annotated[float, Setting("A share.", at_least=0.25, earlier=0.75)] = 0.5
+
+
+Later.recipes = {"made": Later()}
 
 
 @pytest.mark.parametrize(
@@ -124,9 +185,98 @@ def test_a_later_setting_is_recorded_and_named_where_a_run_differs_from_the_earl
     config = Later(**changes)
     settings = plain(config)
     assert {key: settings[key] for key in settings.keys() & {"share"}} == recorded
-    assert changed_settings(config, Later(method=config.method), set()) == name
-    read = with_earlier(Later, settings)
-    assert Later(**(read | {"places": (1, 2)})) == config
+    assert changed_settings(config, Later(method=config.method)) == name
+    assert read_config(settings | {"places": (1, 2)}, Later.recipes) == config
+
+
+# Names.
+
+
+def test_a_name_tells_the_settings_that_are_not_the_usual_ones() -> None:
+    usual = Made()
+    changed = replace(usual, places=(3, 5), batch_size=7, seed=2)
+    assert changed_settings(changed, usual) == ["batch-size-7", "places-3-5"]
+    assert changed_settings(usual, usual) == []
+    assert run_name(changed) == "ce_batch-size-7_places-3-5_seed-2"
+
+
+def test_names_tell_two_changed_settings_in_the_order_that_they_always_had() -> None:
+    def name(config: RunConfig, method: str, **changes: object) -> str:
+        changed: Any = {"method": method, **changes}
+        return run_name(replace(config, **changed)).partition("_imbalance-")[2]
+
+    assert name(MNIST_LT, "cb", cb_beta=0.9, epochs=3) == "99_cb-beta-0.9_epochs-3_seed-0"
+    eql = name(MNIST_LT, "eql", eql_gamma=0.5, batch_size=64)
+    assert eql == "99_batch-size-64_eql-gamma-0.5_seed-0"
+    l2rw = name(CIFAR100_LT, "l2rw", epochs=3, l2rw_batch_size=50, warmup_epochs=1.0)
+    assert l2rw == "100_epochs-3_l2rw-batch-size-50_warmup-epochs-1.0_seed-0"
+    focal = name(CIFAR100_LT, "focal", hard_weight=0.5, precision="float32")
+    assert focal == "100_precision-float32_hard-weight-0.5_seed-0"
+    images = replace(
+        CLASSIFIERS["digit-images"], method="focal", hard_weight=0.5, precision="bfloat16"
+    )  # type: ignore[call-arg]
+    assert run_name(images) == "focal_hard-weight-0.5_precision-bfloat16_seed-0"
+    scenes = replace(DIGIT_SCENES, method="rfs", rfs_threshold=0.1, epochs=3, flip=0.5)
+    assert run_name(scenes) == "rfs_box_epochs-3_rfs-threshold-0.1_flip-0.5_seed-0"
+
+
+def test_the_order_of_names_has_every_setting_of_today_once() -> None:
+    names = {name for recipe in ALL_RECIPES.values() for name in settings_of(type(recipe))}
+    always = {"recipe", "dataset", "method", "seed", "tau", "stage1", "imbalance", "task"}
+    assert {*NAME_ORDER} == names - always
+    assert len(NAME_ORDER) == len({*NAME_ORDER})
+
+
+def long(**changes: object) -> RunConfig:
+    """A run with 17 changed settings."""
+    settings: Any = {
+        "method": "cdb-s", "tau": "2", "imbalance": 101.0, "tau_max": 3.75, "tau_power": 1.5,
+        "eps": 0.0075, "normalize_weights": False, "sampler_unit": "image", "epochs": 201,
+        "loss_reduction": "sum", "batch_size": 129, "learning_rate": 0.075, "momentum": 0.5,
+        "weight_decay": 0.25, "split_seed": 7, "warmup_epochs": 6, "milestones": (2, 3),
+    }  # fmt: skip
+    return replace(CIFAR100_LT, **(settings | changes))
+
+
+def test_a_long_name_ends_with_a_hash_of_the_settings_before_the_seed() -> None:
+    name = run_name(long())
+    assert len(name) <= LONGEST_NAME
+    assert re.fullmatch(
+        r"cdb-s_tau-2.0_imbalance-101_tau-max-3.75_.*_and-[0-9a-f]{12}_seed-0", name
+    )
+    assert name == run_name(resolved(long()))
+    assert run_name(long(seed=3)) == name.removesuffix("0") + "3"
+    others = {run_name(long(milestones=(2, 4))), run_name(long(warmup_epochs=7)), name}
+    assert len(others) == 3
+    # A file being written: a dot, the name, the process and a word.
+    figure = f".course_cifar100-lt-one-frame_{name}.png.4194304.partial"
+    assert len(figure.encode()) <= 255
+
+
+def test_a_name_that_fits_is_whole() -> None:
+    config = long(weight_decay=0.0001, split_seed=0, warmup_epochs=5, momentum=0.9, eps=0.01)
+    assert 150 < len(run_name(config)) <= LONGEST_NAME
+    assert "_and-" not in run_name(config)
+
+
+# The learning rate.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped(SteppedConfig):
+    dataset: Annotated[Literal["made"], DATASET] = "made"
+
+
+def test_the_learning_rate_falls_at_the_milestones_of_a_stepped_run() -> None:
+    rates = [Stepped(milestones=(1, 2)).learning_rate_at(epoch, 0.5) for epoch in range(3)]
+    assert rates == pytest.approx([1e-3, 1e-4, 1e-5])
+    with pytest.raises(UserError, match="--milestones must be epochs from 1 up"):
+        Stepped(milestones=(2, 1))
+
+
+def test_no_run_but_a_detectors_warms_up_by_steps() -> None:
+    factors = {name: resolved(recipe).warm_up(0) for name, recipe in ALL_RECIPES.items()}
+    assert {name for name, factor in factors.items() if factor != 1} == DETECTORS.keys()
 
 
 def test_the_learning_rate_is_constant_where_a_task_says_nothing_else() -> None:
