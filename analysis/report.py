@@ -68,6 +68,7 @@ CAPTIONS = {
     "fig6": "The paper's Fig. 6: clips of each EGTEA verb in train + difficulty, head and tail.",
     "confusion": "Which verb is taken for which: rows are the true class; head, then tail.",
     "error_bars": "Table 1: mean and standard deviation of each method's test error.",
+    "shots_by_decay": "Accuracy by shot group at the printed weight decay and the authors' code's.",
     "tau_sweep": "Tables 2 and 3: test error over fixed and dynamic τ.",
 }
 

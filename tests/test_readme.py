@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,7 @@ _MODULE = re.compile(
     r"(?:python|torchrun [^`\n]*) -m (?:-- )?(?:\\\n +)?([a-z_][a-z_.0-9]*[a-z0-9])"
 )
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
 def commands(text: str) -> list[str]:
@@ -53,6 +55,29 @@ def links(page: Path) -> list[str]:
     """The page's links to files of the repository, without what follows ``#``."""
     found = _LINK.findall(_BLOCK.sub("", page.read_text()))
     return [link.split("#")[0] for link in found if not re.match(r"#|\w+:", link)]
+
+
+def anchors(text: str) -> set[str]:
+    """What may follow ``#`` in a link to a page: its headings by GitHub's rule.
+
+    Small letters, without punctuation, a hyphen for each blank; of equal ones the second gets
+    ``-1``, the third ``-2``.
+    """
+    counts: Counter[str] = Counter()
+    found = set()
+    for heading in _HEADING.findall(_BLOCK.sub("", text)):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w -]", "", shown.lower()).replace(" ", "-")
+        found.add(f"{anchor}-{counts[anchor]}" if counts[anchor] else anchor)
+        counts[anchor] += 1
+    return found
+
+
+def anchored_links(page: Path) -> list[tuple[Path, str]]:
+    """The page's links to a heading: the page that has it, and what follows ``#``."""
+    found = _LINK.findall(_BLOCK.sub("", page.read_text()))
+    parts = [link.partition("#") for link in found if "#" in link and not re.match(r"\w+:", link)]
+    return [(page.parent / name if name else page, anchor) for name, _, anchor in parts]
 
 
 # ---- commands
@@ -138,6 +163,39 @@ def test_links_are_found(tmp_path: Path) -> None:
     page.write_text("[a](a.md#part) [b](https://b.c) [c](#c)\n```\nx[0](d)\n```\n![e](e/e.png)\n")
     assert links(page) == ["a.md", "e/e.png"]
     assert len(links(ROOT / "README.md")) > 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_a_part_of_a_page_lead_to_its_heading(page: Path) -> None:
+    lost = [
+        f"{other.name}#{anchor}"
+        for other, anchor in anchored_links(page)
+        if other.suffix == ".md" and anchor not in anchors(other.read_text())
+    ]
+    assert lost == []
+
+
+def test_anchors_follow_the_rule_of_github() -> None:
+    text = """# Which `tau`?
+## How Sec. 4.1 is read
+## Stop, and go on (below)
+## [A page](page.md) of_its own
+## The split
+```
+# no heading
+```
+## The split
+"""
+    assert anchors(text) == {
+        "which-tau", "how-sec-41-is-read", "stop-and-go-on-below", "a-page-of_its-own", "the-split",
+        "the-split-1",
+    }  # fmt: skip
+
+
+def test_links_to_a_part_of_a_page_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("[a](a.md#part) [b](https://b.c#d) [c](#c) [e](e.md)\n```\nx[0](d#e)\n```\n")
+    assert anchored_links(page) == [(tmp_path / "a.md", "part"), (page, "c")]
 
 
 # ---- what a reader meets

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.comparison import error_table
-from analysis.figures.points import legend, plot_series, series_of
+from analysis.figures.points import legend, plot_series, series_of, start_at_zero
 from analysis.figures.style import heading_above, panels
 from analysis.words import dataset_name, method_name
 
@@ -31,7 +31,7 @@ def draw(dataset: str, ours: Mapping[str, pd.DataFrame]) -> Figure:
         plot_series(panel, drawn[-1], across=True)
         panel.set_yticks(range(len(cells)), [method_name(cell[0]) for cell in cells])
         panel.set_ylim(len(cells) - 0.4, -0.6)
-        panel.set_xlim(left=0)
+        start_at_zero(panel, across=True)
         panel.set(xlabel="test error at the last epoch (%)", title=f"imbalance {condition}")
         panel.grid(axis="y", visible=False)
     heading_above(figure, f"{dataset_name(dataset)}, mean ± standard deviation")

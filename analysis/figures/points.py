@@ -21,6 +21,8 @@ SERIES: Final = {
     "ours, this machine": (LOCAL_COLOUR, "s"),
 }
 _SPACING: Final = 0.24
+# Half a marker is under 4 % of a panel.
+_ROOM: Final = 1.06
 
 
 def series_of(
@@ -63,6 +65,19 @@ def legend(figure: Figure, drawn: Sequence[Mapping[str, Sequence[Summary]]]) -> 
     counts = [{s.n for series in drawn for s in series.get(name, ()) if s.n} for name in names]
     drawn_names = list(map(_label, names, counts))
     legend_below(figure, [handles[name] for name in names], drawn_names, columns=len(SERIES))
+
+
+def start_at_zero(axes: Axes, *, across: bool) -> None:
+    """Let the values' axis begin at 0 and end beyond the largest, whose marker is drawn whole.
+
+    Args:
+        axes: which :func:`plot_series` filled.
+        across: the values run along x, else along y.
+    """
+    if across:
+        axes.set_xlim(0, _ROOM * axes.dataLim.x1)
+    else:
+        axes.set_ylim(0, _ROOM * axes.dataLim.y1)
 
 
 def plot_series(axes: Axes, series: Mapping[str, Sequence[Summary]], *, across: bool) -> None:

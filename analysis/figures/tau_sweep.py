@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.comparison import Cell, cells_of, error_table, extra_cells
-from analysis.figures.points import legend, plot_series, series_of
+from analysis.figures.points import legend, plot_series, series_of, start_at_zero
 from analysis.figures.style import GREY, heading_above, panels
 from analysis.records import paper_runs
 from analysis.summary import Summary
@@ -43,22 +43,21 @@ def _panel(
     axes.set_xticks(range(len(cells)), names, parse_math=False, **look)
     axes.axvline(sum(map(_is_fixed, cells)) - 0.5, color=GREY, linewidth=0.9, linestyle=":")
     axes.set(ylabel="test error (%)", title=f"{method_name(cells[0][0])}, imbalance {condition}")
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
+    start_at_zero(axes, across=False)
     axes.grid(axis="x", visible=False)
     return series
 
 
 def draw(dataset: str, ours: Mapping[str, pd.DataFrame]) -> Figure:
-    """Error at the last epoch over fixed and dynamic tau, a row per method, a column per imbalance.
+    """Error at the last epoch over fixed and dynamic tau, a row per imbalance, a column per method.
 
     Args:
         dataset: such as ``mnist-lt``.
         ours: frames by the name of their series (see ``points.SERIES``).
     """
     conditions = list(dict.fromkeys(error_table(2, dataset)["condition"]))
-    figure, axes = panels(2, len(conditions), 0.6 + 4.5 * len(conditions), 7.6)
-    wanted = [(table, condition) for table in (2, 3) for condition in conditions]
+    figure, axes = panels(len(conditions), 2, 9.6, 3.8 * len(conditions))
+    wanted = [(table, condition) for condition in conditions for table in (2, 3)]
     series = [
         _panel(panel, table, dataset, condition, ours)
         for panel, (table, condition) in zip(axes, wanted, strict=True)

@@ -65,9 +65,28 @@ def test_tau_sweep_has_a_panel_per_method_and_imbalance(make_record):
     ours = {"ours, published": to_frame([make_record("cdb-s", "tau=sigmoid-code", error=5.0)])}
     figure = styled(lambda: tau_sweep.draw("mnist-lt", ours))
     assert len(figure.axes) == 4
-    names = [label.get_text() for label in figure.axes[2].get_xticklabels()]
+    assert figure.axes[1].get_title() == "CDB-S, imbalance 99"
+    names = [label.get_text() for label in figure.axes[1].get_xticklabels()]
     assert names[-1] == "sigmoid-code"
     assert "sigmoid-code" not in [t.get_text() for t in figure.axes[0].get_xticklabels()]
+
+
+@pytest.mark.parametrize("draw", [error_bars.draw, tau_sweep.draw])
+def test_the_marker_of_the_largest_error_is_drawn_whole(draw):
+    # Without spread: nothing reaches beyond the marker.
+    figure = styled(lambda: draw("cifar100-lt", {}))
+    figure.canvas.draw()
+    for axes in figure.axes:
+        along = 0 if draw is error_bars.draw else 1
+        drawn = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
+        largest = max(points[:, along].max() for points in drawn if len(points) > 2)
+        half = 5.5 / 2 * figure.dpi / 72
+        assert largest + half <= axes.bbox.get_points()[1, along]
+
+
+@pytest.mark.parametrize("dataset", ["mnist-lt", "cifar100-lt"])
+def test_tau_sweep_is_as_wide_as_a_page_for_any_number_of_imbalances(dataset):
+    assert styled(lambda: tau_sweep.draw(dataset, {})).get_figwidth() == 9.6
 
 
 def test_tau_sweep_has_runs_that_depart_in_tau_alone(make_record):

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import Material, Options, main, render, write_report
+from analysis.report import CAPTIONS, Material, Options, main, render, write_report
 from analysis.reproduction import outcome, reproduction_grid
 from common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+FIGURES = ROOT / "analysis" / "figures"
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,12 @@ def no_figures():
     patch.setattr("analysis.report.styled", lambda draw: None)
     yield
     patch.undo()
+
+
+def test_every_figure_has_a_caption():
+    drawn = {p.stem for p in FIGURES.glob("*.py") if "\ndef draw(" in p.read_text()}
+    # A run's course stands under the run's name.
+    assert drawn - {"run_course"} == set(CAPTIONS)
 
 
 def test_report_is_one_page_with_numbers_and_figures_and_no_address(

@@ -23,7 +23,8 @@ _TRAIN = "classification.train"
 def commands(page: Path) -> list[list[str]]:
     """The words of every command line of the page's blocks, the shell's variables put in."""
     found, values = [], {}
-    for line in "".join(_BLOCK.findall(page.read_text())).splitlines():
+    code = "".join(_BLOCK.findall(page.read_text())).replace("\\\n", " ")
+    for line in code.splitlines():
         if name := re.match(r'(\w+)="(.*)"', line):
             values[name[1]] = name[2]
         elif re.match(r"python |torchrun |./run_all|CACHE=", line):
