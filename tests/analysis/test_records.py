@@ -208,6 +208,21 @@ def test_config_differences_name_changed_and_absent_fields_and_no_equal_ones():
     assert config_differences({"a": 5, "b": None, "c": [1]}, {"a": 5.0, "c": [1.0]}) == []
 
 
+def test_a_setting_without_effect_that_one_of_two_records_names_is_no_difference():
+    older, newer = {"method": "ce", "focal_gamma": 1.0, "epochs": 5}, {"method": "ce", "epochs": 5}
+    assert config_differences(older, newer) == config_differences(newer, older) == []
+    assert config_differences(older, older | {"focal_gamma": 2.0}) == ["focal_gamma"]
+    assert config_differences(older, newer | {"decay_bias": False}) == ["decay_bias"]
+
+
+def test_records_that_name_what_has_no_effect_and_those_that_do_not_are_of_one_cell(make_record):
+    older = make_record(seed=0, config={"focal_gamma": 1.0, "cfs_q": 0.5})
+    newer = make_record(seed=1)
+    frame = to_frame([older, newer])
+    assert mixed_settings(frame) == []
+    assert len(paper_runs(frame, "mnist-lt")) == 2
+
+
 def test_local_records_are_read_from_record_json_only(make_record, finish):
     runs = finish(make_record(seed=1), make_record(seed=0))
     assert [record["seed"] for record in local_records(runs)] == [0, 1]

@@ -33,8 +33,11 @@ def sets(shapes: Path) -> DetectionSets:
 def model_of(sets: DetectionSets, method: str, second: bool = False, **changes: Any) -> Rcnn:
     config = config_of(method, second=second, **changes)
     first = first_weights(config, sets) if isinstance(config, ClassifierConfig) else None
-    weights = torch.ones(C)
-    return make_model(config, sets, Streams(0), class_weights=weights, first_stage=first)
+    return make_model(config, sets, Streams(0), reduce=_mean, first_stage=first)
+
+
+def _mean(losses: Tensor, labels: Tensor) -> Tensor:
+    return losses.mean()
 
 
 def differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> set[str]:
@@ -52,14 +55,14 @@ def test_a_method_has_its_head(sets: DetectionSets, method: str, second: bool) -
     head = model.roi_heads.head
     assert type(head) is HEADS[method]
     assert head.num_classes == C
-    assert (getattr(head, "class_weights", None) is not None) is (method in ("cdb-w-ce", "lrw"))
+    assert (getattr(head, "class_weights", None) is not None) is (method == "lrw")
 
 
 def test_the_options_of_a_head_reach_it(sets: DetectionSets) -> None:
     focal: Any = model_of(sets, "focal", True, focal_gamma=1.5, focal_alpha=0.6).roi_heads.head
     assert (focal.gamma, focal.alpha) == (1.5, 0.6)
     assert model_of(sets, "bags", True, bags_beta=3.0).roi_heads.head.beta == 3.0
-    assert model_of(sets, "cdb-w-ce", loss_reduction="sum").roi_heads.head.reduction == "sum"
+    assert model_of(sets, "ce", loss_reduction="sum").roi_heads.head.reduction == "sum"
     counts = sets.train.annotations.instance_count
     for threshold in (0, 4, 10**6):
         dual: Any = model_of(sets, "simcal", True, calibration_threshold=threshold).roi_heads.head

@@ -198,6 +198,21 @@ def test_a_setting_that_is_null_is_as_good_as_absent_and_equal_values_are_equal(
         assert folder.load_checkpoint() == {"step": 3}
 
 
+def test_a_folder_of_an_older_version_is_read_before_it_is_compared(tmp_path: Path) -> None:
+    older = {"method": "ce", "epochs": 5, "retired": 2}
+    with RunFolder(tmp_path, older) as folder:
+        folder.save_checkpoint({"step": 3})
+    today = {name: value for name, value in older.items() if name != "retired"}
+
+    def read(settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name != "retired"}
+
+    with RunFolder(tmp_path, today, read) as folder:
+        assert folder.load_checkpoint() == {"step": 3}
+    with pytest.raises(UserError, match="epochs 5 there, 6 asked for"):
+        RunFolder(tmp_path, today | {"epochs": 6}, read).__enter__()
+
+
 @pytest.mark.parametrize("content", [b"", b'{"method": ', b"[1]", b"\xff\xfe", b"null"])
 def test_a_damaged_config_can_be_deleted_and_the_run_continues(
     tmp_path: Path, content: bytes
