@@ -25,9 +25,9 @@ from torchvision import transforms
 
 from benchmarks.timing import Job, Times, at_least, interleaved, ratios, seconds, show
 from classification.data import load_data
-from classification.engine import Training
 from classification.evaluate import measure
 from classification.recipes import MNIST_LT, MnistMethod, resolved
+from classification.training import Training
 from common.training.signals import StopRequest
 from data_prep.mnist import load_digits, split_mnist_lt
 

@@ -14,12 +14,10 @@ from torch import nn
 
 from classification.config import ClassificationConfig
 from classification.data import ImageSet, LongTailedData, load_data
-from classification.image_data import with_lists
 from classification.image_recipes import ImageConfig, OltrConfig
 from classification.models import (
     STRIDE,
     SecondStage,
-    make_image_resnet,
     make_lenet,
     make_oltr,
     make_resnet,
@@ -71,6 +69,8 @@ def make_model(config: ClassificationConfig, num_classes: int, streams: Streams)
 
 
 def _image_model(config: ImageConfig, num_classes: int, generator: torch.Generator) -> nn.Module:
+    from classification.models.resnet_image import make_image_resnet  # torchvision, seconds
+
     mixed = config.precision == "bfloat16"
     first = make_image_resnet(num_classes, generator, config.network, mixed=mixed)
     if not isinstance(config, OltrConfig):
@@ -152,6 +152,8 @@ def main() -> None:
     folder = arguments.run
     config = read_config(folder)
     if isinstance(config, ImageConfig):
+        from classification.image_data import with_lists
+
         config = with_lists(config, arguments.data)
     data = load_data(config, torch.device("cpu"), arguments.data)
     model = make_model(config, data.num_classes, Streams(config.seed))

@@ -6,7 +6,7 @@ C classes, V images of the difficulty set in a meta step.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,9 +19,7 @@ from classification.data import LabelledImages, LongTailedData
 from classification.image_recipes import ImageConfig, OltrConfig
 from classification.l2rw import reweight
 from classification.meta_weight_net import MetaReweighter
-from classification.oltr import oltr_loss
 from classification.recipes import CifarConfig
-from common.balancer import ClassDifficultyBalancer
 from common.distributed import all_reduce_sum, broadcast_from_first, of_rank
 from common.errors import UserError
 from common.losses import (
@@ -35,9 +33,9 @@ from common.losses import (
 )
 from common.sampler import ClassAwareSampler, EpochSampler
 from common.streams import Streams
+from common.training import methods
 from common.training.methods import (
     Reduce,
-    follow_difficulty,
     make_balancer,
     make_reduction,
     make_sampler,
@@ -86,12 +84,16 @@ class DeferredWeights:
         self.weights.copy_(self.later if epoch >= self.epoch else torch.ones_like(self.later))
 
 
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images (B, ...) and labels (B,), each sample once."""
+Group = tuple[list[nn.Parameter], float, float]
+"""Parameters, and the factors of learning rate and weight decay that they are trained with."""
+
+
 @dataclass
-class Method:
+class Method(methods.Method):
     """What distinguishes one method from another in the training loop."""
 
-    sampler: EpochSampler
-    """Draws the training samples of an epoch."""
     loss: SampleLoss
     """The loss of each sample before weighting."""
     reduce: Reduce
@@ -106,8 +108,10 @@ class Method:
     """The weights of the samples depend on each other: every rank needs those of all."""
     of_model: ModelLoss | None = None
     """OLTR: in place of weights and losses, since its network gives more than logits."""
-    balancer: ClassDifficultyBalancer | None = None
-    """CDB: updated after every epoch."""
+    start: Callable[[Any, Batches], None] | None = None
+    """OLTR: done once a run, before its first epoch, with the network and the training set."""
+    parameter_groups: Callable[[Any], list[Group]] | None = None
+    """OLTR: what is trained; None: all parameters alike."""
     deferred: DeferredWeights | None = None
     """LDAM-DRW: the weights of its second phase."""
     meta: MetaReweighter | None = None
@@ -117,11 +121,15 @@ class Method:
 
     def before_epoch(self, epoch: int) -> None:
         """Put in force what changes by the epoch; ``epoch`` counts the complete ones."""
-        follow_difficulty(self.sampler, self.balancer)
+        super().before_epoch(epoch)
         if self.deferred is not None:
             self.deferred.before_epoch(epoch)
         if self.hard is not None:
             self.hard.counts.zero_()
+
+    def row(self) -> dict[str, Any]:
+        """Of each class the number of hard instances, where they are counted."""
+        return {} if self.hard is None else {"hard_instances": self.hard.counts.int().tolist()}
 
     def share(self, values: Tensor) -> Tensor:
         """Of a step's samples (B, ...), or of the numbers drawn for each, what this rank needs."""
@@ -165,9 +173,7 @@ class Method:
 
     def state_dict(self) -> dict[str, Any]:
         """What the rest of a run depends on; random generators are the streams' to save."""
-        return {
-            "sampler": self.sampler.state_dict(),
-            "balancer": None if self.balancer is None else self.balancer.state_dict(),
+        return super().state_dict() | {
             "meta": None if self.meta is None else self.meta.state_dict(),
             "hard": None if self.hard is None else self.hard.counts,
             "deferred": None if self.deferred is None else self.deferred.weights,
@@ -175,9 +181,7 @@ class Method:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
-        self.sampler.load_state_dict(state["sampler"])
-        if self.balancer is not None:
-            self.balancer.load_state_dict(state["balancer"])
+        super().load_state_dict(state)
         if self.meta is not None:
             self.meta.load_state_dict(state["meta"])
         if self.hard is not None:
@@ -287,8 +291,16 @@ def _make_sampler(
     return make_sampler(config, labels, num_classes, generator)
 
 
-def _oltr_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return oltr_loss(model(images, for_loss=True), labels)
+def _set_oltr(method: Method) -> None:
+    from classification import oltr
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return oltr.oltr_loss(model(images, for_loss=True), labels)
+
+    def groups(model: Any) -> list[Group]:
+        return [(group["params"], group["factor"], 1.0) for group in oltr.parameter_groups(model)]
+
+    method.of_model, method.start, method.parameter_groups = loss, oltr.fill_memory, groups
 
 
 def make_method(
@@ -325,7 +337,7 @@ def make_method(
         case "ldam-drw" if isinstance(config, CifarConfig):
             _set_ldam(method, config, data)
         case "oltr":
-            method.of_model = _oltr_loss
+            _set_oltr(method)
         case _:
             pass
     return method

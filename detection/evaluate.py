@@ -19,8 +19,8 @@ from torch import Tensor
 
 from common.distributed import gather_objects, rank, world_size
 from common.errors import UserError, run_main
-from common.training.fit import choose_device
 from common.training.folder import load_tensors
+from common.training.process_group import choose_device
 from detection.ap import ApResult, Detections, evaluate_ap
 from detection.data import DetectionData, batches_of, load_batches, plain_requests
 from detection.models import Rcnn

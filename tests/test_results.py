@@ -16,7 +16,7 @@ import detection.recipes
 import video.recipes
 from classification import recipes as classification_recipes
 from classification.data import load_data
-from classification.engine import Training
+from classification.training import Training
 from common.training.record import read_record
 from common.training.settings import RunConfig, plain
 from common.training.signals import StopRequest

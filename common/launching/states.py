@@ -96,7 +96,7 @@ def _folder_of(line: str) -> Path | str:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            folder: Path = importlib.import_module(module).run_folder(arguments)
+            folder: Path = importlib.import_module(module).TASK.folder_of(arguments)
     except UserError as error:
         return str(error)
     except SystemExit:  # The parser of the command line has said what is wrong.

@@ -4,7 +4,9 @@ Shapes: C classes, N training samples.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,3 +103,40 @@ def follow_difficulty(sampler: EpochSampler, balancer: ClassDifficultyBalancer |
     """Before an epoch: CDB-S samples with the probabilities of the last difficulty (Eq. 15)."""
     if balancer is not None and isinstance(sampler, ClassProbabilitySampler):
         sampler.set_class_probabilities(balancer.probabilities)
+
+
+@dataclass
+class Method:
+    """What distinguishes one method from another in the training loop, between two epochs."""
+
+    sampler: EpochSampler
+    """Draws the training samples of an epoch."""
+    balancer: ClassDifficultyBalancer | None = field(default=None, kw_only=True)
+    """CDB: updated after every epoch."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Put in force what changes by the epoch; ``epoch`` counts the complete ones."""
+        follow_difficulty(self.sampler, self.balancer)
+
+    def after_epoch(self, performance: Tensor) -> None:
+        """Follow what was measured, (C,), NaN where it was not; on the balancer's device."""
+        if self.balancer is not None:
+            self.balancer.update(performance)
+
+    def row(self) -> dict[str, Any]:
+        """Further columns of an epoch in the record's ``history``, for JSON."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rest of a run depends on; random generators are the streams' to save."""
+        balancer = self.balancer
+        return {
+            "sampler": self.sampler.state_dict(),
+            "balancer": None if balancer is None else balancer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.sampler.load_state_dict(state["sampler"])
+        if self.balancer is not None:
+            self.balancer.load_state_dict(state["balancer"])

@@ -26,11 +26,15 @@ from typing import Any
 
 import torch
 
+import classification.image_data  # (imported when a run on images begins)
+import classification.models.resnet_image
 import classification.train
+import classification.training
 from classification.data import LabelledImages, LongTailedData, load_data
 from classification.recipes import MnistConfig
 from common.difficulty import count_per_class
 from common.errors import run_main
+from common.training.loop import Training
 from tests.classification import small_images
 from tests.classification.small_cifar import STAND_INS
 
@@ -38,7 +42,7 @@ from tests.classification.small_cifar import STAND_INS
 _PACKAGE = sys.argv[1] if __name__ == "__main__" else "classification"
 _TRAIN = importlib.import_module(f"{_PACKAGE}.train")
 _HOOKS: dict[str, tuple[Any, str]] = {
-    "step": (_TRAIN.Training, "train_step"),
+    "step": (Training, "train_step"),
     "fsync": (os, "fsync"),
 }
 
@@ -87,7 +91,7 @@ def _every_tenth(*arguments: Any) -> LongTailedData:
 
 
 def _use_small_data() -> None:
-    vars(classification.train)["load_data"] = _every_tenth
+    vars(classification.training)["load_data"] = _every_tenth
     for module, name, value in STAND_INS:
         setattr(module, name, value)
     for module_name, name, value in small_images.STAND_INS:

@@ -8,9 +8,9 @@ import torch
 
 from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
-from classification.engine import Training, Weights
 from classification.models import make_resnet
 from classification.recipes import RECIPES, DecoupledConfig, MnistConfig, resolved
+from classification.training import Training, Weights
 from common.metrics import shot_groups
 from common.training.signals import StopRequest
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from classification.data import load_data
-from classification.engine import Training
 from classification.evaluate import evaluate, make_model
 from classification.image_recipes import IMAGE_RECIPES, OltrConfig
 from classification.recipes import resolved
+from classification.training import Training
 from common.streams import Streams
 from common.training.folder import load_tensors
 from common.training.signals import StopRequest

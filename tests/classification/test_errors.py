@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import classification.train
+import classification.training
 from classification.data import LabelledImages, LongTailedData
 from common.errors import run_main
 from common.training.folder import save_tensors
@@ -93,7 +94,7 @@ class Code:
 
 def test_a_checkpoint_that_holds_code(trainer: Trainer, begun: Path, tmp_path: Path) -> None:
     path = begun / "checkpoint.pt"
-    save_tensors(path, {"format": 1, "state": Code(tmp_path / "ran")})
+    save_tensors(path, {"format": 2, "state": Code(tmp_path / "ran")})
     assert_says(trainer.run(begun.parents[1], *RUN), str(path), "foreign code", "delete it")
     assert not (tmp_path / "ran").exists()
 
@@ -113,7 +114,7 @@ def test_a_checkpoint_of_another_configuration(trainer: Trainer, begun: Path) ->
 def test_a_checkpoint_of_another_version(trainer: Trainer, begun: Path) -> None:
     path = begun / "checkpoint.pt"
     config = json.dumps(json.loads((begun / "config.json").read_text()), sort_keys=True)
-    save_tensors(path, {"format": 1, "config": config, "state": {"training": {"model": {}}}})
+    save_tensors(path, {"format": 2, "config": config, "state": {"training": {"model": {}}}})
     ended = trainer.run(begun.parents[1], *RUN)
     assert_says(ended, str(path), "does not fit this version", "delete it")
 
@@ -186,7 +187,7 @@ def test_labels_that_cannot_be_learnt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
-        classification.train, "load_data", lambda *arguments: synthetic(labels, counts)
+        classification.training, "load_data", lambda *arguments: synthetic(labels, counts)
     )
     monkeypatch.setattr(sys, "argv", ["train", "mnist-lt", "--out", str(tmp_path), *RUN])
     with pytest.raises(SystemExit) as end:

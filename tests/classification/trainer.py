@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-import classification.train
 from classification.recipes import RECIPES, DecoupledConfig, group_name, run_name
-from classification.train import parse_arguments
+from classification.train import TASK
 from common.training.folder import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -119,12 +118,12 @@ def with_recipe(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 def run_folder(out: Path, *arguments: str) -> Path:
     """The folder of a run below ``out``, by its arguments."""
-    return classification.train.run_folder([*with_recipe(arguments), "--out", str(out)])
+    return TASK.folder_of([*with_recipe(arguments), "--out", str(out)])
 
 
 def first_stage_folder(out: Path, *arguments: str) -> Path:
     """The folder of the first stage of a second one, by the arguments of the second."""
-    config = parse_arguments([*arguments]).config
+    config = TASK.parse([*arguments]).config
     assert isinstance(config, DecoupledConfig)
     first = config.stage1_config()
     return out / group_name(first) / run_name(first)

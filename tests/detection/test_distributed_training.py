@@ -25,9 +25,9 @@ from common.errors import UserError
 from common.training.folder import load_tensors
 from common.training.methods import mean_by_class
 from common.training.signals import StopRequest
-from detection.engine import Training
 from detection.evaluate import measure_ap, metrics_of
 from detection.heads import HEAD_METHODS, ClassificationHead, make_head
+from detection.training import Training
 from tests.classification.trainer import read_record
 from tests.detection.runs import EPOCHS, STEPS, make_training, options, to_the_end
 from tests.detection.trainer import DetectionTrainer, assert_nothing_left_over
@@ -71,13 +71,13 @@ def goes_on(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
 def images_seen(folder: Path) -> list[list[list[float]]]:
     """The boxes of this rank's images in each step of an epoch."""
     run, seen = make_training(folder, batch_size=4), []
-    step = run.train_step
+    step = run.step
 
-    def watched(images: Any, targets: Any) -> Tensor:
-        seen.append([target["boxes"].flatten().tolist() for target in targets])
-        return step(images, targets)
+    def watched(batch: Any) -> Tensor:
+        seen.append([target["boxes"].flatten().tolist() for target in batch[1]])
+        return step(batch)
 
-    run.train_step = watched  # type: ignore[method-assign]
+    run.step = watched
     assert run.run_epoch(StopRequest())
     return seen
 

@@ -8,7 +8,7 @@ import torch
 
 from common.training.folder import load_tensors
 from detection.recipes import ClassifierConfig, group_name, resolved, run_name
-from detection.train import parse_arguments
+from detection.train import TASK
 from tests.classification.trainer import Trainer, read_record
 
 
@@ -27,13 +27,13 @@ class DetectionTrainer(Trainer):
 
     def run_folder(self, out: Path, *arguments: str) -> Path:
         """The folder of a run below ``out``."""
-        config = parse_arguments([*arguments]).config
+        config = TASK.parse([*arguments]).config
         return out / group_name(config) / run_name(config)
 
 
 def first_stage_folder(out: Path, *arguments: str) -> Path:
     """The folder of the first stage of a second one, by the arguments of the second."""
-    config = resolved(parse_arguments([*arguments]).config)
+    config = resolved(TASK.parse([*arguments]).config)
     assert isinstance(config, ClassifierConfig)
     first = config.stage1_config()
     return out / group_name(first) / run_name(first)

@@ -28,8 +28,8 @@ from tests.video.synthetic import (
 )
 from tests.video.trainer import VideoTrainer
 from video.data import evaluation_batches
-from video.engine import Training
 from video.evaluate import evaluate
+from video.training import Training
 
 RANKS = 2
 # In float64; each epoch's difficulty differs from the last.

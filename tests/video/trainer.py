@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.classification.trainer import Trainer
 from video.recipes import run_name
-from video.train import parse_arguments
+from video.train import TASK
 
 
 @dataclass(kw_only=True)
@@ -21,5 +21,5 @@ class VideoTrainer(Trainer):
 
     def run_folder(self, out: Path, *arguments: str) -> Path:
         """The folder of a run below ``out``."""
-        config = parse_arguments([*arguments]).config
+        config = TASK.parse([*arguments]).config
         return out / config.dataset / run_name(config)

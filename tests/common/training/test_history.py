@@ -50,7 +50,7 @@ def test_a_row_has_the_numbers_the_balancer_trained_with() -> None:
 
 def test_without_a_balancer_there_is_nothing_of_it() -> None:
     rows = history()
-    scalars = rows.add(1, 0.5, 0.1, ACCURACY, None, hard_instances=torch.tensor([3, 0, 1]))
+    scalars = rows.add(1, 0.5, 0.1, ACCURACY, None, {"hard_instances": [3, 0, 1]})
     assert rows.rows == {
         "epoch": [1], "loss": [0.5], "learning_rate": [0.1], "hard_instances": [[3, 0, 1]],
         "class_accuracy": [[0.75, None, 0.25]],

@@ -5,9 +5,10 @@ import torch
 
 from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
 from common.training.methods import (
+    Reduce,
     follow_difficulty,
     make_balancer,
-    make_class_weights,
+    make_reduction,
     make_sampler,
 )
 from common.training.settings import RunConfig
@@ -84,29 +85,31 @@ def test_cdb_s_samples_with_the_last_difficulty_and_cfs_does_not() -> None:
     assert torch.equal(cfs.probabilities, before)
 
 
+def alone(reduce: Reduce) -> list[float]:
+    """Of each class what a loss of 1 becomes, alone in its batch."""
+    return [float(reduce(torch.ones(1), label)) for label in torch.arange(3)[:, None]]
+
+
 def test_cb_weighs_classes_by_their_effective_number() -> None:
-    weights = make_class_weights(config("cb", cb_beta=0.5), COUNTS, None, CPU)
-    assert weights is not None
+    reduce = make_reduction(config("cb", cb_beta=0.5), COUNTS, None, CPU)
     raw = [0.5 / (1 - 0.5**n) for n in COUNTS.tolist()]
-    assert weights.tolist() == pytest.approx([3 * w / sum(raw) for w in raw])
-    assert weights.dtype == torch.float32
+    assert alone(reduce) == pytest.approx([3 * w / sum(raw) for w in raw])
 
 
 def test_the_weights_of_cdb_w_are_the_balancers_own() -> None:
     settings = config("cdb-w-ce", tau="1")
     balancer = make_balancer(settings, 3, CPU)
-    weights = make_class_weights(settings, COUNTS, balancer, CPU)
+    reduce = make_reduction(settings, COUNTS, balancer, CPU)
     assert balancer is not None
-    assert weights is not None
-    assert weights.tolist() == [1.0, 1.0, 1.0]
+    assert alone(reduce) == [1.0, 1.0, 1.0]
     balancer.update(ACCURACY)
-    assert weights.tolist() == pytest.approx([0.2, 1.0, 1.8])
+    assert alone(reduce) == pytest.approx([0.2, 1.0, 1.8])
 
 
 @pytest.mark.parametrize("method", ["ce", "focal", "cfs", "cdb-s"])
 def test_in_other_methods_classes_weigh_alike(method: str) -> None:
     balancer = make_balancer(config(method), 3, CPU)
-    assert make_class_weights(config(method), COUNTS, balancer, CPU) is None
+    assert alone(make_reduction(config(method), COUNTS, balancer, CPU)) == [1.0, 1.0, 1.0]
 
 
 def test_a_class_without_a_sample_is_refused() -> None:
