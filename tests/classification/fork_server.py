@@ -90,12 +90,13 @@ def _every_tenth(*arguments: Any) -> LongTailedData:
     )
 
 
-def _use_small_data() -> None:
-    vars(classification.training)["load_data"] = _every_tenth
+def use_small_data(put: Callable[[Any, str, Any], None]) -> None:
+    """Put them in place: in an object, by a name, a value."""
+    put(classification.training, "load_data", _every_tenth)
     for module, name, value in STAND_INS:
-        setattr(module, name, value)
+        put(module, name, value)
     for module_name, name, value in small_images.STAND_INS:
-        setattr(sys.modules[module_name], name, value)
+        put(sys.modules[module_name], name, value)
 
 
 def _redirect(path: str, descriptor: int) -> None:
@@ -111,7 +112,7 @@ def _carry_out(job: dict[str, Any]) -> int:
     if "limit" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
     if _PACKAGE == "classification" and not job.get("whole", False):
-        _use_small_data()
+        use_small_data(setattr)
     if "at" in job:
         name, number = job["at"]
         _hook(name, number, job["what"])

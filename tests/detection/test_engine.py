@@ -530,21 +530,6 @@ def test_a_changed_setting_of_a_second_stage_changes_the_weights(shapes: Path, n
 # What is refused.
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_epoch_and_step(shapes: Path) -> None:
-    run = make_training(shapes)
-    assert run.run_epoch(StopRequest())
-    run.end_epoch()
-    step, calls = run.step, []
-
-    def spoiled(batch: Any) -> Tensor:
-        calls.append(0)
-        return step(batch) * (math.inf if len(calls) == 2 else 1.0)
-
-    run.step = spoiled
-    with pytest.raises(UserError, match=r"^The loss is inf at epoch 2, step 2; lower --learning"):
-        run.run_epoch(StopRequest())
-
-
 def test_difficulty_images_without_any_annotation_are_refused_where_ap_is_measured(
     shapes: Path,
 ) -> None:

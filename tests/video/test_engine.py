@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.streams import Streams
 from common.training.signals import StopRequest
-from tests.states import assert_same_state, written_and_read
+from tests.states import assert_same_state
 from tests.stopping import StopAfter
 from tests.video.synthetic import (
     BATCH,
@@ -256,30 +256,6 @@ def test_the_difficulty_clips_decide_and_the_test_clips_do_not(
 # State.
 
 
-@pytest.mark.parametrize("method", ["ce", "cdb-s", "cdb-w-ce"])
-def test_a_copy_made_from_the_state_at_any_step_ends_alike_to_the_bit(
-    verbs: Path, method: str
-) -> None:
-    """Before the first step, within the first two epochs, and between two epochs."""
-    undisturbed = to_the_end(make_training(verbs, method)).state_dict()
-    for epochs, steps in ((0, 0), (0, 2), (1, 0), (1, 3)):
-        run = make_training(verbs, method)
-        for _ in zip(range(epochs), epochs_of(run), strict=False):
-            pass
-        assert not run.run_epoch(StopAfter(steps))
-        assert (run.epoch, run._step) == (epochs, steps)
-        resumed = make_training(verbs, method)
-        resumed.load_state_dict(written_and_read(run.state_dict()))
-        assert_same_state(to_the_end(resumed).state_dict(), undisturbed)
-
-
-def test_a_state_between_the_last_step_and_the_end_of_the_epoch_is_whole(verbs: Path) -> None:
-    undisturbed, run, resumed = (make_training(verbs, "cdb-w-ce") for _ in range(3))
-    assert run.run_epoch(StopRequest())
-    resumed.load_state_dict(written_and_read(run.state_dict()))
-    assert_same_state(to_the_end(resumed).state_dict(), to_the_end(undisturbed).state_dict())
-
-
 def test_stopped_by_a_request_an_epoch_goes_on_at_the_next_step(verbs: Path) -> None:
     run, undisturbed = make_training(verbs), make_training(verbs)
     for steps in (1, 0, 2):
@@ -479,21 +455,6 @@ def test_measuring_the_difficulty_moves_no_weight_and_no_statistic(verbs: Path) 
 
 
 # What is refused.
-
-
-def test_a_loss_that_is_not_finite_is_named_with_its_epoch_and_step(verbs: Path) -> None:
-    run = make_training(verbs)
-    assert run.run_epoch(StopRequest())
-    run.end_epoch()
-    step, calls = run.step, []
-
-    def spoiled(batch: Batch) -> Tensor:
-        calls.append(0)
-        return step(batch) * (math.inf if len(calls) == 2 else 1.0)
-
-    run.step = spoiled
-    with pytest.raises(UserError, match=r"^The loss is inf at epoch 2, step 2; lower --learning"):
-        run.run_epoch(StopRequest())
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(verbs: Path) -> None:
