@@ -2,7 +2,7 @@
 
 Reads commands, one a line, from standard input; a line ``# NAME`` before them names their
 experiment. Each command's training module is imported once and asked for the run's folder with
-``run_folder(words)``; what stands in that folder, its lock, the logs and Slurm's queue tell the
+``TASK.folder_of(words)``; what stands in that folder, its lock, the logs and Slurm's queue tell the
 rest. Nothing is written, and no run is disturbed.
 """
 

@@ -14,16 +14,6 @@ runpy.run_module("classification.train", run_name="__main__", alter_sys=True)
 json.dump(sorted(sys.modules), sys.stderr)
 """
 OTHERS = {"torchvision", "PIL", "pandas", "matplotlib", "av", "detection", "video", "analysis"}
-    "torchvision",
-    "PIL",
-    "pandas",
-    "matplotlib",
-    "av",
-    "cv2",
-    "detection",
-    "video",
-    "analysis",
-}
 RENDERER = {"digit_plan", "digit_scenes", "digit_styles", "image_example", "motions", "rendered"}
 
 
