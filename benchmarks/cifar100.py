@@ -46,7 +46,6 @@ from benchmarks.timing import (
 from classification.augment import CropsAndFlips
 from classification.config import Method, Precision
 from classification.data import ImageSet, LabelledImages, LongTailedData, load_data
-from classification.engine import Training
 from classification.evaluate import measure
 from classification.models.resnet_cifar import CIFAR100_MEAN, CIFAR100_STD, PixelScaling
 from classification.recipes import (
@@ -56,8 +55,9 @@ from classification.recipes import (
     DecoupledConfig,
     resolved,
 )
+from classification.training import Training
 from common.errors import UserError, run_main
-from common.training.folder import environment, has_bfloat16
+from common.training.provenance import environment, has_bfloat16
 from common.training.signals import StopRequest
 from data_prep.cifar100 import (
     CLASS_NAMES,

@@ -35,9 +35,9 @@ from benchmarks.timing import (
     write_shown,
 )
 from classification.data import load_data
-from classification.engine import Training
 from classification.evaluate import measure
 from classification.recipes import MNIST_LT, MnistMethod, resolved
+from classification.training import Training
 from common.training.signals import StopRequest
 from data_prep.mnist import load_digits, split_mnist_lt
 

@@ -57,7 +57,8 @@ from common.sampler import (
     InstanceBalancedSampler,
     frequency_probabilities,
 )
-from common.training.folder import environment, save_tensors
+from common.training.folder import save_tensors
+from common.training.provenance import environment
 from common.weights import class_balanced_weights
 from data_prep.image_folder import split_tree
 from data_prep.image_list import ImageList, lists_digest, read_image_list

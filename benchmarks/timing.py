@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 from common.files import write_atomically
-from common.training.folder import environment
+from common.training.provenance import environment
 
 Job = Callable[[], float]
 """Does its work and returns the seconds it took, or seconds per step, image or whatever."""

@@ -5,14 +5,14 @@ Shapes: N images, C classes, H x W pixels.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from classification.config import ClassificationConfig
-from classification.image_data import Reading, SquareImages, load_parts, load_split
 from classification.image_recipes import ImageConfig
+from classification.reading import Reading
 from classification.recipes import CifarConfig, InputScaling, MnistConfig
 from common.difficulty import check_labels
 from common.distributed import of_rank
@@ -21,6 +21,9 @@ from common.shots import shot_groups
 from data_prep.cifar100 import CifarSplit, load_cifar100, split_cifar100_lt
 from data_prep.image_list import ImageSplit
 from data_prep.mnist import MnistSplit, load_digits, split_mnist_lt
+
+if TYPE_CHECKING:  # It needs torchvision and the renderer of its example.
+    from classification.image_data import SquareImages
 
 NO_CACHE = Reading()
 EVALUATION_BATCH = 250
@@ -61,7 +64,7 @@ class LabelledImages:
         return self.images.index_select(0, index), self.labels.index_select(0, index)
 
 
-ImageSet = LabelledImages | SquareImages
+ImageSet: TypeAlias = "LabelledImages | SquareImages"
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +187,8 @@ def load_image_files(
     config: ImageConfig, device: torch.device, folder: Path | None, reading: Reading
 ) -> LongTailedData:
     """ImageNet-LT of Sec. 4.1.1, or the lists of one's own folder."""
+    from classification.image_data import load_parts, load_split
+
     split = load_split(config, folder)
     parts = load_parts(config, split, device, reading)
     return LongTailedData(

@@ -16,22 +16,13 @@ from classification.image_augment import CropFlipColour
 from classification.image_cache import ImageCache, fill
 from classification.image_files import ImageFiles, ImageReader
 from classification.image_recipes import ImageConfig
+from classification.reading import Reading
 from common.distributed import barrier, is_first_rank, of_rank, world_size
 from common.errors import UserError
 from data_prep import digit_images, image_folder, imagenet_lt
 from data_prep.image_list import ImageList, ImageSplit, require_images
 
 _DIGEST_LETTERS: Final = 12
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How files are read; nothing here changes a number."""
-
-    cache: Path | None = None
-    """Folder of squares made before; None: every image is decoded each time."""
-    workers: int = 0
-    """That read ahead, for each process that trains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +54,8 @@ class SquareImages:
 
 class FromFiles:
     """A training source: squares are read, cut and coloured anew for each step."""
+
+    packages: tuple[str, ...] = ("pillow", "torchvision")
 
     def __init__(self, images: SquareImages) -> None:
         """``images``: of the training part."""

@@ -6,7 +6,7 @@ C classes, V images of the difficulty set in a meta step.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +18,8 @@ from classification.config import ClassificationConfig, EqlSettings
 from classification.data import LabelledImages, LongTailedData
 from classification.l2rw import L2rwSettings, reweight
 from classification.meta_weight_net import MetaReweighter, MetaWeightNetSettings
-from classification.oltr import OltrSettings, oltr_loss
+from classification.oltr import OltrSettings, fill_memory, oltr_loss, parameter_groups
 from classification.recipes import CifarConfig
-from common.balancer import ClassDifficultyBalancer
 from common.distributed import all_reduce_sum, broadcast_from_first, of_rank
 from common.errors import UserError
 from common.losses import (
@@ -31,11 +30,11 @@ from common.losses import (
     focal_weights,
     weighted_mean,
 )
-from common.sampler import ClassAwareSampler, EpochSampler
+from common.sampler import ClassAwareSampler
 from common.streams import Streams
+from common.training import methods
 from common.training.methods import (
     Reduce,
-    follow_difficulty,
     make_balancer,
     make_loss,
     make_reduction,
@@ -85,12 +84,16 @@ class DeferredWeights:
         self.weights.copy_(self.later if epoch >= self.epoch else torch.ones_like(self.later))
 
 
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images (B, ...) and labels (B,), each sample once."""
+Group = tuple[list[nn.Parameter], float, float]
+"""Parameters, and the factors of learning rate and weight decay that they are trained with."""
+
+
 @dataclass
-class Method:
+class Method(methods.Method):
     """What distinguishes one method from another in the training loop."""
 
-    sampler: EpochSampler
-    """Draws the training samples of an epoch."""
     loss: SampleLoss
     """The loss of each sample before weighting."""
     reduce: Reduce
@@ -105,8 +108,10 @@ class Method:
     """The weights of the samples depend on each other: every rank needs those of all."""
     of_model: ModelLoss | None = None
     """OLTR: in place of weights and losses, since its network gives more than logits."""
-    balancer: ClassDifficultyBalancer | None = None
-    """CDB: updated after every epoch."""
+    start: Callable[[Any, Batches], None] | None = None
+    """OLTR: done once a run, before its first epoch, with the network and the training set."""
+    parameter_groups: Callable[[Any], list[Group]] | None = None
+    """OLTR: what is trained; None: all parameters alike."""
     deferred: DeferredWeights | None = None
     """LDAM-DRW: the weights of its second phase."""
     meta: MetaReweighter | None = None
@@ -116,11 +121,15 @@ class Method:
 
     def before_epoch(self, epoch: int) -> None:
         """Put in force what changes by the epoch; ``epoch`` counts the complete ones."""
-        follow_difficulty(self.sampler, self.balancer)
+        super().before_epoch(epoch)
         if self.deferred is not None:
             self.deferred.before_epoch(epoch)
         if self.hard is not None:
             self.hard.counts.zero_()
+
+    def row(self) -> dict[str, Any]:
+        """Of each class the number of hard instances, where they are counted."""
+        return {} if self.hard is None else {"hard_instances": self.hard.counts.int().tolist()}
 
     def share(self, values: Tensor) -> Tensor:
         """Of a step's samples (B, ...), or of the numbers drawn for each, what this rank needs."""
@@ -164,9 +173,7 @@ class Method:
 
     def state_dict(self) -> dict[str, Any]:
         """What the rest of a run depends on; random generators are the streams' to save."""
-        return {
-            "sampler": self.sampler.state_dict(),
-            "balancer": None if self.balancer is None else self.balancer.state_dict(),
+        return super().state_dict() | {
             "meta": None if self.meta is None else self.meta.state_dict(),
             "hard": None if self.hard is None else self.hard.counts,
             "deferred": None if self.deferred is None else self.deferred.weights,
@@ -174,9 +181,7 @@ class Method:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
-        self.sampler.load_state_dict(state["sampler"])
-        if self.balancer is not None:
-            self.balancer.load_state_dict(state["balancer"])
+        super().load_state_dict(state)
         if self.meta is not None:
             self.meta.load_state_dict(state["meta"])
         if self.hard is not None:
@@ -282,11 +287,15 @@ def _set_class_aware(method: Method, config: ClassificationConfig, run: "_Run") 
 
 def _set_oltr(method: Method, config: OltrSettings, run: "_Run") -> None:
     method.sampler = ClassAwareSampler(*run.sampled, config.samples_per_class)
-    method.of_model = _oltr_loss
+    method.of_model, method.start, method.parameter_groups = _oltr_loss, fill_memory, _oltr_groups
 
 
 def _oltr_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return oltr_loss(model(images, for_loss=True), labels)
+
+
+def _oltr_groups(model: Any) -> list[Group]:
+    return [(group["params"], group["factor"], 1.0) for group in parameter_groups(model)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from common.distributed import gather_objects, rank, world_size
 from common.errors import UserError, run_main
-from common.training.fit import choose_device
 from common.training.folder import load_tensors
+from common.training.process_group import choose_device
 from common.training.settings import read_config as config_of
 from common.training.settings import read_folder
 from detection.ap import ApResult, Detections, evaluate_ap

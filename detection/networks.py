@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.streams import Streams
+from common.training.folder import ForeignWeightsError
 from common.training.published_weights import read_state
 from detection.heads import CalibratedHead, ClassificationHead, Reduce, make_head
 from detection.methods import CALIBRATIONS
@@ -108,7 +109,10 @@ def make_model(
     assert first_stage is not None
     old = make_head("ce", sets.num_classes)
     model = _detector(config, old, sets.num_classes, streams, None)
-    _load(model, first_stage)
+    try:
+        model.load_state_dict(first_stage)
+    except RuntimeError as error:
+        raise ForeignWeightsError(f"the weights are another network's: {error}.") from error
     if config.method in CALIBRATIONS:
         assert isinstance(head, CalibratedHead)
         kind: Literal["simcal", "calib"] = "simcal" if config.method == "simcal" else "calib"

@@ -9,7 +9,7 @@ import pytest
 
 from classification.config import ClassificationConfig
 from classification.image_recipes import IMAGE_RECIPES, OltrConfig
-from classification.train import parse_arguments
+from classification.train import TASK
 from tests.test_scripts import (
     FAKE_PYTHON,
     ROOT,
@@ -93,7 +93,7 @@ def test_imagenet_on_several_gpus_goes_through_torchrun(script: Path) -> None:
 @pytest.mark.parametrize("script", [TABLES["1"], DIGITS], ids=["imagenet", "digits"])
 def test_oltrs_first_stage_can_be_shortened(script: Path) -> None:
     (words,) = dry_run(script, METHODS="oltr", SEEDS="0", STAGE1_EPOCHS="7")
-    config = parse_arguments(words[3:]).config
+    config = TASK.parse(words[3:]).config
     assert isinstance(config, OltrConfig)
     assert config.stage1_config().epochs == 7
 

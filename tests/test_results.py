@@ -20,7 +20,7 @@ import video.recipes
 import video.record
 from classification import recipes as classification_recipes
 from classification.data import load_data
-from classification.engine import Training
+from classification.training import Training
 from common.training.record import config_differences, read_record
 from common.training.settings import RunConfig, as_today, plain, read_config
 from common.training.signals import StopRequest

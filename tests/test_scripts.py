@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from classification import train as classification_train
+from classification.arguments import Arguments
 from classification.config import METHODS, ClassificationConfig
 from classification.recipes import (
     CIFAR100_LT,
@@ -25,16 +28,19 @@ from classification.recipes import (
     resolved,
     run_name,
 )
-from classification.train import Arguments, parse_arguments
 from common.errors import run_main
-from common.training.fit import RunArguments
+from common.training.arguments import RunArguments
 from common.training.settings import RunConfig
+from common.training.task import Task
 from data_prep import cifar100
 from detection import recipes as detection_recipes
 from detection import train as detection_train
+from detection.arguments import Arguments as DetectionArguments
 from detection.sets import CONDITIONS
 from video import recipes as video_recipes
 from video import train as video_train
+from video.arguments import Arguments as VideoArguments
+from video.data import CONDITION as VIDEO_CONDITION
 from video.recipes import VideoConfig
 
 ROOT = Path(__file__).parents[1]
@@ -289,6 +295,11 @@ def test_dry_run_prints_every_run_once(script: Path) -> None:
     assert {words[3].split("-")[0] for words in commands} == {script.stem.split("_")[0]}
 
 
+TASKS: dict[str, Task[Any, Any, Any]] = {
+    task.name: task for task in (classification_train.TASK, detection_train.TASK, video_train.TASK)
+}
+
+
 def task_of(script: Path) -> str:
     return script.parts[-3]
 
@@ -300,16 +311,11 @@ def smoke_settings(script: Path) -> dict[str, str]:
 @cache
 def arguments_of(script: Path, *, smoke: bool = False) -> tuple[RunArguments, ...]:
     """The runs of an experiment with seed 0, or of its smoke job, as the trainer reads them."""
-    parse = {
-        "classification": parse_arguments,
-        "detection": detection_train.parse_arguments,
-        "video": video_train.parse_arguments,
-    }
     if smoke:
         commands = dry_run(script, "--", "--epochs", "2", **smoke_settings(script))
     else:
         commands = dry_run(script, "--seeds", "0")
-    return tuple(parse[task_of(script)](words[3:]) for words in commands)
+    return tuple(TASKS[task_of(script)].parse(words[3:]) for words in commands)
 
 
 def runs_of(script: Path, *, smoke: bool = False) -> list[Arguments]:
@@ -324,10 +330,10 @@ def configs_of(script: Path, *, smoke: bool = False) -> list[ClassificationConfi
 
 def place_of(arguments: RunArguments) -> tuple[str, str]:
     """Group and name of a run."""
-    if isinstance(arguments, video_train.Arguments):
+    if isinstance(arguments, VideoArguments):
         config = arguments.config
         return arguments.group or config.dataset, video_recipes.run_name(config)
-    if isinstance(arguments, detection_train.Arguments):
+    if isinstance(arguments, DetectionArguments):
         detector = arguments.config
         group = arguments.group or detection_recipes.group_name(detector)
         return group, detection_recipes.run_name(detector)
@@ -337,9 +343,9 @@ def place_of(arguments: RunArguments) -> tuple[str, str]:
 
 def config_of(arguments: RunArguments) -> RunConfig:
     """Its settings, resolved."""
-    if isinstance(arguments, video_train.Arguments):
+    if isinstance(arguments, VideoArguments):
         return video_recipes.resolved(arguments.config)
-    if isinstance(arguments, detection_train.Arguments):
+    if isinstance(arguments, DetectionArguments):
         return detection_recipes.resolved(arguments.config)
     assert isinstance(arguments, Arguments)
     return resolved(arguments.config)
@@ -1626,12 +1632,12 @@ def test_egtea_tables_run_every_method_of_tables_7_and_8() -> None:
     ours = set()
     for run in arguments_of(VIDEO["egtea_tables"]):
         config = video_recipes.resolved(video_config(run))
-        ours.add((config.table_method, config.variant, video_train.CONDITION))
+        ours.add((config.table_method, config.variant, VIDEO_CONDITION))
     assert ours == printed
 
 
 def video_config(run: RunArguments) -> VideoConfig:
-    assert isinstance(run, video_train.Arguments)
+    assert isinstance(run, VideoArguments)
     return run.config
 
 
@@ -1647,7 +1653,7 @@ def test_several_gpus_are_used_through_torchrun(tmp_path: Path) -> None:
 def test_a_small_network_can_be_chosen_for_egtea() -> None:
     small = "--model small-resnext --start random"
     for words in dry_run(VIDEO["egtea_tables"], NETWORK=small):
-        config = video_config(video_train.parse_arguments(words[3:]))
+        config = video_config(video_train.TASK.parse(words[3:]))
         assert (config.model, config.start) == ("small-resnext", "random")
 
 
@@ -1679,7 +1685,7 @@ def test_lvis_table_6_runs_the_papers_methods_with_masks() -> None:
     named = {method.removesuffix("-clc") for method in ours - {"ce"}} | {"mask-rcnn"}
     assert named == printed
     for run in arguments_of(DETECTION["lvis_table6"]):
-        assert isinstance(run, detection_train.Arguments)
+        assert isinstance(run, DetectionArguments)
         assert CONDITIONS[run.config.task] == "bbox+segm"
 
 

@@ -25,9 +25,9 @@ from common.metrics import (
     top_k_correct,
 )
 from common.streams import Streams
-from common.training.fit import choose_device
 from common.training.folder import load_tensors
 from common.training.history import plain_numbers
+from common.training.process_group import choose_device
 from common.training.settings import option, read_folder
 from video.augment import network_input
 from video.data import FrameSource, evaluation_batches, load_data

@@ -1,4 +1,9 @@
-"""Networks of the classification experiments."""
+"""Networks of the classification experiments.
+
+Those for images in files, which need torchvision, are ``resnet_image.py``'s alone.
+"""
+
+from typing import Final, Literal
 
 from classification.models.lenet import (
     LENET_ARCHITECTURES,
@@ -9,25 +14,22 @@ from classification.models.lenet import (
 )
 from classification.models.oltr import OltrModel, make_oltr
 from classification.models.resnet_cifar import CifarResNet, SecondStage, make_resnet
-from classification.models.resnet_image import (
-    STRIDE,
-    ImageNetwork,
-    ImageResNet,
-    make_image_resnet,
-)
+
+ImageNetwork = Literal["resnet10", "resnet18", "resnet50"]
+"""Networks for images in files."""
+STRIDE: Final = 32
+"""Pixels of an image in a file for one of the last maps."""
 
 __all__ = [
     "LENET_ARCHITECTURES",
     "STRIDE",
     "CifarResNet",
     "ImageNetwork",
-    "ImageResNet",
     "Initialisation",
     "LenetArchitecture",
     "OltrModel",
     "SecondStage",
     "initialise",
-    "make_image_resnet",
     "make_lenet",
     "make_oltr",
     "make_resnet",

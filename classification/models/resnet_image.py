@@ -5,15 +5,15 @@ Shapes: B batch, C classes, D features (512 in ResNet-10), h x w the last maps.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from classification.models import ImageNetwork
 from classification.models.resnet_cifar import initialise_resnet
 
-ImageNetwork = Literal["resnet10", "resnet18", "resnet50"]
 _BLOCKS: Final[dict[ImageNetwork, tuple[type[BasicBlock | Bottleneck], Sequence[int]]]] = {
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -21,8 +21,6 @@ _BLOCKS: Final[dict[ImageNetwork, tuple[type[BasicBlock | Bottleneck], Sequence[
 }
 """Blocks of the four stages; ResNet-10 as in Liu et al. 2019."""
 _BODY: Final = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-STRIDE: Final = 32
-"""Pixels of the image for one of the last maps."""
 
 
 def _empty(network: ImageNetwork) -> ResNet:

@@ -2,7 +2,7 @@
 
 Reads commands, one a line, from standard input; a line ``# NAME`` before them names their
 experiment. Each command's training module is imported once and asked for the run's folder with
-``run_folder(words)``; what stands in that folder, its lock, the logs and Slurm's queue tell the
+``TASK.folder_of(words)``; what stands in that folder, its lock, the logs and Slurm's queue tell the
 rest. Nothing is written, and no run is disturbed.
 """
 
@@ -97,7 +97,7 @@ def _folder_of(line: str) -> Path | str:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            folder: Path = importlib.import_module(module).run_folder(arguments)
+            folder: Path = importlib.import_module(module).TASK.folder_of(arguments)
     except UserError as error:
         return str(error)
     except SystemExit:  # The parser of the command line has said what is wrong.

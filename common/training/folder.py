@@ -12,31 +12,34 @@ import io
 import json
 import os
 import pickle
-import platform
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import torch
 
-from common.distributed import barrier, is_first_rank, world_size
+from common.distributed import barrier, is_first_rank
 from common.errors import UserError, describe_os_error
 from common.files import IN_USE, remove, remove_partial_files, write_atomically
 from common.terminal import printable
 from common.training.process_group import is_of_another_process
 from common.training.record import check_record, config_differences, read_record
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 # What a file system without locks says, as some clusters' are set up.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _START_ANEW = (
     "move it elsewhere and start the same command again: the run then starts at its first epoch"
 )
+# Device and inode of the locks that this process holds: waiting for one would never end.
+_held: set[tuple[int, int]] = set()
+
+
+class ForeignWeightsError(UserError):
+    """Weights are another network's; who knows their file says so with its name."""
 
 
 def to_json(value: Any) -> bytes:
@@ -122,6 +125,12 @@ def _damaged_config(path: Path, reason: object) -> str:
     )
 
 
+def _identity(file: IO[str]) -> tuple[int, int]:
+    """The same for each handle of a file, by whatever path."""
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino
+
+
 class RunFolder:
     """One run's folder, locked while in use (``with RunFolder(...) as folder:``).
 
@@ -183,6 +192,7 @@ class RunFolder:
         except BaseException:
             self._lock.close()
             raise
+        _held.add(_identity(self._lock))
 
     def __exit__(
         self,
@@ -195,6 +205,7 @@ class RunFolder:
         if isinstance(error, Exception) and not is_of_another_process(error):
             self._note_failure(error)
         if self._lock is not None:
+            _held.discard(_identity(self._lock))
             self._lock.close()
 
     def _note_failure(self, error: Exception) -> None:
@@ -209,8 +220,13 @@ class RunFolder:
         """Wait until no other process has the lock, where the file system has locks.
 
         Raises:
+            UserError: this very process has it.
             OSError: for another reason.
         """
+        if _identity(lock) in _held:
+            raise UserError(
+                f"{self.path} is in use by another run of this process; let that one end first."
+            )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -295,129 +311,3 @@ class RunFolder:
         check_record(record, self.record_path)
         write_atomically(self.record_path, to_json(record))
         remove(self.checkpoint_path)
-
-
-def _processor_field(field: str) -> str | None:
-    """What Linux tells about the first processor, such as ``model name``."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    values = [line.split(":", 1)[1].strip() for line in lines if line.startswith(field)]
-    return values[0] if values else None
-
-
-def _processor_name() -> str:
-    return _processor_field("model name") or platform.processor()
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16; also where it cannot be found out."""
-    flags = _processor_field("flags")
-    return flags is None or bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
-
-
-def _root() -> Path:
-    """Of the checkout."""
-    return Path(__file__).resolve().parents[2]
-
-
-def _git(*words: str) -> str:
-    """What git says of this checkout, whatever the shell's variables tell git.
-
-    Raises:
-        OSError: there is no git.
-        subprocess.CalledProcessError: git refuses.
-    """
-    told = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    asked = subprocess.run(
-        ["git", "-C", str(_root()), *words], capture_output=True, text=True, check=True, env=told
-    )
-    return asked.stdout.strip()
-
-
-def _imported_packages() -> Iterator[str]:
-    """Packages of this checkout that the process has imported."""
-    root = str(_root()) + os.sep
-    for name, module in list(sys.modules.items()):
-        if "." not in name and (getattr(module, "__file__", None) or "").startswith(root):
-            yield name
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with '+changes' if the code differs from it; None outside git.
-
-    Also where the checkout lies in a repository that is not its own: below its folder, or in it
-    without having been committed.
-    """
-    own = Path(__file__).resolve().relative_to(_root()).as_posix()
-    # Of what this run has imported, not of what only reads its results.
-    code = sorted({"common", *_imported_packages()})
-    try:
-        if _git("rev-parse", "--show-prefix"):
-            return None
-        _git("cat-file", "-e", f"HEAD:{own}")
-        head = _git("rev-parse", "--short=12", "HEAD")
-        changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *code)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{head}+changes" if changes else head
-
-
-def environment(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any]:
-    """With what this start of a run is made: ``versions`` and ``hardware``.
-
-    Args:
-        device: what it trains on.
-        packages: whose versions matter besides torch's and numpy's.
-    """
-    hardware: dict[str, Any] = {
-        "processor": _processor_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device.type,
-    }
-    if world_size() > 1:
-        hardware["processes"] = world_size()
-    if device.type == "cuda":
-        hardware["device"] = torch.cuda.get_device_name(device)
-    versions = {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "numpy", *packages)},
-    }
-    commit = _commit()
-    if commit is not None:
-        versions["commit"] = commit
-    return {"versions": versions, "hardware": hardware}
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two environments have of different value, by name; 'none' for what one lacks."""
-    flat = [{**there["hardware"], **there["versions"]} for there in (before, now)]
-    names = [name for name in {**flat[0], **flat[1]} if name != "cores"]  # It changes no bit.
-    pairs = {name: (flat[0].get(name, "none"), flat[1].get(name, "none")) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def provenance(
-    seconds: float, starts: int, environments: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Where and with what a run was made; the only part of a record that may differ by machine.
-
-    Args:
-        seconds: wall time of the run over all its starts.
-        starts: how often it was started or continued.
-        environments: what :func:`environment` said, and ``from_start``, the first start (from 1)
-            that it holds for; a further one for each start that differed from the one before. The
-            last one's versions and hardware are the record's; all are kept if there are several.
-    """
-    last = environments[-1]
-    several = {"environments": list(environments)} if len(environments) > 1 else {}
-    return {
-        "seconds": round(seconds, 1),
-        "starts": starts,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": dict(last["versions"]),
-        "hardware": dict(last["hardware"]),
-        **several,
-    }

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from common.balancer import ClassDifficultyBalancer
@@ -67,7 +68,7 @@ class History:
         epoch: int,
         loss: float,
         learning_rate: float,
-        accuracy: Tensor,
+        accuracy: Tensor | None,
         balancer: ClassDifficultyBalancer | None,
         more: Mapping[str, Any] | None = None,
     ) -> dict[str, float]:
@@ -77,13 +78,15 @@ class History:
             epoch: from 1.
             loss: mean over its steps.
             learning_rate: of its last step.
-            accuracy: per class on the difficulty set, (C,), NaN where not measured.
+            accuracy: per class on the difficulty set, (C,), NaN where not measured; None: nowhere.
             balancer: before its update, if the method has one.
             more: further columns of the record, by name, for JSON.
 
         Returns:
             What is worth logging, by name.
         """
+        if accuracy is None:
+            accuracy = torch.full(self._counts.shape, math.nan, dtype=torch.float64)
         row: dict[str, Any] = {
             "epoch": epoch,
             "loss": loss,

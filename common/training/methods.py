@@ -4,9 +4,9 @@ Shapes: C classes, N training samples.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -257,3 +257,40 @@ def follow_difficulty(sampler: EpochSampler, balancer: ClassDifficultyBalancer |
         sampler.set_instance_balanced()
     else:
         sampler.set_class_probabilities(balancer.probabilities)
+
+
+@dataclass
+class Method:
+    """What distinguishes one method from another in the training loop, between two epochs."""
+
+    sampler: EpochSampler
+    """Draws the training samples of an epoch."""
+    balancer: ClassDifficultyBalancer | None = field(default=None, kw_only=True)
+    """CDB: updated after every epoch."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Put in force what changes by the epoch; ``epoch`` counts the complete ones."""
+        follow_difficulty(self.sampler, self.balancer)
+
+    def after_epoch(self, performance: Tensor) -> None:
+        """Follow what was measured, (C,), NaN where it was not; on the balancer's device."""
+        if self.balancer is not None:
+            self.balancer.update(performance)
+
+    def row(self) -> dict[str, Any]:
+        """Further columns of an epoch in the record's ``history``, for JSON."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rest of a run depends on; random generators are the streams' to save."""
+        balancer = self.balancer
+        return {
+            "sampler": self.sampler.state_dict(),
+            "balancer": None if balancer is None else balancer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.sampler.load_state_dict(state["sampler"])
+        if self.balancer is not None:
+            self.balancer.load_state_dict(state["balancer"])

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -34,9 +35,51 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def choose_device(name: str) -> torch.device:
+    """The device called auto, cpu or cuda; under torchrun each rank has a GPU of its own.
+
+    Raises:
+        UserError: when there is no such device.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is available; use --device cpu.")
+    if name == "cpu" or not torch.cuda.is_available():
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if name == "auto" and processes > 1 and local_rank() == 0:
+            print(
+                f"no CUDA device is available: the {processes} processes of this run train on the "
+                "CPU",
+                file=sys.stderr,
+            )
+        return torch.device("cpu")
+    if local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"torchrun started {local_rank() + 1} or more processes here, but there are "
+            f"{torch.cuda.device_count()} GPUs; give it --nproc-per-node "
+            f"{torch.cuda.device_count()}, or use --device cpu."
+        )
+    if local_rank():
+        torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank()) if local_rank() else torch.device("cuda")
+
+
+_members = 0
+"""Runs of this process that are within :func:`process_group`."""
+
+
+def _join(device: torch.device) -> None:
+    _end_with_parent()
+    # Both: numbers of the model are reduced where they are, a stop request on the CPU. The first
+    # rank may wait long, for another process's lock or for frames that others decode.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(days=1))
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun started with this one; alone it does nothing.
+
+    Of several runs of this process the first joins, the last leaves.
 
     Args:
         device: where this process trains.
@@ -44,14 +87,13 @@ def process_group(device: torch.device) -> Iterator[None]:
     Raises:
         UserError: when another process has ended before its time.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    global _members
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or (dist.is_initialized() and not _members):
         yield
         return
-    _end_with_parent()
-    # Both: numbers of the model are reduced where they are, a stop request on the CPU. The first
-    # rank may wait long, for another process's lock or for frames that others decode.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(days=1))
+    if not _members:
+        _join(device)
+    _members += 1
     try:
         yield
     except RuntimeError as error:
@@ -61,4 +103,6 @@ def process_group(device: torch.device) -> Iterator[None]:
             "another process of this run has ended; what it said is the cause."
         ) from error
     finally:
-        dist.destroy_process_group()
+        _members -= 1
+        if not _members:
+            dist.destroy_process_group()

@@ -3,7 +3,7 @@
 import signal
 import time
 from types import FrameType, TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -11,7 +11,10 @@ from common.distributed import all_reduce_sum, is_distributed
 
 
 class StopRequest:
-    """Within ``with StopRequest() as stop:`` the first signal is only remembered."""
+    """Within ``with StopRequest() as stop:`` the first signal is only remembered.
+
+    Runs may share one, each within it for a time of its own, whoever comes or goes first.
+    """
 
     in_hand: ClassVar["StopRequest | None"] = None
     """The one that this process is within."""
@@ -24,6 +27,8 @@ class StopRequest:
         self.came: int | None = None
         self.came_at = 0.0
         """When it came, by ``time.monotonic``."""
+        self._within = 0
+        self._before: dict[int, Any] = {}
 
     def requested(self) -> bool:
         """Whether a signal has come, to any rank: under torchrun all ranks ask together."""
@@ -45,11 +50,13 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         """Take over SIGTERM and SIGINT."""
-        self._before = {
-            number: signal.signal(number, self._remember)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        StopRequest.in_hand = self
+        if not self._within:
+            self._before = {
+                number: signal.signal(number, self._remember)
+                for number in (signal.SIGTERM, signal.SIGINT)
+            }
+            StopRequest.in_hand = self
+        self._within += 1
         return self
 
     def __exit__(
@@ -58,7 +65,10 @@ class StopRequest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the signals back."""
+        """Give the signals back, when the last one leaves."""
+        self._within -= 1
+        if self._within:
+            return
         StopRequest.in_hand = None
         for number, handler in self._before.items():
             signal.signal(number, handler)

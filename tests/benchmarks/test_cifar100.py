@@ -33,8 +33,8 @@ from benchmarks.cifar100 import (
 )
 from benchmarks.plain_cifar import PilImages, plain_loop, plain_network
 from classification.data import LabelledImages, LongTailedData
-from classification.engine import Training
 from classification.models.resnet_cifar import CIFAR100_MEAN, CIFAR100_STD, make_resnet
+from classification.training import Training
 from common.errors import UserError
 from data_prep.cifar100 import FOLDER_VARIABLE
 from tests.benchmarks.stand_in import EPOCH_SECONDS, IMAGES, sleeping_run

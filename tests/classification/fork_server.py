@@ -26,11 +26,15 @@ from typing import Any
 
 import torch
 
+import classification.image_data  # (imported when a run on images begins)
+import classification.models.resnet_image
 import classification.train
+import classification.training
 from classification.data import LabelledImages, LongTailedData, load_data
 from classification.recipes import MnistConfig
 from common.difficulty import count_per_class
 from common.errors import run_main
+from common.training.loop import Training
 from tests.classification import small_images
 from tests.classification.small_cifar import STAND_INS
 
@@ -38,7 +42,7 @@ from tests.classification.small_cifar import STAND_INS
 _PACKAGE = sys.argv[1] if __name__ == "__main__" else "classification"
 _TRAIN = importlib.import_module(f"{_PACKAGE}.train")
 _HOOKS: dict[str, tuple[Any, str]] = {
-    "step": (_TRAIN.Training, "train_step"),
+    "step": (Training, "train_step"),
     "fsync": (os, "fsync"),
 }
 
@@ -86,12 +90,13 @@ def _every_tenth(*arguments: Any) -> LongTailedData:
     )
 
 
-def _use_small_data() -> None:
-    vars(classification.train)["load_data"] = _every_tenth
+def use_small_data(put: Callable[[Any, str, Any], None]) -> None:
+    """Put them in place: in an object, by a name, a value."""
+    put(classification.training, "load_data", _every_tenth)
     for module, name, value in STAND_INS:
-        setattr(module, name, value)
+        put(module, name, value)
     for module_name, name, value in small_images.STAND_INS:
-        setattr(sys.modules[module_name], name, value)
+        put(sys.modules[module_name], name, value)
 
 
 def _redirect(path: str, descriptor: int) -> None:
@@ -107,7 +112,7 @@ def _carry_out(job: dict[str, Any]) -> int:
     if "limit" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
     if _PACKAGE == "classification" and not job.get("whole", False):
-        _use_small_data()
+        use_small_data(setattr)
     if "at" in job:
         name, number = job["at"]
         _hook(name, number, job["what"])

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from classification.models import STRIDE
 from classification.models.resnet_cifar import initialise_resnet
-from classification.models.resnet_image import STRIDE
 
 COUNTS = {"train": (14, 10, 6, 4, 2, 1), "difficulty": (3,) * 6, "test": (2,) * 6}
 CLASSES = len(COUNTS["train"])

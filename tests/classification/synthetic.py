@@ -9,7 +9,6 @@ import torch
 
 from classification.config import ClassificationConfig
 from classification.data import LabelledImages, LongTailedData
-from classification.engine import Training, Weights
 from classification.models import make_resnet
 from classification.recipes import (
     RECIPES,
@@ -18,6 +17,7 @@ from classification.recipes import (
     SecondStageMethod,
     resolved,
 )
+from classification.training import Training, Weights
 from common.shots import shot_groups
 from common.training.signals import StopRequest
 

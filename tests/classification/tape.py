@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from classification.capture import CapturedStep, tensors_of
-from classification.engine import Training
+from classification.training import Training
 
 CPU = torch.device("cpu")
 

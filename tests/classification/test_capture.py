@@ -17,7 +17,7 @@ from classification.capture import (
     tensors_of,
 )
 from classification.config import METHODS
-from classification.engine import Training
+from classification.training import Training
 from common.training.schedule import step_schedule
 from common.training.signals import StopRequest
 from tests.classification.synthetic import (
@@ -151,13 +151,13 @@ def test_the_tape_shows_a_learning_rate_that_is_a_number() -> None:
     def last_loss(replace_rate: bool, capture: bool) -> float:
         run = training(warmup_epochs=3)
         if replace_rate:  # By a number that is set anew in every step.
-            set_rate = run._set_learning_rate
+            set_rate = run.set_rate
 
-            def set_number(steps: int) -> None:
-                set_rate(steps)
+            def set_number(rate: float) -> None:
+                set_rate(rate)
                 run.optimizer.param_groups[0]["lr"] = float(run._rate)
 
-            run._set_learning_rate = set_number  # type: ignore[method-assign]
+            run.set_rate = set_number  # type: ignore[method-assign]
         to_the_end(captured(run) if capture else run)
         return float(run.history.rows["loss"][-1])
 
@@ -243,8 +243,8 @@ def test_warming_up_has_the_step_run_by_the_given_function() -> None:
 
 def test_a_step_is_undone_to_the_bit_and_new_momentum_is_zero() -> None:
     run = training(method="meta-weight-net")
-    run._order = run._begin_epoch()
-    batch = next(run._batches(run._order)) | {"draws": torch.arange(12)}
+    run._drawn = run._begin_epoch()
+    batch = next(run.batches(run._drawn, 0)) | {"draws": torch.arange(12)}
     before = copy.deepcopy(run._changed_by_a_step())
     run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
     after = run._changed_by_a_step()
@@ -260,8 +260,8 @@ def test_momentum_that_was_there_is_put_back() -> None:
     run.run_epoch(StopAfter(2))
     before = copy.deepcopy(run._changed_by_a_step())
     assert before["optimizer"]["state"]
-    assert run._order is not None
-    batch = next(run._batches(run._order))
+    assert run._drawn is not None
+    batch = next(run.batches(run._drawn, run._step))
     run_and_undo(lambda: run.train_step(batch), run._changed_by_a_step)
     assert_same_state(run._changed_by_a_step(), before)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from classification.config import METHODS, ClassificationConfig, SubsampledConfig
-from classification.engine import Training
 from classification.evaluate import config_from, read_config
 from classification.recipes import (
     CIFAR100_LT,
@@ -23,6 +22,7 @@ from classification.recipes import (
     resolved,
     run_name,
 )
+from classification.training import Training
 from common.errors import UserError
 from common.training.settings import option, plain, settings_of
 from tests.classification.synthetic import (
@@ -522,7 +522,7 @@ def trained_weights(run: Training) -> list[torch.Tensor]:
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accuracies at which no law of tau is at an end of its range."""
     accuracy = torch.linspace(0.9, 0.5, 12, dtype=torch.float64)
-    monkeypatch.setattr("classification.engine.measure", lambda *arguments: accuracy)
+    monkeypatch.setattr("classification.training.measure", lambda *arguments: accuracy)
     use_small_resnet(monkeypatch)
 
 

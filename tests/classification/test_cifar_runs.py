@@ -14,11 +14,11 @@ from torch import Tensor
 
 from classification.config import METHODS
 from classification.data import LabelledImages, LongTailedData, load_data
-from classification.engine import Training
 from classification.evaluate import make_model
 from classification.meta_weight_net import MetaReweighter
 from classification.models import SecondStage
 from classification.recipes import CifarConfig, DecoupledConfig
+from classification.training import Training
 from common.streams import Streams
 from tests.classification.small_cifar import STAND_INS
 from tests.classification.synthetic import (
@@ -199,7 +199,7 @@ def test_the_list_of_options_is_complete() -> None:
 def with_given_accuracies(recipe: str, settings: dict[str, Any]) -> Training:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "classification.engine.measure",
+            "classification.training.measure",
             lambda *arguments: torch.tensor(ACCURACY, dtype=torch.float64),
         )
         return trained(recipe, **settings)

@@ -1,28 +1,23 @@
 """Two and three processes, each with its share of every batch, against one with the whole of it."""
 
-import os
 import signal
 import time
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from classification.data import load_data
-from classification.engine import Training
 from classification.evaluate import evaluate, make_model
 from classification.image_recipes import IMAGE_RECIPES, OltrConfig
 from classification.recipes import resolved
+from classification.training import Training
 from common.streams import Streams
 from common.training.folder import load_tensors
-from common.training.signals import StopRequest
 from tests.classification import small_images
 from tests.classification.synthetic import (
     cifar_training,
@@ -32,7 +27,7 @@ from tests.classification.synthetic import (
     use_small_resnet,
 )
 from tests.classification.trainer import assert_nothing_left_over, read_record, run_folder
-from tests.stopping import SignalOnSecondRank, StopAfter
+from tests.ranks import on_ranks
 from tests.torchrun import ended_at_last, torchrun
 
 CPU, NOWHERE = torch.device("cpu"), Path("nowhere")
@@ -114,51 +109,18 @@ def end_of(run: Training) -> dict[str, Any]:
     return {"weights": run.model.state_dict(), "rows": run.history.rows, "metrics": metrics}
 
 
-def middle_of() -> dict[str, Any]:
-    """The state after an epoch and two steps."""
-    run = make("cifar cdb-w-fl", NOWHERE)
-    assert run.run_epoch(StopRequest())
-    run.end_epoch()
-    assert not run.run_epoch(StopAfter(2))
-    return run.state_dict()
-
-
-def stopped_by_one_rank() -> tuple[bool, int, int | None]:
-    run, stop = make("ce", NOWHERE), SignalOnSecondRank()
-    complete = run.run_epoch(stop)
-    return complete, run._step, stop.signal
-
-
-def resumed_from(state: dict[str, Any]) -> dict[str, Any]:
-    run = make("cifar cdb-w-fl", NOWHERE)
-    run.load_state_dict(state)
-    return end_of(to_the_end(run))
-
-
-def run_rank(number: int, ranks: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        use_small_resnet(patch)
-        first_stage_weights()  # Kept from here on: trained by one process, as in the others.
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting-point",
-        rank=number,
-        world_size=ranks,
-        timeout=timedelta(seconds=60),
-    )
-    images = Path(folder) / "images"
+def ends(images: Path) -> dict[str, Any]:
+    """What this rank's runs come to."""
     with pytest.MonkeyPatch.context() as patch:
         use_small_networks(patch)
-        found = {
-            "runs": {name: end_of(to_the_end(make(name, images))) for name in NAMES},
-            "middle": middle_of(),
-            "resumed": resumed_from(torch.load(Path(folder) / "started.pt")),
-            "stopped": stopped_by_one_rank(),
-        }
-    torch.save(found, Path(folder) / f"{number}.pt")
-    dist.destroy_process_group()
+        return {name: end_of(to_the_end(make(name, images))) for name in NAMES}
+
+
+def before_the_group() -> None:
+    """Train the second stages' first: by one process, as where there is no other."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_resnet(patch)
+        first_stage_weights()  # Kept from here on.
 
 
 Results = list[dict[str, Any]]
@@ -186,10 +148,8 @@ def several(
     request: pytest.FixtureRequest, small_networks: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Results:
     folder = tmp_path_factory.mktemp("ranks")
-    small_images.write_images(folder / "images")
-    torch.save(middle_of(), folder / "started.pt")
-    spawn(run_rank, args=(request.param, str(folder)), nprocs=request.param)
-    return [torch.load(folder / f"{number}.pt") for number in range(request.param)]
+    images = small_images.write_images(folder / "images")
+    return on_ranks(request.param, folder, ends, images, before=before_the_group)
 
 
 def assert_close_weights(
@@ -215,12 +175,12 @@ def assert_same_end(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_several_processes_train_as_one(several: Results, alone: dict[str, Any], name: str) -> None:
     for result in several:
-        assert_same_end(result["runs"][name], alone[name])
+        assert_same_end(result[name], alone[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_ranks_hold_the_same_bits(several: Results, name: str) -> None:
-    first, *others = (result["runs"][name] for result in several)
+    first, *others = (result[name] for result in several)
     for other in others:
         assert first["rows"] == other["rows"]
         assert first["metrics"] == other["metrics"]
@@ -231,24 +191,6 @@ def test_all_ranks_hold_the_same_bits(several: Results, name: str) -> None:
 def test_ranks_share_a_last_batch_unevenly_even_with_nothing_for_some(name: str, left: int) -> None:
     run = make(name, NOWHERE)
     assert len(run.method.sampler.draw()) % run.config.batch_size == left
-
-
-def test_one_process_goes_on_from_a_state_of_several(
-    several: Results, alone: dict[str, Any]
-) -> None:
-    assert_same_end(resumed_from(several[0]["middle"]), alone["cifar cdb-w-fl"])
-
-
-def test_several_processes_go_on_from_a_state_of_one(
-    several: Results, alone: dict[str, Any]
-) -> None:
-    for result in several:
-        assert_same_end(result["resumed"], alone["cifar cdb-w-fl"])
-
-
-def test_a_signal_to_one_rank_stops_all_after_the_same_step(several: Results) -> None:
-    for result in several:
-        assert result["stopped"] == (False, 2, signal.SIGTERM)
 
 
 # torchrun itself.

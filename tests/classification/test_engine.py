@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from classification.augment import CropsAndFlips
 from classification.capture import Inputs
 from classification.config import METHODS
-from classification.engine import Training
 from classification.evaluate import measure
+from classification.training import Training
 from common.errors import UserError
 from common.losses import focal_weights
 from common.training.schedule import step_schedule
@@ -109,9 +109,8 @@ def test_the_global_generator_is_neither_used_nor_needed() -> None:
 def test_every_step_has_its_samples_and_its_changes_in_the_order_drawn() -> None:
     seen: list[Inputs] = []
     run = watched(training(), lambda inputs, loss: seen.append(inputs))
-    order, changes = run._begin_epoch(), run._changes
-    assert changes is not None
-    run._order = order
+    drawn = run._drawn = run._begin_epoch()
+    order, changes = drawn["order"], drawn["changes"]
     assert run.run_epoch(StopRequest())
     assert [len(inputs["index"]) for inputs in seen] == [24, 24, 16]
     assert torch.equal(torch.cat([inputs["index"] for inputs in seen]), order)

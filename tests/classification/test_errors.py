@@ -1,50 +1,32 @@
 """Each mistake: one sentence that names the option or file and the remedy, exit code 2, no loss."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import classification.train
+import classification.training
 from classification.data import LabelledImages, LongTailedData
 from common.errors import run_main
-from common.training.folder import save_tensors
 from tests.classification.trainer import (
     ROOT,
     Ended,
     Trainer,
     assert_nothing_left_over,
     assert_same_run,
+    assert_says,
     only_run,
 )
 
 RUN = ("--method", "cdb-w-ce", "--epochs", "3", "--batch-size", "100", "--imbalance", "2")
 EVERY_EPOCH = ("--checkpoint-seconds", "0")
 STEPS = 5  # 500 images of the fork server by 100.
-
-
-def sentence(ended: Ended) -> str:
-    """What the user reads; fails unless it is one sentence, alone, with exit code 2."""
-    assert ended.code == 2, ended
-    lines = ended.err.splitlines()
-    assert len(lines) == 1, ended.err
-    assert lines[0].startswith("error: ")
-    assert lines[0].endswith(".")
-    assert "Traceback" not in ended.out
-    return lines[0]
-
-
-def assert_says(ended: Ended, *words: str) -> None:
-    said = sentence(ended)
-    for word in words:
-        assert word in said, said
 
 
 @pytest.fixture
@@ -63,63 +45,7 @@ def assert_continues(trainer: Trainer, run: Path) -> None:
     assert_nothing_left_over(run)
 
 
-# Checkpoint, configuration and record.
-
-
-def test_a_truncated_checkpoint(trainer: Trainer, begun: Path) -> None:
-    path = begun / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:-1000])
-    assert_says(
-        trainer.run(begun.parents[1], *RUN), str(path), "truncated or damaged", "move it elsewhere"
-    )
-    path.unlink()
-    assert_continues(trainer, begun)
-
-
-def test_a_flipped_byte_in_the_middle_of_a_checkpoint(trainer: Trainer, begun: Path) -> None:
-    path = begun / "checkpoint.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    path.write_bytes(content)
-    assert_says(
-        trainer.run(begun.parents[1], *RUN), str(path), "truncated or damaged", "move it elsewhere"
-    )
-    assert path.read_bytes() == content
-
-
-class Code:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_checkpoint_that_holds_code(trainer: Trainer, begun: Path, tmp_path: Path) -> None:
-    path = begun / "checkpoint.pt"
-    save_tensors(path, {"format": 1, "state": Code(tmp_path / "ran")})
-    assert_says(trainer.run(begun.parents[1], *RUN), str(path), "foreign code", "move it elsewhere")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_checkpoint_of_another_configuration(trainer: Trainer, begun: Path) -> None:
-    other = begun.with_name(begun.name.replace("seed-0", "seed-1"))
-    assert trainer.run(begun.parents[1], *RUN, "--seed", "1").code == 0
-    (other / "record.json").unlink()
-    content = (begun / "checkpoint.pt").read_bytes()
-    (other / "checkpoint.pt").write_bytes(content)
-    ended = trainer.run(begun.parents[1], *RUN, "--seed", "1")
-    path = str(other / "checkpoint.pt")
-    assert_says(ended, path, "seed 0 there, 1 asked for", "another folder with --out")
-    assert (other / "checkpoint.pt").read_bytes() == content
-
-
-def test_a_checkpoint_of_another_version(trainer: Trainer, begun: Path) -> None:
-    path = begun / "checkpoint.pt"
-    config = json.dumps(json.loads((begun / "config.json").read_text()), sort_keys=True)
-    save_tensors(path, {"format": 1, "config": config, "state": {"training": {"model": {}}}})
-    ended = trainer.run(begun.parents[1], *RUN)
-    assert_says(ended, str(path), "does not fit this version", "move it elsewhere")
+# Configuration and record; for checkpoints see tests/common/training/test_conformance.py.
 
 
 def test_the_configuration_of_another_run(trainer: Trainer, begun: Path) -> None:
@@ -190,7 +116,7 @@ def test_labels_that_cannot_be_learnt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
-        classification.train, "load_data", lambda *arguments: synthetic(labels, counts)
+        classification.training, "load_data", lambda *arguments: synthetic(labels, counts)
     )
     monkeypatch.setattr(sys, "argv", ["train", "mnist-lt", "--out", str(tmp_path), *RUN])
     with pytest.raises(SystemExit) as end:
@@ -208,40 +134,6 @@ def test_an_output_folder_that_cannot_be_made(trainer: Trainer, tmp_path: Path) 
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/below")):
         assert_says(trainer.run(out, *RUN), str(out), "--out")
     assert (tmp_path / "file").read_bytes() == b""
-
-
-@pytest.mark.parametrize(
-    ("limit", "name"),
-    # Bytes a file may have: too few for config.json (0.5 KB), TensorBoard's log, the checkpoint.
-    [(300, "config.json"), (1000, "tensorboard"), (100_000, "checkpoint.pt")],
-)
-def test_no_room_for_a_file(trainer: Trainer, tmp_path: Path, limit: int, name: str) -> None:
-    often = () if name == "tensorboard" else EVERY_EPOCH
-    arguments = (*RUN, "--epochs", "12")
-    ended = trainer.run(tmp_path, *arguments, *often, limit=limit)
-    assert_says(ended, "No room left", name, "File too large", "free some space", "it continues")
-    run = only_run(tmp_path)
-    assert not [path for path in run.iterdir() if path.name.startswith(".")]
-    assert trainer.run(tmp_path, *arguments).code == 0
-    assert_same_run(run, trainer.reference(*arguments))
-
-
-def test_no_room_for_the_next_checkpoint_keeps_the_last(trainer: Trainer, begun: Path) -> None:
-    path = begun / "checkpoint.pt"
-    before = path.read_bytes()
-    ended = trainer.run(begun.parents[1], *RUN, *EVERY_EPOCH, limit=len(before) // 2)
-    assert_says(ended, "No room left", str(path))
-    assert path.read_bytes() == before
-    assert_continues(trainer, begun)
-
-
-@pytest.mark.parametrize(("call", "name"), [(1, "weights.pt"), (3, "record.json")])
-def test_a_full_disk_at_the_end(trainer: Trainer, begun: Path, call: int, name: str) -> None:
-    before = (begun / "checkpoint.pt").read_bytes()
-    ended = trainer.run(begun.parents[1], *RUN, at=("fsync", call), what="no room")
-    assert_says(ended, "No room left", str(begun / name), "No space left on device")
-    assert (begun / "checkpoint.pt").read_bytes() == before
-    assert_continues(trainer, begun)
 
 
 def test_a_full_disk_under_standard_output(trainer: Trainer, begun: Path) -> None:
@@ -272,17 +164,6 @@ def test_the_file_size_limit_is_the_tests_own(trainer: Trainer) -> None:
 
 
 # A loss that is no number.
-
-
-def test_a_nan_loss_names_epoch_and_step_and_keeps_the_last_good_checkpoint(
-    trainer: Trainer, begun: Path
-) -> None:
-    before = (begun / "checkpoint.pt").read_bytes()
-    # The third step after the checkpoint of the second epoch.
-    ended = trainer.run(begun.parents[1], *RUN, *EVERY_EPOCH, at=("step", 3), what="nan")
-    assert_says(ended, "The loss is nan at epoch 3, step 3", "--learning-rate (now 0.001)")
-    assert (begun / "checkpoint.pt").read_bytes() == before
-    assert_continues(trainer, begun)
 
 
 @pytest.mark.parametrize("method", ["ce", "l2rw", "cdb-s"])

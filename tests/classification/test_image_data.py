@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from classification.image_data import Reading, load_parts, load_split
+from classification.image_data import load_parts, load_split
 from classification.image_recipes import DIGIT_IMAGES, IMAGE_FOLDER, ImageConfig
+from classification.reading import Reading
 from common.errors import UserError
 from tests.classification.small_images import write_images
 

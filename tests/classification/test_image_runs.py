@@ -14,8 +14,6 @@ from torch import Tensor
 
 from classification import evaluate
 from classification.data import load_data
-from classification.engine import Training
-from classification.image_data import Reading
 from classification.image_recipes import (
     IMAGE_FOLDER,
     IMAGE_RECIPES,
@@ -26,7 +24,9 @@ from classification.image_recipes import (
 )
 from classification.models import OltrModel
 from classification.oltr import class_means
+from classification.reading import Reading
 from classification.recipes import RECIPES, resolved, run_name
+from classification.training import Training
 from common.errors import UserError
 from common.training.record import courses
 from tests.classification import small_images
@@ -132,13 +132,12 @@ def test_oltrs_memory_starts_with_the_class_means_of_the_training_images(images:
 
 def test_oltr_trains_each_group_at_its_share_of_the_rate(images: Path) -> None:
     run = make_training(images, "oltr")
-    run.epoch, run._step = 0, 0
-    run._set_learning_rate(4)
+    run.set_rate(run.rate_at(1 / 4))
     rates = [float(group["lr"]) for group in run.optimizer.param_groups]
     assert rates == pytest.approx([0.005, 0.05, 0.005])
     run.load_state_dict(run.state_dict())
     run.epoch = 2
-    run._set_learning_rate(4)
+    run.set_rate(run.rate_at(1 / 4))
     rates = [float(group["lr"]) for group in run.optimizer.param_groups]
     assert rates == pytest.approx([0.0005, 0.005, 0.0005])
 

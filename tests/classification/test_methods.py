@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from classification.data import LabelledImages, load_data
-from classification.engine import Training
 from classification.methods import make_method
 from classification.recipes import MnistConfig, MnistMethod
+from classification.training import Training
 from common.difficulty import class_accuracy
 from common.errors import UserError
 from common.losses import cross_entropy, focal_loss
@@ -191,7 +191,7 @@ def test_best_is_the_first_epoch_with_the_highest_balanced_accuracy(
 ) -> None:
     measured = iter([[0.5, 0.1, 0.3], [0.2, 0.9, 0.7], [0.9, 0.2, 0.7], [1.0, 0.5, 0.0]])
     monkeypatch.setattr(
-        "classification.engine.measure",
+        "classification.training.measure",
         lambda *arguments: torch.tensor(next(measured), dtype=torch.float64),
     )
     run = training(epochs=4)
@@ -325,7 +325,7 @@ def test_every_option_changes_the_weights(
 ) -> None:
     # Accuracies at which no law of tau is at an end of its range.
     measured = torch.tensor([0.9, 0.7, 0.6], dtype=torch.float64)
-    monkeypatch.setattr("classification.engine.measure", lambda *arguments: measured)
+    monkeypatch.setattr("classification.training.measure", lambda *arguments: measured)
     usual = {"method": method, **others}
     changed = usual | {name: value}
     assert not same_weights(trained(None, **usual), trained(None, **changed))

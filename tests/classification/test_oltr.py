@@ -1,8 +1,4 @@
 import copy
-import multiprocessing
-import os
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +8,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from classification.models.oltr import (
@@ -34,7 +29,9 @@ from classification.oltr import (
     parameter_groups,
     repulsion,
 )
+from common.distributed import rank
 from common.errors import UserError
+from tests.ranks import on_ranks
 
 B, C, D = 6, 5, 8
 SIDE = (3, 2)
@@ -618,32 +615,18 @@ def model_results(rows: slice) -> dict[str, Any]:
     return {"means": means, "gradients": {n: p.grad for n, p in model.named_parameters()}}
 
 
-def rank_results(number: int) -> dict[str, Any]:
+def rank_results() -> dict[str, Any]:
     results: dict[str, Any] = {}
     for share, (first, _) in SHARES.items():
-        rows = slice(first, 8) if number else slice(first)
+        rows = slice(first, 8) if rank() else slice(first)
         results[share] = {scale: loss_results(scale, rows) for scale in SCALES}
         results[share]["model"] = model_results(rows)
     return results
 
 
-def work(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=number, world_size=2,
-        timeout=timedelta(seconds=120),
-    )  # fmt: skip
-    torch.save(rank_results(number), f"{folder}/{number}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    start_processes(work, args=(str(folder),), nprocs=2, start_method=method)
-    return [torch.load(folder / f"{number}.pt") for number in range(2)]
+    return on_ranks(2, tmp_path_factory.mktemp("ranks"), rank_results)
 
 
 @pytest.mark.parametrize("share", SHARES)

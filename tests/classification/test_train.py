@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classification.recipes import CIFAR100_LT_SHORT, MNIST_LT, RECIPES
-from classification.train import Arguments, parse_arguments
+from classification.train import TASK, Arguments
 from common.training.folder import load_tensors
 from common.training.record import read_record
 from tests.classification.small_cifar import small_run
@@ -21,8 +21,8 @@ def run(trainer: Trainer) -> Path:
 
 
 def test_the_command_line_departs_from_the_recipe() -> None:
-    assert parse_arguments(["mnist-lt"]) == Arguments(config=MNIST_LT)
-    arguments = parse_arguments(
+    assert TASK.parse(["mnist-lt"]) == Arguments(config=MNIST_LT)
+    arguments = TASK.parse(
         ["mnist-lt", "--method", "cdb-s", "--tau", "linear", "--learning-rate", "0.5",
          "--no-normalize-weights", "--out", "there", "--group", "g", "--threads", "2"]
     )  # fmt: skip
@@ -39,13 +39,13 @@ def test_help_names_the_recipes_and_then_every_option(capsys: pytest.CaptureFixt
         (["mnist-lt", "--help"], ["--tau", "--checkpoint-seconds", "--eql-threshold", "--out"]),
     ):
         with pytest.raises(SystemExit, match="0"):
-            parse_arguments(words)
+            TASK.parse(words)
         text = capsys.readouterr().out
         assert all(word in text for word in expected)
 
 
 def test_the_command_line_departs_from_a_recipe_of_cifar() -> None:
-    arguments = parse_arguments(
+    arguments = TASK.parse(
         ["cifar100-lt-short", "--method", "ldam-drw", "--milestones", "3", "4", "--drw-epoch", "2",
          "--imbalance", "200", "--precision", "float32", "--data", "there"]
     )  # fmt: skip
@@ -54,7 +54,7 @@ def test_the_command_line_departs_from_a_recipe_of_cifar() -> None:
         precision="float32",
     )  # fmt: skip
     assert arguments == Arguments(config=changed, data=Path("there"))
-    second = parse_arguments(["cifar100-lt-lws", "--stage1", "cdb-s", "--stage1-epochs", "7"])
+    second = TASK.parse(["cifar100-lt-lws", "--stage1", "cdb-s", "--stage1-epochs", "7"])
     assert second.config == replace(  # type: ignore[call-arg]
         RECIPES["cifar100-lt-lws"], stage1="cdb-s", stage1_epochs=7
     )
@@ -62,7 +62,7 @@ def test_the_command_line_departs_from_a_recipe_of_cifar() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipes_name_alone_is_its_run(recipe: str) -> None:
-    assert parse_arguments([recipe]) == Arguments(config=RECIPES[recipe])
+    assert TASK.parse([recipe]) == Arguments(config=RECIPES[recipe])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_help_tells_the_options_of_its_data_set_and_no_others(
     recipe: str, known: list[str], unknown: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="0"):
-        parse_arguments([recipe, "--help"])
+        TASK.parse([recipe, "--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in known)
     assert not any(word in text for word in unknown)

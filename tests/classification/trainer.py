@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-import classification.train
-from classification.recipes import RECIPES, DecoupledConfig, group_name, run_name
-from classification.train import parse_arguments
+from classification.recipes import RECIPES
+from classification.train import TASK
 from common.training.folder import load_tensors
+from common.training.task import Task
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +57,7 @@ class Trainer:
 
     server: "subprocess.Popen[str]"
     folder: Path
+    task: Task[Any, Any, Any] = TASK
     logs: dict[int, tuple[Path, Path]] = field(default_factory=dict)
     undisturbed: dict[tuple[str, ...], Path] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ class Trainer:
 
     def run_folder(self, out: Path, *arguments: str) -> Path:
         """The folder of a run below ``out``."""
-        return run_folder(out, *arguments)
+        return self.task.folder_of([*self.command_line(arguments), "--out", str(out)])
 
     def _ask(self, **order: Any) -> int:
         assert self.server.stdin is not None
@@ -119,15 +120,14 @@ def with_recipe(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 def run_folder(out: Path, *arguments: str) -> Path:
     """The folder of a run below ``out``, by its arguments."""
-    return classification.train.run_folder([*with_recipe(arguments), "--out", str(out)])
+    return TASK.folder_of([*with_recipe(arguments), "--out", str(out)])
 
 
 def first_stage_folder(out: Path, *arguments: str) -> Path:
     """The folder of the first stage of a second one, by the arguments of the second."""
-    config = parse_arguments([*arguments]).config
-    assert isinstance(config, DecoupledConfig)
-    first = config.stage1_config()
-    return out / group_name(first) / run_name(first)
+    first = TASK.first_stage(TASK.resolve(TASK.parse([*arguments, "--out", str(out)])))
+    assert first is not None
+    return TASK.folder(first)
 
 
 def only_run(out: Path, group: str = "mnist-lt") -> Path:
@@ -144,7 +144,7 @@ def read_record(run: Path) -> dict[str, Any]:
 def assert_same_run(run: Path, reference: Path) -> None:
     """Weights, history and record are equal to the bit; only ``provenance`` may differ."""
     ours, theirs = load_tensors(run / "weights.pt"), load_tensors(reference / "weights.pt")
-    assert ours.keys() == theirs.keys() == {"last", "best"}
+    assert ours.keys() == theirs.keys()
     for epoch, weights in theirs.items():
         assert ours[epoch].keys() == weights.keys()
         for name, weight in weights.items():
@@ -153,9 +153,37 @@ def assert_same_run(run: Path, reference: Path) -> None:
     for record in records:
         del record["provenance"]
     assert json.dumps(records[0], sort_keys=True) == json.dumps(records[1], sort_keys=True)
+    # What a task leaves besides, as detection's pictures.
+    for path in reference.glob("*.png"):
+        assert (run / path.name).read_bytes() == path.read_bytes()
 
 
 def assert_nothing_left_over(run: Path) -> None:
     """A finished run holds its results and no checkpoint or temporary file."""
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.json", "lock", "record.json", "weights.pt", "tensorboard"}
+    results = {"record.json", "weights.pt", "pictures.png"} & names
+    assert results >= {"record.json", "weights.pt"}
+    assert names == results | {"config.json", "lock", "tensorboard"}
+
+
+def sentence(ended: Ended) -> str:
+    """What the user reads; fails unless it is one sentence, alone, with exit code 2."""
+    assert ended.code == 2, ended
+    lines = ended.err.splitlines()
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("error: ")
+    assert lines[0].endswith((".", ".)"))
+    assert "Traceback" not in ended.out
+    return lines[0]
+
+
+def assert_says(ended: Ended, *words: str) -> None:
+    """One sentence, alone, with exit code 2, which has these words."""
+    said = sentence(ended)
+    for word in words:
+        assert word in said, said
+
+
+def assert_nothing_trained(out: Path) -> None:
+    """No tensor is kept, and nothing half-written."""
+    assert not [path for path in out.rglob("*") if path.suffix == ".pt" or "partial" in path.name]

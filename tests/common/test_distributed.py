@@ -2,16 +2,11 @@
 
 import copy
 import math
-import os
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.balancer import ClassDifficultyBalancer
@@ -31,6 +26,7 @@ from common.sampler import (
     InstanceBalancedSampler,
 )
 from common.streams import Streams
+from tests.ranks import on_ranks
 
 RANKS = 2
 C = 5
@@ -168,28 +164,12 @@ def measure_on_this_rank() -> dict[str, Any]:
     }
 
 
-def run_rank(number: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting-point",
-        rank=number,
-        world_size=RANKS,
-        timeout=timedelta(seconds=60),
-    )
-    torch.save(measure_on_this_rank(), Path(folder) / f"{number}.pt")
-    dist.destroy_process_group()
-
-
 Results = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    folder = tmp_path_factory.mktemp("ranks")
-    spawn(run_rank, args=(str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"{number}.pt") for number in range(RANKS)]
+    return on_ranks(RANKS, tmp_path_factory.mktemp("ranks"), measure_on_this_rank)
 
 
 def assert_equal_or_both_nan(first: Tensor, second: Tensor) -> None:

@@ -12,10 +12,10 @@ from common.streams import Streams
 from common.training.methods import make_balancer
 from common.training.signals import StopRequest
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
-from detection.engine import Training
 from detection.networks import Weights, make_model
 from detection.recipes import RECIPES, ClassifierConfig, DetectionConfig, resolved
 from detection.sets import DetectionSets, load_sets
+from detection.training import Training
 from tests.detection.synthetic import entries, write_entries, write_set
 
 C = 5

@@ -2,36 +2,30 @@
 
 Their run is not that of one process: proposals are sampled by each rank from draws of its own. What
 holds: both ranks hold the same bits in every part of the state; the images of each step are those
-of one process, each seen by one rank; an evaluation gives what one process measures; and either
-number of processes goes on from the other's checkpoint.
+of one process, each seen by one rank; and an evaluation gives what one process measures. How they
+go on from checkpoints and stop is in tests/common/training/test_conformance.py.
 """
 
-import copy
-import os
-import signal
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from common.distributed import all_reduce_sum, rank
 from common.errors import UserError
 from common.training.folder import load_tensors
 from common.training.methods import mean_by_class
 from common.training.signals import StopRequest
-from detection.engine import Training
 from detection.evaluate import measure_ap, metrics_of
 from detection.heads import HEAD_METHODS, ClassificationHead, make_head
-from tests.classification.trainer import read_record
+from detection.training import Training
+from tests.classification.trainer import assert_nothing_left_over, read_record
 from tests.detection.runs import EPOCHS, STEPS, make_training, options, to_the_end
-from tests.detection.trainer import DetectionTrainer, assert_nothing_left_over
-from tests.stopping import SignalOnSecondRank, StopAfter
+from tests.detection.trainer import DetectionTrainer
+from tests.ranks import on_ranks
 from tests.torchrun import ended_at_last, torchrun
 
 RANKS = 2
@@ -52,32 +46,16 @@ def end_of(run: Training) -> dict[str, Any]:
     }
 
 
-def middle_of(folder: Path) -> dict[str, Any]:
-    """The state after an epoch and two steps."""
-    run = make_training(folder, "cdb-w-ce")
-    assert run.run_epoch(StopRequest())
-    run.end_epoch()
-    assert not run.run_epoch(StopAfter(2))
-    return run.state_dict()
-
-
-def goes_on(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
-    resumed = make_training(folder, "cdb-w-ce")
-    resumed.load_state_dict(copy.deepcopy(state))  # The run goes on in the state it is given.
-    assert (resumed.epoch, resumed._step) == (1, 2)
-    return end_of(to_the_end(resumed))
-
-
 def images_seen(folder: Path) -> list[list[list[float]]]:
     """The boxes of this rank's images in each step of an epoch."""
     run, seen = make_training(folder, batch_size=4), []
-    step = run.train_step
+    step = run.step
 
-    def watched(images: Any, targets: Any) -> Tensor:
-        seen.append([target["boxes"].flatten().tolist() for target in targets])
-        return step(images, targets)
+    def watched(batch: Any) -> Tensor:
+        seen.append([target["boxes"].flatten().tolist() for target in batch[1]])
+        return step(batch)
 
-    run.train_step = watched  # type: ignore[method-assign]
+    run.step = watched
     assert run.run_epoch(StopRequest())
     return seen
 
@@ -86,12 +64,6 @@ def refused(folder: Path) -> str:
     with pytest.raises(UserError) as refusal:
         make_training(folder, batch_size=3)
     return str(refusal.value)
-
-
-def stopped_by_one_rank(folder: Path) -> tuple[bool, int, int | None]:
-    run, stop = make_training(folder), SignalOnSecondRank()
-    complete = run.run_epoch(stop)
-    return complete, run._step, stop.signal
 
 
 def head_losses() -> dict[str, float]:
@@ -120,18 +92,13 @@ def head_of(method: str) -> ClassificationHead:
 LABELS = torch.tensor([0, 1, 2, 3, 3, 0])
 
 
-def measure_on_this_rank(folder: Path, started: Path) -> dict[str, Any]:
-    middle = middle_of(folder)
+def measure_on_this_rank(folder: Path) -> dict[str, Any]:
     return {
         "heads": head_losses(),
         "runs": {n: end_of(to_the_end(make_training(folder, **run))) for n, run in RUNS.items()},
-        "middle": middle,
-        "resumed": goes_on(folder, middle),
-        "resumed from one": goes_on(folder, torch.load(started)),
         "first": metrics_of(measure_first(folder)),
         "seen": images_seen(folder),
         "refused": refused(folder),
-        "stopped": stopped_by_one_rank(folder),
     }
 
 
@@ -140,30 +107,12 @@ def measure_first(folder: Path) -> Any:
     return measure_ap(run.model, run.sets.train, masks=True)
 
 
-def run_rank(number: int, folder: str, shapes: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting-point",
-        rank=number,
-        world_size=RANKS,
-        timeout=timedelta(seconds=120),
-    )
-    found = measure_on_this_rank(Path(shapes), Path(folder) / "started.pt")
-    torch.save(found, Path(folder) / f"{number}.pt")
-    dist.destroy_process_group()
-
-
 Results = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def both(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.save(middle_of(shapes), folder / "started.pt")
-    spawn(run_rank, args=(str(folder), str(shapes)), nprocs=RANKS)
-    return [torch.load(folder / f"{number}.pt") for number in range(RANKS)]
+    return on_ranks(RANKS, tmp_path_factory.mktemp("ranks"), measure_on_this_rank, shapes)
 
 
 def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -201,42 +150,11 @@ def test_an_evaluation_by_two_processes_is_that_of_one(both: Results, shapes: Pa
         assert result["first"] == alone
 
 
-def test_two_processes_go_on_from_their_own_state_to_the_same_end(both: Results) -> None:
-    for result in both:
-        end = result["runs"]["cdb-w-ce by ap"]
-        assert result["resumed"]["rows"] == end["rows"]
-        assert result["resumed"]["metrics"] == end["metrics"]
-        assert_same_weights(result["resumed"]["weights"], end["weights"])
-
-
-def test_one_process_goes_on_from_a_state_of_two(both: Results, shapes: Path) -> None:
-    end = goes_on(shapes, both[0]["middle"])
-    rows = both[0]["runs"]["cdb-w-ce by ap"]["rows"]
-    # The first epoch is that of the two, and so is what its difficulty gave.
-    for name in ("loss", "class_accuracy"):
-        assert end["rows"][name][0] == rows[name][0]
-    for name in ("difficulty", "class_weights", "tau"):
-        assert end["rows"][name] == rows[name]
-    assert len(end["rows"]["epoch"]) == EPOCHS
-
-
-def test_two_processes_go_on_from_a_state_of_one_and_hold_the_same_bits(both: Results) -> None:
-    first, second = (result["resumed from one"] for result in both)
-    assert first["rows"] == second["rows"]
-    assert first["metrics"] == second["metrics"]
-    assert_same_weights(first["weights"], second["weights"])
-
-
 def test_a_batch_that_the_processes_cannot_share_alike_is_refused(both: Results) -> None:
     for result in both:
         assert result["refused"] == (
             "--batch-size 3 cannot be shared by 2 processes; make it a multiple of their number."
         )
-
-
-def test_a_signal_to_one_rank_stops_both_after_the_same_step(both: Results) -> None:
-    for result in both:
-        assert result["stopped"] == (False, 2, signal.SIGTERM)
 
 
 def test_a_rank_without_proposals_adds_nothing_to_the_loss_of_the_others(both: Results) -> None:

@@ -17,15 +17,15 @@ from common.errors import UserError
 from common.training.signals import StopRequest
 from data_prep.lvis import REST_FILE
 from data_prep.lvis_format import read_lvis
-from detection import engine
+from detection import training as training_module
 from detection.ap import ApResult
 from detection.data import DetectionData, images_on_disk
-from detection.engine import EPISODE, Training
 from detection.evaluate import measure_ap
 from detection.methods import CALIBRATIONS
 from detection.models import LAYOUTS
 from detection.recipes import RECIPES, ClassifierConfig, DetectorConfig, resolved
 from detection.sets import DetectionSets, load_sets
+from detection.training import EPISODE, Training
 from tests.detection.rcnn_scenes import TINY
 from tests.detection.runs import (
     BATCH,
@@ -60,14 +60,14 @@ def differing(ours: Weights, theirs: Weights) -> set[str]:
 
 def watch_steps(run: Training, look: Callable[[], None]) -> None:
     """Call ``look`` before each step's update and the first pass."""
-    step = run.train_step
+    step = run.step
 
-    def watched(images: Any, targets: Any) -> Tensor:
-        loss = step(images, targets)
+    def watched(batch: Any) -> Tensor:
+        loss = step(batch)
         look()
         return loss
 
-    run.train_step = watched  # type: ignore[method-assign]
+    run.step = watched
 
 
 @pytest.fixture(autouse=True)
@@ -106,12 +106,12 @@ def test_an_image_without_annotation_is_kept_and_trained_on(shapes: Path) -> Non
     run = make_training(shapes, batch_size=1, epochs=1)
     empty = []
 
-    def look(images: Any, targets: Any) -> Tensor:
-        empty.append(len(targets[0]["boxes"]) == 0)
-        return step(images, targets)
+    def look(batch: Any) -> Tensor:
+        empty.append(len(batch[1][0]["boxes"]) == 0)
+        return step(batch)
 
-    step = run.train_step
-    run.train_step = look  # type: ignore[method-assign]
+    step = run.step
+    run.step = look
     assert run.run_epoch(StopRequest())
     assert sum(empty) == 1
     assert len(empty) == TRAIN
@@ -128,13 +128,13 @@ def test_boxes_too_thin_to_train_on_and_crowds_do_not_end_a_run(tmp_path: Path) 
     (folder / REST_FILE).write_text(json.dumps(said))
     run = make_training(folder, epochs=1)
     seen: list[int] = []
-    step = run.train_step
+    step = run.step
 
-    def look(images: Any, targets: Any) -> Tensor:
-        seen.extend(len(target["boxes"]) for target in targets)
-        return step(images, targets)
+    def look(batch: Any) -> Tensor:
+        seen.extend(len(target["boxes"]) for target in batch[1])
+        return step(batch)
 
-    run.train_step = look  # type: ignore[method-assign]
+    run.step = look
     assert run.run_epoch(StopRequest())
     assert sum(seen) == len(said["annotations"]) - 2
 
@@ -266,19 +266,19 @@ def test_the_background_weighs_1_whatever_the_difficulty(shapes: Path) -> None:
     run = make_training(shapes, "cdb-w-ce", difficulty="proposals", tau="2")
     to_the_end(run)
     head: Any = run.model.roi_heads.head
-    assert run.balancer is not None
-    assert run.balancer.class_weights.max() > 1.1
+    assert run.method.balancer is not None
+    assert run.method.balancer.class_weights.max() > 1.1
     logits = torch.zeros(1, C + 1)
     assert float(head.loss(logits, torch.tensor([C]))) == pytest.approx(math.log(C + 1))
-    hardest = int(run.balancer.class_weights.argmax())
-    expected = float(run.balancer.class_weights[hardest]) * math.log(C + 1)
+    hardest = int(run.method.balancer.class_weights.argmax())
+    expected = float(run.method.balancer.class_weights[hardest]) * math.log(C + 1)
     assert float(head.loss(logits, torch.tensor([hardest]))) == pytest.approx(expected)
 
 
 def test_cdb_s_draws_images_with_the_probabilities_of_the_last_difficulty(shapes: Path) -> None:
     run = make_training(shapes, "cdb-s", difficulty="proposals", tau="2")
     sampled: list[list[float]] = []
-    watch_steps(run, lambda: sampled.append(run.sampler.probabilities.tolist()))  # type: ignore[attr-defined]
+    watch_steps(run, lambda: sampled.append(run.method.sampler.probabilities.tolist()))  # type: ignore[attr-defined]
     to_the_end(run)
     empty = 1 / TRAIN
     # The four categories that images have, then the images without annotation.
@@ -298,16 +298,16 @@ def test_ap_is_measured_each_t_epochs_and_else_difficulties_stay(
         calls.append(run.epoch)
         return measure_ap(*arguments, **options)
 
-    monkeypatch.setattr(engine, "measure_ap", counted)
+    monkeypatch.setattr(training_module, "measure_ap", counted)
     run = make_training(shapes, "cdb-w-ce", difficulty_period=2, epochs=5, milestones=(9,))
-    assert run.balancer is not None
-    update, updates = run.balancer.update, []
+    assert run.method.balancer is not None
+    update, updates = run.method.balancer.update, []
 
     def counted_update(performance: Tensor) -> None:
         updates.append(run.epoch)
         update(performance)
 
-    run.balancer.update = counted_update  # type: ignore[method-assign]
+    run.method.balancer.update = counted_update  # type: ignore[method-assign]
     to_the_end(run)
     assert calls == updates == [1, 3]
     rows = run.history.rows
@@ -328,7 +328,7 @@ def test_the_measured_ap_is_that_of_the_boxes_of_the_difficulty_images(shapes: P
 def test_a_methods_without_difficulty_measure_none(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(engine, "measure_ap")
+    monkeypatch.delattr(training_module, "measure_ap")
     run = to_the_end(make_training(shapes, "ce"))
     assert run.history.rows["class_accuracy"] == [[None] * C] * EPOCHS
     assert run.model.roi_heads.proposal_accuracy is None
@@ -350,7 +350,7 @@ def test_the_cost_of_the_difficulty_is_printed(
     for method, changes in (("cdb-w-ce", {}), ("cdb-s", {"difficulty": "proposals"}), ("ce", {})):
         run = make_training(shapes, method, **changes)
         run.difficulty_seconds = 2.0
-        run.say_cost(8.0)
+        run.done(8.0)
     assert capsys.readouterr().out.splitlines() == [
         "difficulty by ap: 2.0 s of 8 s, 25.0 %",
         "difficulty by proposals: 2.0 s of 8 s, 25.0 %",
@@ -433,7 +433,7 @@ def test_each_epoch_draws_its_images_and_flips_anew(shapes: Path) -> None:
     for _ in range(2):
         assert not run.run_epoch(StopAfter(0))
         assert run._drawn is not None
-        drawn.append(run._drawn.requests)
+        drawn.append(run._drawn["requests"])
         assert run.run_epoch(StopRequest())
         run.end_epoch()
     assert drawn[0] != drawn[1]
@@ -445,14 +445,14 @@ def test_each_epoch_draws_its_images_and_flips_anew(shapes: Path) -> None:
 def test_the_images_of_an_episode_come_with_the_category_they_were_drawn_for(shapes: Path) -> None:
     run = make_training(shapes, "simcal", second=True, epochs=1)
     seen: list[tuple[list[int], int]] = []
-    step = run.train_step
+    step = run.step
 
-    def look(images: Any, targets: Any) -> Tensor:
-        for target in targets:
+    def look(batch: Any) -> Tensor:
+        for target in batch[1]:
             seen.append((target["labels"].tolist(), int(target["drawn_for"])))
-        return step(images, targets)
+        return step(batch)
 
-    run.train_step = look  # type: ignore[method-assign]
+    run.step = look
     assert run.run_epoch(StopRequest())
     # Fewer images than an episode has: they are drawn with replacement.
     assert len(seen) == EPISODE > TRAIN
@@ -545,21 +545,6 @@ def test_a_changed_setting_of_a_second_stage_changes_the_weights(shapes: Path, n
 
 
 # What is refused.
-
-
-def test_a_loss_that_is_not_finite_is_named_with_its_epoch_and_step(shapes: Path) -> None:
-    run = make_training(shapes)
-    assert run.run_epoch(StopRequest())
-    run.end_epoch()
-    step, calls = run.train_step, []
-
-    def spoiled(images: Any, targets: Any) -> Tensor:
-        calls.append(0)
-        return step(images, targets) * (math.inf if len(calls) == 2 else 1.0)
-
-    run.train_step = spoiled  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"^The loss is inf at epoch 2, step 2; lower --learning"):
-        run.run_epoch(StopRequest())
 
 
 def test_difficulty_images_without_any_annotation_are_refused_where_ap_is_measured(

@@ -1,39 +1,22 @@
 """Each mistake: one sentence that names the option or file and the remedy, exit code 2, no loss."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
-from tests.classification.trainer import Ended
-from tests.detection.runs import STEPS, options, write_lvis
-from tests.detection.trainer import (
-    DetectionTrainer,
-    assert_nothing_left_over,
+from tests.classification.trainer import (
+    assert_nothing_trained,
     assert_same_run,
-    first_stage_folder,
+    assert_says,
 )
+from tests.detection.runs import options, write_lvis
+from tests.detection.trainer import DetectionTrainer, first_stage_folder
 
 RUN = options("cdb-w-ce")
 EVERY_EPOCH = ("--checkpoint-seconds", "0")
-
-
-def assert_says(ended: Ended, *words: str) -> None:
-    """One sentence, alone, with exit code 2."""
-    assert ended.code == 2, ended
-    (line,) = ended.err.splitlines()
-    assert line.startswith("error: ")
-    assert line.endswith((".", ".)"))
-    assert "Traceback" not in ended.out
-    for word in words:
-        assert word in line, line
-
-
-def assert_nothing_trained(out: Path) -> None:
-    assert not [path for path in out.rglob("*") if path.suffix == ".pt" or "partial" in path.name]
 
 
 @pytest.fixture
@@ -44,23 +27,6 @@ def own_set(tmp_path: Path) -> Path:
 
 def of_set(folder: Path, *more: str) -> tuple[str, ...]:
     return (*more, "--data", str(folder), "--images", str(folder))
-
-
-@pytest.fixture
-def begun(trainer: DetectionTrainer, tmp_path: Path) -> Path:
-    """A run killed in its second epoch, with the checkpoint of the first."""
-    at = ("step", STEPS + 2)
-    ended = trainer.run(tmp_path / "out", *RUN, *EVERY_EPOCH, at=at, what="kill")
-    assert ended.code == -signal.SIGKILL
-    return trainer.run_folder(tmp_path / "out", *RUN)
-
-
-def assert_continues(trainer: DetectionTrainer, run: Path) -> None:
-    """The same command, undisturbed, ends as if nothing had happened."""
-    ended = trainer.run(run.parents[1], *RUN)
-    assert (ended.code, ended.err) == (0, "")
-    assert_same_run(run, trainer.reference(*RUN))
-    assert_nothing_left_over(run)
 
 
 # The data.
@@ -231,28 +197,7 @@ def test_an_unknown_recipe(trainer: DetectionTrainer, tmp_path: Path) -> None:
     assert_says(trainer.run(tmp_path, "coco"), "first argument names the recipe", "digit-scenes")
 
 
-# Checkpoint, a loss that is no number, a full disk.
-
-
-def test_a_damaged_checkpoint(trainer: DetectionTrainer, begun: Path) -> None:
-    path = begun / "checkpoint.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    path.write_bytes(content)
-    ended = trainer.run(begun.parents[1], *RUN)
-    assert_says(ended, str(path), "truncated or damaged", "move it elsewhere")
-    path.unlink()
-    assert_continues(trainer, begun)
-
-
-def test_a_nan_loss_names_epoch_and_step_and_keeps_the_last_good_checkpoint(
-    trainer: DetectionTrainer, begun: Path
-) -> None:
-    before = (begun / "checkpoint.pt").read_bytes()
-    ended = trainer.run(begun.parents[1], *RUN, *EVERY_EPOCH, at=("step", 3), what="nan")
-    assert_says(ended, "The loss is nan at epoch 2, step 3", "--learning-rate (now 0.04)")
-    assert (begun / "checkpoint.pt").read_bytes() == before
-    assert_continues(trainer, begun)
+# A loss that is no number; for the rest see tests/common/training/test_conformance.py.
 
 
 @pytest.mark.parametrize(
@@ -272,14 +217,3 @@ def test_a_learning_rate_that_diverges(
     )
     names = {path.name for path in trainer.run_folder(tmp_path, *run).iterdir()}
     assert names == {"config.json", "failure.json", "lock", "tensorboard"}
-
-
-@pytest.mark.parametrize(
-    ("call", "name"), [(1, "pictures.png"), (3, "weights.pt"), (5, "record.json")]
-)
-def test_a_full_disk_at_the_end(
-    trainer: DetectionTrainer, begun: Path, call: int, name: str
-) -> None:
-    ended = trainer.run(begun.parents[1], *RUN, at=("fsync", call), what="no room")
-    assert_says(ended, "No room left", str(begun / name), "No space left on device")
-    assert_continues(trainer, begun)

@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import UserError
 from common.training.settings import option, plain, uses_difficulty
+from detection.arguments import Arguments
 from detection.evaluate import config_from
 from detection.methods import CALIBRATIONS, METHODS
 from detection.recipes import (
@@ -22,7 +23,7 @@ from detection.recipes import (
     resolved,
     run_name,
 )
-from detection.train import Arguments, parse_arguments
+from detection.train import TASK
 from tests.detection.runs import FIRST, SECOND
 from tests.settings import used_by
 
@@ -356,7 +357,7 @@ def test_a_contradiction_of_a_second_stage_is_refused_by_its_name(
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipes_name_alone_is_its_run(recipe: str) -> None:
-    assert parse_arguments([recipe]) == Arguments(config=RECIPES[recipe])
+    assert TASK.parse([recipe]) == Arguments(config=RECIPES[recipe])
     assert RECIPES[recipe].recipe == recipe
     assert recipe in get_args(DetectionRecipe)
 
@@ -370,7 +371,7 @@ def test_every_setting_is_an_option(recipe: str, name: str) -> None:
         words[-1] = f"--no-{name.replace('_', '-')}"
     else:
         words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    assert getattr(parse_arguments(words).config, name) == value
+    assert getattr(TASK.parse(words).config, name) == value
 
 
 def refusal(parse: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -394,10 +395,10 @@ def refusal(parse: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> 
 def test_an_unknown_option_or_choice_is_answered_with_the_nearest(
     words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert nearest in refusal(lambda: parse_arguments(["lvis", *words]), capsys)
+    assert nearest in refusal(lambda: TASK.parse(["lvis", *words]), capsys)
 
 
 @pytest.mark.parametrize("words", [[], ["coco"], ["egtea-verbs"], ["--method", "ce"]])
 def test_an_unknown_recipe_is_refused_with_the_known_ones(words: list[str]) -> None:
     with pytest.raises(UserError, match=r"first argument .* one of: lvis, lvis-clc, digit"):
-        parse_arguments(words)
+        TASK.parse(words)

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.training.folder import load_tensors
 from common.training.record import courses, read_record
 from detection.sets import load_sets
+from tests.classification.trainer import assert_nothing_left_over, assert_same_run
 from tests.detection.runs import (
     EPOCHS,
     FIRST,
@@ -20,12 +21,7 @@ from tests.detection.runs import (
     to_the_end,
     training_of,
 )
-from tests.detection.trainer import (
-    DetectionTrainer,
-    assert_nothing_left_over,
-    assert_same_run,
-    first_stage_folder,
-)
+from tests.detection.trainer import DetectionTrainer, first_stage_folder
 
 RUN = options("cdb-w-ce")
 AVERAGES = ("AP", "AP50", "AP75", "APr", "APc", "APf")

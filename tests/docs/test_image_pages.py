@@ -10,7 +10,7 @@ import pytest
 
 from classification.image_recipes import ImageConfig
 from classification.recipes import resolved, run_name
-from classification.train import parse_arguments
+from classification.train import TASK
 from data_prep.imagenet_lt import read_class_counts
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def test_training_commands_are_runs(page: Path) -> None:
     runs = trained(page)
     assert len(runs) >= 4
     for words in runs:
-        assert run_name(resolved(parse_arguments(words).config))
+        assert run_name(resolved(TASK.parse(words).config))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -62,16 +62,16 @@ def test_the_examples_runs_have_the_names_that_it_shows() -> None:
     assert len(own) == 2
     digest = text.split("\ndigest ")[1][:12]
     for words in own:
-        config = resolved(parse_arguments(words).config)
+        config = resolved(TASK.parse(words).config)
         assert isinstance(config, ImageConfig)
         name = run_name(replace(config, lists=digest))
         assert f"runs/image-folder/{name}/record.json" in text
 
 
 def test_the_examples_learning_rate_follows_the_rule_for_its_batch() -> None:
-    recipe = parse_arguments(["image-folder"]).config
+    recipe = TASK.parse(["image-folder"]).config
     for words in trained(EXAMPLE):
-        config = parse_arguments(words).config
+        config = TASK.parse(words).config
         if config.recipe_name == "image-folder":
             ratio = config.batch_size / recipe.batch_size
             assert config.learning_rate == pytest.approx(recipe.learning_rate * ratio)

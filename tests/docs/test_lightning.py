@@ -10,7 +10,6 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,11 +18,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 from common.distributed import is_distributed, rank, world_size
+from tests.ranks import on_ranks
 
 PAGE = Path(__file__).parents[2] / "docs" / "lightning.md"
 # In this checkout the package is called common.
@@ -209,14 +208,8 @@ def test_sampler_of_the_page_goes_on_from_its_checkpoint(page: dict[str, Any]) -
     assert torch.equal(fresh.sampler.draw(), expected)
 
 
-def run_rank(number: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    meeting = f"file://{folder}/meeting-point"
-    dist.init_process_group(
-        "gloo", init_method=meeting, rank=number, world_size=RANKS, timeout=timedelta(seconds=60)
-    )
-    own = Path(folder) / str(number)
+def found_on_this_rank(folder: Path) -> dict[str, Any]:
+    own = folder / f"of rank {dist.get_rank()}"
     own.mkdir()
     found = state_of(run_page(own, real=False))
     for option in ("use_distributed_sampler=False", ", rank=0, world_size=1"):
@@ -225,15 +218,13 @@ def run_rank(number: int, folder: str) -> None:
                 own, (option, option.replace("False", "True") if "=F" in option else ""), False
             )
         found[option] = str(refused.value)
-    torch.save(found, own / "found.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    spawn(run_rank, args=(str(folder),), nprocs=RANKS)
-    return [torch.load(folder / str(number) / "found.pt") for number in range(RANKS)]
+    return on_ranks(RANKS, folder, found_on_this_rank, folder)
 
 
 def test_each_of_two_processes_gets_half_of_the_epoch(both: list[dict[str, Any]]) -> None:

@@ -3,20 +3,19 @@
 import os
 import re
 import runpy
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from common.balancer import ClassDifficultyBalancer
 from common.difficulty import class_accuracy
+from common.distributed import rank
 from common.losses import cross_entropy
 from common.tau import TAU_LAWS, LawOptions, sigmoid_tau, tau_from_performance
+from tests.ranks import on_ranks
 
 PAGE = Path(__file__).parents[2] / "docs" / "using-the-core.md"
 # In this checkout the package is called common.
@@ -198,24 +197,14 @@ def test_loss_that_is_already_a_mean_is_refused_as_the_page_says() -> None:
         balancer.weighted_mean(cross_entropy(torch.zeros(2, 3), labels).mean(), labels)
 
 
-def run_rank(number: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting-point",
-        rank=number,
-        world_size=RANKS,
-        timeout=timedelta(seconds=60),
-    )
-    own = Path(folder) / str(number)
+def states_of_the_page(folder: Path) -> list[dict[str, Tensor]]:
+    """Of the model and the balancer, trained by this rank with the others."""
+    own = folder / f"of rank {rank()}"
     own.mkdir()
     # The setting, the imports of CDB-W and CDB-S, and the last block: several GPUs.
     imports = [line for block in BLOCKS for line in block.splitlines() if "import" in line[:40]]
     names = run_blocks([BLOCKS[0], "\n".join(imports), BLOCKS[-1]], own)
-    state = [names[f"distributed_{name}"].state_dict() for name in ("model", "balancer")]
-    torch.save(state, own / "state.pt")
-    dist.destroy_process_group()
+    return [names[f"distributed_{name}"].state_dict() for name in ("model", "balancer")]
 
 
 def in_one_process(page: dict[str, Any]) -> list[dict[str, Tensor]]:
@@ -238,8 +227,7 @@ def in_one_process(page: dict[str, Any]) -> list[dict[str, Tensor]]:
 def test_ranks_of_the_page_train_the_model_of_one_process(
     page: dict[str, Any], tmp_path: Path
 ) -> None:
-    spawn(run_rank, args=(str(tmp_path),), nprocs=RANKS)
-    first, second = (torch.load(tmp_path / str(rank) / "state.pt") for rank in range(RANKS))
+    first, second = on_ranks(RANKS, tmp_path, states_of_the_page, tmp_path)
     assert all(same(a, b) for a, b in zip(flat(first), flat(second), strict=True))
     assert len(flat(first)) == 10
     for a, b in zip(flat(first), flat(in_one_process(page)), strict=True):

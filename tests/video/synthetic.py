@@ -22,10 +22,10 @@ from data_prep.clips import PART_FILES, VERB_FILE
 from data_prep.motion_digits import SETTINGS_FILE
 from video.cache import FrameCache
 from video.data import FrameSource, load_data
-from video.engine import Training
 from video.evaluate import make_model
 from video.reading import Reader
 from video.recipes import MOTION_DIGITS, VideoConfig, resolved
+from video.training import Training
 
 NAMES = ("Rise", "Fall", "Open", "Move Around", "Cut", "Wash")
 # The last verb has no difficulty clip, the last but one no test clip.

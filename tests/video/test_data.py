@@ -32,7 +32,6 @@ from video.data import (
     load_batches,
     load_data,
 )
-from video.engine import Training
 from video.reading import (
     fit_frames,
     frame_indices,
@@ -41,6 +40,7 @@ from video.reading import (
     uniform_positions,
 )
 from video.recipes import EGTEA_VERBS
+from video.training import Training
 
 SOURCE = FrameSource(16, 20, "pyav", cache=None)
 Reads = list[tuple[str, Tensor | None]]

@@ -1,24 +1,16 @@
 """Two processes, each with half of every batch, against one process with the whole of it."""
 
-import multiprocessing
-import os
-import signal
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from common.errors import UserError
-from common.training.folder import load_tensors
-from common.training.signals import StopRequest
 from tests.classification.trainer import assert_nothing_left_over, only_run, read_record
-from tests.stopping import SignalOnSecondRank, StopAfter
+from tests.ranks import on_ranks
+from tests.stopping import StopAfter
 from tests.torchrun import ended_at_last, torchrun
 from tests.video.synthetic import (
     EPOCHS,
@@ -28,8 +20,8 @@ from tests.video.synthetic import (
 )
 from tests.video.trainer import VideoTrainer
 from video.data import evaluation_batches
-from video.engine import Training
 from video.evaluate import evaluate
+from video.training import Training
 
 RANKS = 2
 # In float64; each epoch's difficulty differs from the last.
@@ -54,30 +46,13 @@ def end_of(run: Training) -> dict[str, Any]:
     return {"weights": run.model.state_dict(), "rows": run.history.rows, "metrics": metrics}
 
 
-def middle_of(folder: Path) -> dict[str, Any]:
-    """The state after an epoch and two steps."""
-    run = make_training(folder, **LIVELY, method="cdb-w-ce")
-    assert run.run_epoch(StopRequest())
-    run.end_epoch()
-    assert not run.run_epoch(StopAfter(2))
-    return run.state_dict()
-
-
 def refused(folder: Path) -> str:
     with pytest.raises(UserError) as refusal:
         make_training(folder, batch_size=5)
     return str(refusal.value)
 
 
-def stopped_by_one_rank(folder: Path) -> tuple[bool, int, int | None]:
-    run, stop = make_training(folder, **LIVELY), SignalOnSecondRank()
-    complete = run.run_epoch(stop)
-    return complete, run._step, stop.signal
-
-
-def measure_on_this_rank(folder: Path, started: Path) -> dict[str, Any]:
-    resumed = make_training(folder, **LIVELY, method="cdb-w-ce")
-    resumed.load_state_dict(torch.load(started))
+def measure_on_this_rank(folder: Path) -> dict[str, Any]:
     real = make_training(folder, "cdb-w-ce", epochs=1, learning_rate=0.002)
     assert not real.run_epoch(StopAfter(2))
     return {
@@ -85,29 +60,9 @@ def measure_on_this_rank(folder: Path, started: Path) -> dict[str, Any]:
             name: end_of(to_the_end(make_training(folder, **(LIVELY | run))))
             for name, run in RUNS.items()
         },
-        "middle": middle_of(folder),
-        "resumed": end_of(to_the_end(resumed)),
         "real": {"weights": real.model.state_dict(), "losses": real._losses[:2]},
         "refused": refused(folder),
-        "stopped": stopped_by_one_rank(folder),
     }
-
-
-def run_rank(number: int, folder: str, verbs: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    # As under torchrun; a spawned process would start the workers of a loader by spawning too.
-    multiprocessing.set_start_method("fork", force=True)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting-point",
-        rank=number,
-        world_size=RANKS,
-        timeout=timedelta(seconds=60),
-    )
-    found = measure_on_this_rank(Path(verbs), Path(folder) / "started.pt")
-    torch.save(found, Path(folder) / f"{number}.pt")
-    dist.destroy_process_group()
 
 
 Results = list[dict[str, Any]]
@@ -115,10 +70,7 @@ Results = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def both(verbs: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.save(middle_of(verbs), folder / "started.pt")
-    spawn(run_rank, args=(str(folder), str(verbs)), nprocs=RANKS)
-    return [torch.load(folder / f"{number}.pt") for number in range(RANKS)]
+    return on_ranks(RANKS, tmp_path_factory.mktemp("ranks"), measure_on_this_rank, verbs)
 
 
 def assert_close_weights(
@@ -168,21 +120,6 @@ def test_the_3d_resnext_takes_the_same_steps_on_two_processes(both: Results, ver
         torch.testing.assert_close(result["real"]["losses"], alone._losses[:2])
 
 
-def test_one_process_goes_on_from_a_state_of_two(both: Results, verbs: Path) -> None:
-    alone = end_of(to_the_end(make_training(verbs, **LIVELY, method="cdb-w-ce")))
-    for result in both:
-        resumed = make_training(verbs, **LIVELY, method="cdb-w-ce")
-        resumed.load_state_dict(result["middle"])
-        assert (resumed.epoch, resumed._step) == (1, 2)
-        assert_same_end(end_of(to_the_end(resumed)), alone)
-
-
-def test_two_processes_go_on_from_a_state_of_one(both: Results, verbs: Path) -> None:
-    alone = end_of(to_the_end(make_training(verbs, **LIVELY, method="cdb-w-ce")))
-    for result in both:
-        assert_same_end(result["resumed"], alone)
-
-
 def test_a_batch_that_the_processes_cannot_share_alike_is_refused(both: Results) -> None:
     for result in both:
         assert result["refused"] == (
@@ -190,42 +127,7 @@ def test_a_batch_that_the_processes_cannot_share_alike_is_refused(both: Results)
         )
 
 
-def test_a_signal_to_one_rank_stops_both_after_the_same_step(both: Results) -> None:
-    for result in both:
-        assert result["stopped"] == (False, 2, signal.SIGTERM)
-
-
 # torchrun itself.
-
-
-def test_a_command_under_torchrun_stops_at_sigterm_and_one_process_goes_on(
-    trainer: VideoTrainer, verbs: Path, tmp_path: Path
-) -> None:
-    epochs = 40
-    run = options("cdb-w-ce", epochs=epochs, learning_rate=0.001)
-    # With workers, which are started in every epoch, it is not done before the signal comes.
-    slow = ("--checkpoint-seconds", "0", "--workers", "1")
-    started = (*run, "--data", str(verbs), "--out", str(tmp_path), *slow)
-    path = trainer.run_folder(tmp_path, *run)
-    with ended_at_last(torchrun("video.train", RANKS, *started)) as process:
-        end = time.monotonic() + 300
-        while not (path / "checkpoint.pt").exists():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "stopped after a checkpoint; the same command goes on" in err
-    # One process writes and speaks.
-    assert out.count("28 training, 14 difficulty and 15 test clips") == 1
-    state = load_tensors(path / "checkpoint.pt")["state"]["training"]
-    assert 0 < state["epoch"] < epochs
-    assert trainer.run(tmp_path, *run).code == 0
-    record = read_record(path)
-    assert record["provenance"]["starts"] == 2
-    assert record["history"]["epoch"] == list(range(1, epochs + 1))
-    assert_nothing_left_over(path)
 
 
 def test_a_command_under_torchrun_writes_the_record_of_one_process(

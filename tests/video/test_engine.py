@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.streams import Streams
 from common.training.signals import StopRequest
-from tests.states import assert_same_state, written_and_read
+from tests.states import assert_same_state
 from tests.stopping import StopAfter
 from tests.video.synthetic import (
     BATCH,
@@ -31,10 +31,10 @@ from tests.video.synthetic import (
 )
 from video.augment import ClipAugmentation
 from video.data import Clips, VerbData, load_data
-from video.engine import Training
 from video.evaluate import make_model
 from video.reading import fit_frames, read_all_frames
 from video.recipes import VerbMethod, VideoConfig
+from video.training import Batch, Training
 
 METHODS = get_args(VerbMethod)
 C = len(COUNTS["train"])
@@ -194,16 +194,16 @@ def test_weights_and_probabilities_follow_the_difficulty_of_the_epoch_before(
 ) -> None:
     run = make_training(verbs, method, **LIVELY)
     in_force: list[tuple[list[float], list[float]]] = []
-    step = run.train_step
+    step = run.step
 
-    def watched(frames: Tensor, changes: Tensor, labels: Tensor) -> Tensor:
+    def watched(batch: Batch) -> Tensor:
         if run._step == 0:
-            assert run.balancer is not None
-            sampled = getattr(run.sampler, "probabilities", torch.empty(0))
-            in_force.append((run.balancer.class_weights.tolist(), sampled.tolist()))
-        return step(frames, changes, labels)
+            assert run.method.balancer is not None
+            sampled = getattr(run.method.sampler, "probabilities", torch.empty(0))
+            in_force.append((run.method.balancer.class_weights.tolist(), sampled.tolist()))
+        return step(batch)
 
-    run.train_step = watched  # type: ignore[method-assign]
+    run.step = watched
     to_the_end(run)
     rows = run.history.rows
     assert rows["class_weights"] == [weights for weights, _ in in_force]
@@ -261,30 +261,6 @@ def test_the_difficulty_clips_decide_and_the_test_clips_do_not(
 # State.
 
 
-@pytest.mark.parametrize("method", ["ce", "cdb-s", "cdb-w-ce"])
-def test_a_copy_made_from_the_state_at_any_step_ends_alike_to_the_bit(
-    verbs: Path, method: str
-) -> None:
-    """Before the first step, within the first two epochs, and between two epochs."""
-    undisturbed = to_the_end(make_training(verbs, method)).state_dict()
-    for epochs, steps in ((0, 0), (0, 2), (1, 0), (1, 3)):
-        run = make_training(verbs, method)
-        for _ in zip(range(epochs), epochs_of(run), strict=False):
-            pass
-        assert not run.run_epoch(StopAfter(steps))
-        assert (run.epoch, run._step) == (epochs, steps)
-        resumed = make_training(verbs, method)
-        resumed.load_state_dict(written_and_read(run.state_dict()))
-        assert_same_state(to_the_end(resumed).state_dict(), undisturbed)
-
-
-def test_a_state_between_the_last_step_and_the_end_of_the_epoch_is_whole(verbs: Path) -> None:
-    undisturbed, run, resumed = (make_training(verbs, "cdb-w-ce") for _ in range(3))
-    assert run.run_epoch(StopRequest())
-    resumed.load_state_dict(written_and_read(run.state_dict()))
-    assert_same_state(to_the_end(resumed).state_dict(), to_the_end(undisturbed).state_dict())
-
-
 def test_stopped_by_a_request_an_epoch_goes_on_at_the_next_step(verbs: Path) -> None:
     run, undisturbed = make_training(verbs), make_training(verbs)
     for steps in (1, 0, 2):
@@ -321,53 +297,57 @@ def test_each_epoch_draws_clips_positions_and_changes_anew(verbs: Path) -> None:
         assert run.run_epoch(StopRequest())
         run.end_epoch()
     for name in ("order", "positions", "changes"):
-        first, second = (getattr(epoch, name) for epoch in drawn)
+        first, second = (epoch[name] for epoch in drawn)
         assert len(first) == STEPS * BATCH
         assert not torch.equal(first, second)
     # Each clip once, but for the last, smaller batch, which is left out.
-    assert drawn[0].order.unique().numel() == STEPS * BATCH
+    assert drawn[0]["order"].unique().numel() == STEPS * BATCH
 
 
 def test_every_clip_goes_to_the_network_with_its_label_and_its_changes(verbs: Path) -> None:
     run = make_training(verbs)
     given: list[tuple[Tensor, Tensor, Tensor]] = []
     seen: list[Tensor] = []
-    step = run.train_step
+    step = run.step
 
-    def watched(frames: Tensor, changes: Tensor, labels: Tensor) -> Tensor:
-        given.append((frames, changes, labels))
-        return step(frames, changes, labels)
+    def watched(batch: Batch) -> Tensor:
+        given.append((batch["frames"], batch["changes"], batch["labels"]))
+        return step(batch)
 
     def keep(model: nn.Module, inputs: tuple[Tensor]) -> None:
         seen.append(inputs[0].clone())
 
-    run.train_step = watched  # type: ignore[method-assign]
+    run.step = watched
     run.model.register_forward_pre_hook(keep)
     assert not run.run_epoch(StopAfter(0))
     drawn = run._drawn
     assert drawn is not None
     assert run.run_epoch(StopRequest())
-    assert torch.equal(torch.cat([changes for _, changes, _ in given]), drawn.changes)
-    assert torch.equal(torch.cat([own for _, _, own in given]), run.data.train.labels[drawn.order])
+    assert torch.equal(torch.cat([changes for _, changes, _ in given]), drawn["changes"])
+    assert torch.equal(
+        torch.cat([own for _, _, own in given]), run.data.train.labels[drawn["order"]]
+    )
     config = run.config
     augment = ClipAugmentation(config.crop, config.max_angle, config.flip)
     for (frames, changes, _), got in zip(given, seen, strict=True):
         assert torch.equal(augment.apply(frames, changes), got)
-    for number, order in enumerate(drawn.order.tolist()):
-        clip = literal_clip(run.data.train.paths[order], drawn.positions[number].tolist(), config)
+    for number, order in enumerate(drawn["order"].tolist()):
+        clip = literal_clip(
+            run.data.train.paths[order], drawn["positions"][number].tolist(), config
+        )
         assert torch.equal(given[number // BATCH][0][number % BATCH], clip[0])
 
 
 def test_the_learning_rate_is_that_of_the_schedule(verbs: Path) -> None:
     run = make_training(verbs, milestones=(1, 2), lr_decay=0.5)
     rates: list[float] = []
-    step = run.train_step
+    step = run.step
 
-    def watched(frames: Tensor, changes: Tensor, labels: Tensor) -> Tensor:
+    def watched(batch: Batch) -> Tensor:
         rates.append(run.optimizer.param_groups[0]["lr"])
-        return step(frames, changes, labels)
+        return step(batch)
 
-    run.train_step = watched  # type: ignore[method-assign]
+    run.step = watched
     to_the_end(run)
     assert rates == [0.02] * STEPS + [0.01] * STEPS + [0.005] * STEPS
     assert run.history.rows["learning_rate"] == [0.02, 0.01, 0.005]
@@ -483,21 +463,6 @@ def test_measuring_the_difficulty_moves_no_weight_and_no_statistic(verbs: Path) 
 
 
 # What is refused.
-
-
-def test_a_loss_that_is_not_finite_is_named_with_its_epoch_and_step(verbs: Path) -> None:
-    run = make_training(verbs)
-    assert run.run_epoch(StopRequest())
-    run.end_epoch()
-    step, calls = run.train_step, []
-
-    def spoiled(frames: Tensor, changes: Tensor, labels: Tensor) -> Tensor:
-        calls.append(0)
-        return step(frames, changes, labels) * (math.inf if len(calls) == 2 else 1.0)
-
-    run.train_step = spoiled  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"^The loss is inf at epoch 2, step 2; lower --learning"):
-        run.run_epoch(StopRequest())
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(verbs: Path) -> None:

@@ -1,20 +1,18 @@
 """Each mistake: one sentence that names the option or file and the remedy, exit code 2, no loss."""
 
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from common.training.folder import load_tensors
 from tests.classification.trainer import (
-    Ended,
-    assert_nothing_left_over,
+    assert_nothing_trained,
     assert_same_run,
+    assert_says,
     only_run,
 )
-from tests.video.synthetic import STEPS, options
+from tests.video.synthetic import options
 from tests.video.trainer import VideoTrainer
 
 RUN = options("cdb-w-ce")
@@ -22,42 +20,10 @@ EVERY_EPOCH = ("--checkpoint-seconds", "0")
 GROUP = "motion-digits"
 
 
-def assert_says(ended: Ended, *words: str) -> None:
-    """One sentence, alone, with exit code 2."""
-    assert ended.code == 2, ended
-    (line,) = ended.err.splitlines()
-    assert line.startswith("error: ")
-    assert line.endswith((".", ".)"))
-    assert "Traceback" not in ended.out
-    for word in words:
-        assert word in line, line
-
-
 @pytest.fixture
 def own_set(verbs: Path, tmp_path: Path) -> Path:
     """A copy of the tiny set that may be spoiled."""
     return shutil.copytree(verbs, tmp_path / "own set")
-
-
-@pytest.fixture
-def begun(trainer: VideoTrainer, tmp_path: Path) -> Path:
-    """A run killed in its third epoch, with the checkpoint of the second."""
-    at = ("step", 2 * STEPS + 2)
-    ended = trainer.run(tmp_path / "out", *RUN, *EVERY_EPOCH, at=at, what="kill")
-    assert ended.code == -signal.SIGKILL
-    return only_run(tmp_path / "out", GROUP)
-
-
-def assert_continues(trainer: VideoTrainer, run: Path) -> None:
-    """The same command, undisturbed, ends as if nothing had happened."""
-    ended = trainer.run(run.parents[1], *RUN)
-    assert (ended.code, ended.err) == (0, "")
-    assert_same_run(run, trainer.reference(*RUN))
-    assert_nothing_left_over(run)
-
-
-def assert_nothing_trained(out: Path) -> None:
-    assert not [path for path in out.rglob("*") if path.suffix == ".pt" or "partial" in path.name]
 
 
 # The clips.
@@ -214,83 +180,7 @@ def test_an_unknown_recipe(trainer: VideoTrainer, tmp_path: Path) -> None:
     assert_says(trainer.run(tmp_path, "egtea"), "first argument names the recipe", "egtea-verbs")
 
 
-# Checkpoint.
-
-
-def test_a_damaged_checkpoint(trainer: VideoTrainer, begun: Path) -> None:
-    path = begun / "checkpoint.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    path.write_bytes(content)
-    ended = trainer.run(begun.parents[1], *RUN)
-    assert_says(ended, str(path), "truncated or damaged", "move it elsewhere")
-    assert path.read_bytes() == content
-    path.unlink()
-    assert_continues(trainer, begun)
-
-
-def test_a_checkpoint_of_another_configuration(trainer: VideoTrainer, begun: Path) -> None:
-    other = begun.with_name(begun.name.replace("seed-0", "seed-1"))
-    seeded = options("cdb-w-ce", seed=1)
-    ended = trainer.run(begun.parents[1], *seeded, at=("step", 1), what="kill")
-    assert ended.code == -signal.SIGKILL
-    shutil.copy(begun / "checkpoint.pt", other)
-    ended = trainer.run(begun.parents[1], *seeded)
-    path = str(other / "checkpoint.pt")
-    assert_says(ended, path, "seed 0 there, 1 asked for", "another folder with --out")
-
-
-# A loss that is no number, a full disk.
-
-
-def test_a_nan_loss_names_epoch_and_step_and_keeps_the_last_good_checkpoint(
-    trainer: VideoTrainer, begun: Path
-) -> None:
-    before = (begun / "checkpoint.pt").read_bytes()
-    # The third step after the checkpoint of the second epoch.
-    ended = trainer.run(begun.parents[1], *RUN, *EVERY_EPOCH, at=("step", 3), what="nan")
-    assert_says(ended, "The loss is nan at epoch 3, step 3", "--learning-rate (now 0.02)")
-    assert (begun / "checkpoint.pt").read_bytes() == before
-    assert_continues(trainer, begun)
-
-
-@pytest.mark.parametrize("method", ["ce", "cdb-s", "cdb-w-ce"])
-def test_a_learning_rate_that_diverges(trainer: VideoTrainer, tmp_path: Path, method: str) -> None:
-    ended = trainer.run(tmp_path, *options(method, learning_rate=1e30))
-    assert_says(ended, "epoch 1, step ", "lower --learning-rate (now 1e+30)")
-    names = {path.name for path in only_run(tmp_path, GROUP).iterdir()}
-    assert names == {"config.json", "failure.json", "lock", "tensorboard"}
-
-
-@pytest.mark.parametrize(
-    ("limit", "name"),
-    # Bytes a file may have: too few for config.json (479 bytes), TensorBoard's log, the checkpoint.
-    [(470, "config.json"), (1000, "tensorboard"), (100_000, "checkpoint.pt")],
-)
-def test_no_room_for_a_file(trainer: VideoTrainer, tmp_path: Path, limit: int, name: str) -> None:
-    often = () if name == "tensorboard" else EVERY_EPOCH
-    ended = trainer.run(tmp_path, *RUN, *often, limit=limit)
-    assert_says(ended, "No room left", name, "free some space", "it continues")
-    run = only_run(tmp_path, GROUP)
-    assert not [path for path in run.iterdir() if path.name.startswith(".")]
-    assert_continues(trainer, run)
-
-
-def test_no_room_for_the_next_checkpoint_keeps_the_last(trainer: VideoTrainer, begun: Path) -> None:
-    path = begun / "checkpoint.pt"
-    before = path.read_bytes()
-    ended = trainer.run(begun.parents[1], *RUN, *EVERY_EPOCH, limit=len(before) // 2)
-    assert_says(ended, "No room left", str(path))
-    assert path.read_bytes() == before
-    assert load_tensors(path)["state"]["training"]["epoch"] == 2
-    assert_continues(trainer, begun)
-
-
-@pytest.mark.parametrize(("call", "name"), [(1, "weights.pt"), (3, "record.json")])
-def test_a_full_disk_at_the_end(trainer: VideoTrainer, begun: Path, call: int, name: str) -> None:
-    ended = trainer.run(begun.parents[1], *RUN, at=("fsync", call), what="no room")
-    assert_says(ended, "No room left", str(begun / name), "No space left on device")
-    assert_continues(trainer, begun)
+# A full disk; for the rest see tests/common/training/test_conformance.py.
 
 
 def test_no_room_for_the_cache(trainer: VideoTrainer, tmp_path: Path) -> None:

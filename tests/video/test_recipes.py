@@ -8,6 +8,7 @@ import pytest
 from common.errors import UserError
 from common.training.settings import option, plain, uses_difficulty
 from tests.settings import used_by
+from video.arguments import Arguments
 from video.recipes import (
     EGTEA_VERBS,
     MOTION_DIGITS,
@@ -17,7 +18,7 @@ from video.recipes import (
     resolved,
     run_name,
 )
-from video.train import Arguments, parse_arguments
+from video.train import TASK
 
 METHODS = get_args(VerbMethod)
 USED_BY = used_by(VideoConfig)
@@ -213,14 +214,14 @@ def test_a_contradiction_is_refused_by_its_name(change: dict[str, Any], words: s
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipes_name_alone_is_its_run(recipe: str) -> None:
-    assert parse_arguments([recipe]) == Arguments(config=RECIPES[recipe])
+    assert TASK.parse([recipe]) == Arguments(config=RECIPES[recipe])
     assert RECIPES[recipe].dataset == recipe
 
 
 def test_the_command_line_departs_from_the_recipe() -> None:
     words = "egtea-verbs --method cdb-s --tau linear --milestones 3 4 --no-normalize-weights "
     words += "--workers 2 --reader decord --cache there --precision bfloat16 --kinetics w.pth"
-    arguments = parse_arguments(words.split())
+    arguments = TASK.parse(words.split())
     expected = replace(
         EGTEA_VERBS, method="cdb-s", tau="linear", milestones=(3, 4), normalize_weights=False,
         precision="bfloat16",
@@ -238,7 +239,7 @@ def test_every_setting_is_an_option(name: str) -> None:
         words[-1] = f"--no-{name.replace('_', '-')}"
     else:
         words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    assert getattr(parse_arguments(words).config, name) == value
+    assert getattr(TASK.parse(words).config, name) == value
 
 
 def refusal(parse: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -262,13 +263,13 @@ def refusal(parse: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> 
 def test_an_unknown_option_or_choice_is_answered_with_the_nearest(
     words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert nearest in refusal(lambda: parse_arguments(["egtea-verbs", *words]), capsys)
+    assert nearest in refusal(lambda: TASK.parse(["egtea-verbs", *words]), capsys)
 
 
 @pytest.mark.parametrize("words", [[], ["egtea"], ["mnist-lt"], ["--method", "ce"]])
 def test_an_unknown_recipe_is_refused_with_the_known_ones(words: list[str]) -> None:
     with pytest.raises(UserError, match=r"first argument .* one of: egtea-verbs, motion-digits\."):
-        parse_arguments(words)
+        TASK.parse(words)
 
 
 def test_help_names_the_recipes_and_then_every_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,6 +278,6 @@ def test_help_names_the_recipes_and_then_every_option(capsys: pytest.CaptureFixt
         (["egtea-verbs", "--help"], [*map(option, OTHERS), "--cache", "--reader", "--workers"]),
     ):
         with pytest.raises(SystemExit, match="0"):
-            parse_arguments(words)
+            TASK.parse(words)
         text = capsys.readouterr().out
         assert [word for word in expected if word not in text] == []

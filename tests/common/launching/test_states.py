@@ -32,13 +32,14 @@ TRAINER = """
 import sys
 from pathlib import Path
 from common.errors import UserError
-def run_folder(words):
-    if "--tau" in words:
-        raise UserError("--tau nonsense is refused.")
-    if "--epocs" in words:
-        print("title\\nUnrecognized options: --epocs\\nFor full helptext, x", file=sys.stderr)
-        sys.exit(2)
-    return Path(words[words.index("--out") + 1]) / "g" / words[0]
+class TASK:
+    def folder_of(words):
+        if "--tau" in words:
+            raise UserError("--tau nonsense is refused.")
+        if "--epocs" in words:
+            print("title\\nUnrecognized options: --epocs\\nFor full helptext, x", file=sys.stderr)
+            sys.exit(2)
+        return Path(words[words.index("--out") + 1]) / "g" / words[0]
 """
 
 

@@ -2,19 +2,17 @@
 
 import copy
 import multiprocessing
-import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
 from common.distributed import all_reduce_sum, rank, world_size
 from common.training.batch_norm import CpuSyncBatchNorm, synchronize_batch_norm
+from tests.ranks import group_of
 
 N, C = 12, 3
 SHAPES = {"1d": (N, C), "1d series": (N, C, 4), "2d": (N, C, 3, 2), "3d": (N, C, 2, 3, 2)}
@@ -121,20 +119,12 @@ def measure(shares: dict[str, tuple[int, ...]]) -> Result:
 
 
 def run_rank(number: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     # The same processes with each number of ranks: starting them takes longest.
     for ranks, shares in SHARES.items():
         if number < ranks:
-            dist.init_process_group(
-                "gloo",
-                init_method=f"file://{folder}/meeting-point-{ranks}",
-                rank=number,
-                world_size=ranks,
-                timeout=timedelta(seconds=60),
-            )
-            torch.save(measure(shares), Path(folder) / f"{ranks}-{number}.pt")
-            dist.destroy_process_group()
+            with group_of(number, ranks, Path(folder) / f"meeting-point-{ranks}"):
+                torch.save(measure(shares), Path(folder) / f"{ranks}-{number}.pt")
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,8 @@ import classification.record  # noqa: F401  (what its records hold)
 import common.training.folder as folder_module
 from common.errors import UserError
 from common.files import write_atomically
-from common.training.folder import (
-    RunFolder,
-    differences,
-    environment,
-    load_tensors,
-    provenance,
-    save_tensors,
-)
-
-# Where the module stands below the root of a checkout.
-IN_CHECKOUT = Path("common/training/folder.py")
+from common.training.folder import RunFolder, load_tensors, save_tensors
+from common.training.provenance import environment, provenance
 
 CONFIG: dict[str, Any] = {"method": "ce", "learning_rate": 0.001, "tau": None}
 
@@ -170,7 +161,7 @@ def test_a_checkpoint_of_another_version_is_refused(
 ) -> None:
     with RunFolder(tmp_path, CONFIG) as folder:
         folder.save_checkpoint({})
-        monkeypatch.setattr(folder_module, "CHECKPOINT_FORMAT", 2)
+        monkeypatch.setattr(folder_module, "CHECKPOINT_FORMAT", 99)
         with pytest.raises(UserError, match=r"checkpoint.pt is not a checkpoint of this version;"):
             folder.load_checkpoint()
 
@@ -392,81 +383,3 @@ def test_a_folder_that_belongs_to_another_run_keeps_its_failure(tmp_path: Path) 
     with pytest.raises(UserError):
         RunFolder(tmp_path, CONFIG | {"learning_rate": 0.1}).__enter__()
     assert path.exists()
-
-
-# Provenance.
-
-
-def test_provenance_says_where_and_with_what() -> None:
-    threads = torch.get_num_threads()
-    told = provenance(12.34, 2, [environment(torch.device("cpu"))])
-    assert (told["seconds"], told["starts"]) == (12.3, 2)
-    assert told["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert told["hardware"]["threads"] == threads
-    assert told["hardware"]["device"] == "cpu"
-    assert told["finished"].endswith("+00:00")
-    assert "environments" not in told
-
-
-def test_what_differs_between_two_starts_is_named_but_for_the_number_of_cores() -> None:
-    before = environment(torch.device("cpu"))
-    assert differences(before, before) == {}
-    hardware = before["hardware"] | {"cores": 1000, "threads": 77}
-    now = {"versions": before["versions"] | {"commit": "0123"}, "hardware": hardware}
-    found = differences(before, now)
-    assert found.keys() == {"threads", "commit"}
-    assert found["threads"] == (before["hardware"]["threads"], 77)
-    without = {"versions": {}, "hardware": {}}
-    assert differences(without, {**without, "versions": {"commit": "0123"}}) == {
-        "commit": ("none", "0123")
-    }
-
-
-def git(folder: Path, *words: str) -> None:
-    subprocess.run(
-        ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", folder, *words],
-        check=True, capture_output=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-    )  # fmt: skip
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A repository with a commit, and a module where the project has its own."""
-    module = tmp_path / "repository" / "project" / IN_CHECKOUT
-    module.parent.mkdir(parents=True)
-    module.touch()
-    git(module.parents[3], "init", "--quiet")
-    git(module.parents[3], "add", ".")
-    git(module.parents[3], "commit", "--quiet", "-m", "first")
-    return module.parents[3]
-
-
-def test_the_commit_is_that_of_the_checkout_itself(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def commit() -> str | None:
-        found: str | None = environment(torch.device("cpu"))["versions"].get("commit")
-        return found
-
-    # An archive of the project, unpacked inside of somebody's repository.
-    monkeypatch.setattr(folder_module, "__file__", str(repository / "project" / IN_CHECKOUT))
-    assert commit() is None
-    (repository / IN_CHECKOUT.parent).mkdir(parents=True)
-    (repository / IN_CHECKOUT).touch()
-    monkeypatch.setattr(folder_module, "__file__", str(repository / IN_CHECKOUT))
-    assert commit() is None
-    git(repository, "add", ".")
-    git(repository, "commit", "--quiet", "-m", "second")
-    told = commit()
-    assert told is not None
-    assert len(told) == 12
-    # As within a hook of git: it says which repository every git is to work on.
-    other = tmp_path / "other"
-    other.mkdir()
-    git(other, "init", "--quiet")
-    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    assert commit() == told
-    (repository / "common" / "new.py").touch()
-    assert commit() == f"{told}+changes"

@@ -1,0 +1,48 @@
+"""What a command line says besides the settings: where and how a run on images is carried out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+from classification.config import ClassificationConfig
+from classification.recipes import group_name, resolved
+from common.errors import UserError
+from common.training.arguments import RunArguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(RunArguments):
+    """A run, and where and how it is carried out."""
+
+    config: tyro.conf.OmitArgPrefixes[ClassificationConfig]
+    cache: Path | None = None
+    """Images in files: folder that keeps them as squares after one pass; None: decode always."""
+    workers: int = 0
+    """Images in files: for each process that trains, so many others (threads, with a cache) read
+    ahead; 0: none. With a GPU as many as there are cores for each."""
+
+    def resolved(self) -> "Arguments":
+        """With every 'None: as ...' of the settings filled in.
+
+        Raises:
+            UserError: an option has no effect, or one's own lists are missing, damaged or others.
+        """
+        config = resolved(self.config).with_lists(self.data)
+        if config.in_files:
+            return replace(self, config=config)
+        for option, given in (("--cache", self.cache), ("--workers", self.workers)):
+            if given:
+                raise UserError(
+                    f"{option} {given} has no effect on {config.dataset}, which is kept in memory; "
+                    "leave it out."
+                )
+        return replace(self, config=config)
+
+    def first_stage(self) -> "Arguments | None":
+        """The resolved first stage of a second one."""
+        first = self.config.stage1_config()
+        if first is None:
+            return None
+        group = self.config.stage1_group(self.group or group_name(self.config))
+        return replace(self, config=first, group=group)

@@ -1,0 +1,245 @@
+"""What is drawn, read and learnt in a run on images, on one device or several.
+
+Every rank draws the same epoch and takes its share of each batch, so that the batches, and with
+synchronised batch statistics the numbers, are the same for any number of ranks. Shapes: B samples a
+step over all ranks, C classes, S samples an epoch.
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classification.arguments import Arguments
+from classification.augment import CropsAndFlips, InMemory, PlainImages, TrainingSource
+from classification.capture import CapturedStep, Inputs
+from classification.config import ClassificationConfig
+from classification.data import ImageSet, LabelledImages, LongTailedData, describe_split, load_data
+from classification.evaluate import evaluate, make_model, measure
+from classification.methods import Group, Method, make_method
+from classification.models import OltrModel, SecondStage
+from classification.reading import Reading
+from common.difficulty import smoothed_accuracy
+from common.distributed import is_distributed
+from common.streams import Streams
+from common.training import loop
+from common.training.folder import ForeignWeightsError
+from common.training.history import History
+from common.training.loop import Weights
+from common.training.progress import say
+from common.training.task import Results
+
+
+def _training_source(config: ClassificationConfig, data: LongTailedData) -> TrainingSource:
+    if not isinstance(data.train, LabelledImages):
+        from classification.image_data import FromFiles
+
+        return FromFiles(data.train)
+    images, labels = data.train.images, data.train.labels
+    if config.crops_and_flips:
+        return InMemory(CropsAndFlips(images), labels)
+    return InMemory(PlainImages(images), labels)
+
+
+def _network(
+    config: ClassificationConfig, num_classes: int, streams: Streams, first_stage: Weights | None
+) -> nn.Module:
+    """The network at its first step; a second stage has its first stage's weights."""
+    model = make_model(config, num_classes, streams)
+    if isinstance(model, SecondStage | OltrModel):
+        assert first_stage is not None
+        try:
+            model.load_first_stage(first_stage)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ForeignWeightsError(f"the weights are another network's: {error}.") from error
+    return model
+
+
+@torch.no_grad()
+def _as_features(images: LabelledImages, model: SecondStage) -> LabelledImages:
+    """A set as features, which a second stage does not change: measured faster."""
+    model.eval()
+    features = [model.features(batch) for batch, _ in images.evaluation_batches()]
+    return LabelledImages(torch.cat(features), images.labels)
+
+
+def _parameter_groups(model: nn.Module, without_decay: tuple[str, ...]) -> list[Group]:
+    """What is trained; ``without_decay``: ends of the names of what has no weight decay."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    free = {name for name in trained if name.endswith(without_decay)} if without_decay else set()
+    groups: list[Group] = [([p for name, p in trained.items() if name not in free], 1.0, 1.0)]
+    if free:
+        groups.append(([p for name, p in trained.items() if name in free], 1.0, 0.0))
+    return [group for group in groups if group[0]]
+
+
+def _sharing_tensors(model: nn.Module) -> nn.Module:
+    """A copy with the very parameters and buffers of ``model``, whose layers can be replaced."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+class Training(loop.Training[Inputs]):
+    """A run between its first step and its last."""
+
+    config: ClassificationConfig
+    method: Method
+
+    def __init__(
+        self,
+        config: ClassificationConfig,
+        data: LongTailedData,
+        device: torch.device,
+        first_stage: Weights | None = None,
+    ):
+        """Start at epoch 0.
+
+        Args:
+            config: resolved.
+            data: on ``device``.
+            device: where the network lives.
+            first_stage: weights of the first stage, for a second one.
+
+        Raises:
+            UserError: when the batch size does not fit.
+            ForeignWeightsError: ``first_stage`` is another network's.
+        """
+        config.check_last_batch(data.train.labels.numel())
+        streams = Streams(config.seed)
+        network = _network(config, data.num_classes, streams, first_stage).to(device)
+        # A tensor: a recorded CUDA graph reads it anew in every step. CUDA's fused SGD takes a
+        # float32 one, the CPU's rounds only where the weights do.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self._rate = torch.tensor(config.learning_rate, dtype=dtype, device=device)
+        method = make_method(config, data, streams, self._rate)
+        history = History(data.description["class_names"], data.train_counts)
+        super().__init__(config, network, method, streams, history)
+        self._source = _training_source(config, data)
+        self.packages = self._source.packages
+        self.data = data
+        self._difficulty: ImageSet = data.difficulty.of_rank()
+        if isinstance(self.model, SecondStage) and isinstance(self._difficulty, LabelledImages):
+            self._difficulty = _as_features(self._difficulty, self.model)
+        if device.type == "cuda" and not is_distributed():
+            self.step = CapturedStep(self.train_step, self._changed_by_a_step, device)
+
+    def prepared(self, model: nn.Module) -> nn.Module:
+        """The network as it is trained, and one that computes weights of the whole batch."""
+        # Meta-learned weights are computed by each rank, by itself.
+        self._alone = _sharing_tensors(model).train() if is_distributed() else model
+        return super().prepared(model)
+
+    def make_optimizer(self) -> torch.optim.SGD:
+        """SGD, with a share of the learning rate and of the weight decay for each group."""
+        of_method = self.method.parameter_groups or partial(
+            _parameter_groups, without_decay=self.config.without_decay
+        )
+        groups = of_method(self.model)
+        # For each group its share of the rate, and the tensor that holds the product.
+        self._rates = [(factor, self._rate * factor) for _, factor, _ in groups]
+        decay = self.config.weight_decay
+        return torch.optim.SGD(
+            [
+                {"params": parameters, "lr": rate, "weight_decay": decay * share}
+                for (parameters, _, share), (_, rate) in zip(groups, self._rates, strict=True)
+            ],
+            momentum=self.config.momentum,
+            fused=True,
+        )
+
+    def set_rate(self, rate: float) -> None:
+        """Change the tensors in place."""
+        self._rate.fill_(rate)
+        for factor, tensor in self._rates:
+            tensor.fill_(rate * factor)
+
+    def _changed_by_a_step(self) -> dict[str, Any]:
+        """The live tensors that a step changes."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state_dict(),
+        }
+
+    def draw_epoch(self) -> dict[str, Any]:
+        """``order``: the samples, (S,); ``changes``: what augmentation does to them, (S, ...)."""
+        if self.epoch == 0 and self.method.start is not None:
+            self.method.start(self.model, self.data.train.of_rank().evaluation_batches())
+        order = self.method.sampler.draw()
+        changes = self._source.draw(order.numel(), self.streams["augmentation"])
+        return {"order": order, "changes": changes}
+
+    def count_steps(self, drawn: dict[str, Any]) -> int:
+        """The last one may be smaller."""
+        return -(-len(drawn["order"]) // self.config.batch_size)
+
+    def batches(self, drawn: dict[str, Any], first: int) -> Iterator[Inputs]:
+        """What this rank's images of each step are made of, ``changes`` and ``draws`` with it."""
+        size, share = self.config.batch_size, self.method.share
+        batches = drawn["order"].split(size)[first:]
+        changes: list[Tensor | None] = [None] * len(batches)
+        if drawn["changes"] is not None:
+            whole_epoch = drawn["changes"].to(self.device).split(size)[first:]
+            changes = [share(change) for change in whole_epoch]
+        made = self._source.batches([share(batch) for batch in batches])
+        for whole, inputs, change in zip(batches, made, changes, strict=True):
+            inputs |= {} if change is None else {"changes": change}
+            if self.method.draw is not None:
+                inputs["draws"] = share(self.method.draw(whole.numel()))
+            yield {name: v.to(self.device, non_blocking=True) for name, v in inputs.items()}
+
+    def loss(self, batch: Inputs) -> Tensor:
+        """The loss of the method; ``draws``: the random numbers that it needs."""
+        images, labels = self._source.take(batch)
+        draws = batch.get("draws")
+        return self.method.batch_loss(self._trained, images, labels, draws, self._alone)
+
+    def performance(self) -> Tensor:
+        """Accuracy per class, (C,), float64."""
+        return measure(self.model, self._difficulty, self.data.num_classes)
+
+    def followed(self, performance: Tensor) -> Tensor:
+        """Accuracy with the prior, if one is set."""
+        counts = self.data.description["difficulty"]
+        return smoothed_accuracy(performance, counts, self.config.difficulty_prior)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        super().load_state_dict(state)
+        for group, (_, rate) in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        if isinstance(self.step, CapturedStep):
+            self.step.forget()
+
+
+def begin(arguments: Arguments, device: torch.device, first_stage: Weights | None) -> Training:
+    """A run at its first step; says what data it has.
+
+    Raises:
+        UserError: when data, weights or a setting does not allow it.
+        ValueError: when the data cannot be trained on.
+    """
+    config, reading = arguments.config, Reading(arguments.cache, arguments.workers)
+    data = load_data(config, device, arguments.data, reading)
+    training = Training(config, data, device, first_stage)
+    say(f"{config.dataset}: {describe_split(data, config.wanted_imbalance)}")
+    return training
+
+
+def results(training: Training) -> Results:
+    """Weights and test metrics of the last epoch and of the best on the difficulty set."""
+    weights, metrics = training.history.evaluated_weights(training.model), {}
+    for name, measured in training.history.measured().items():
+        training.model.load_state_dict(weights[name])
+        metrics[name] = measured | evaluate(training.model, training.data)
+    errors = {name: f"{values['error']:.2f} %" for name, values in metrics.items()}
+    return Results(
+        weights,
+        metrics,
+        split=training.data.description,
+        condition=training.config.condition,
+        summary=f"error {errors['last']} (best epoch {errors['best']})",
+    )

@@ -1,0 +1,330 @@
+"""What is drawn, read and learnt in a run on scenes, on one device or several.
+
+Shapes: B images a step over all ranks, W ranks, S steps an epoch, C categories.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.balancer import ClassDifficultyBalancer
+from common.distributed import is_first_rank, rank, world_size
+from common.errors import UserError
+from common.sampler import EpochSampler, InstanceBalancedSampler
+from common.streams import Streams
+from common.training import loop
+from common.training.history import History
+from common.training.loop import Weights
+from common.training.methods import Method, make_balancer
+from common.training.progress import say
+from common.training.task import Results
+from detection.arguments import Arguments
+from detection.data import DetectionData, draw_requests, image_categories, load_batches
+from detection.evaluate import describe, measure_ap, metrics_of
+from detection.methods import CALIBRATIONS, RfsSettings
+from detection.models import ProposalAccuracy, Rcnn, total_loss
+from detection.models.drawing import global_draws_from
+from detection.networks import make_model
+from detection.pictures import write_pictures
+from detection.recipes import DetectionConfig
+from detection.samplers import ImageDifficultySampler, RepeatFactorSampler, draw_episodes
+from detection.sets import CONDITIONS, DetectionSets, load_sets
+
+Batch = tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]
+"""This rank's images, (3, H, W) each, and the boxes, labels and so on of each, on the device."""
+EPISODE = 16
+"""Categories of an episode, and images a step of simcal and calib (Wang et al. 2020)."""
+
+
+def _each_once(
+    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
+) -> EpochSampler:
+    return InstanceBalancedSampler(torch.zeros(len(sets.train), dtype=torch.int64), 1, generator)
+
+
+def _by_repeat_factor(
+    config: RfsSettings, sets: DetectionSets, generator: torch.Generator
+) -> EpochSampler:
+    pairs = image_categories(sets.train.annotations)
+    return RepeatFactorSampler(*pairs, len(sets.train), generator, config.rfs_threshold)
+
+
+def _by_difficulty(
+    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
+) -> EpochSampler:
+    pairs = image_categories(sets.train.annotations)
+    return ImageDifficultySampler(*pairs, len(sets.train), sets.num_classes, generator)
+
+
+_IMAGE_SAMPLERS: Mapping[str, Callable[[Any, DetectionSets, torch.Generator], EpochSampler]] = {
+    "rfs": _by_repeat_factor,
+    "cdb-s": _by_difficulty,
+}
+"""Of the methods that do not show every image once an epoch."""
+
+
+def make_image_sampler(
+    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
+) -> EpochSampler:
+    """The sampler of images of the method; cdb-s starts with equal category probabilities."""
+    make = _IMAGE_SAMPLERS.get(config.method, _each_once)
+    return make(config, sets, generator)
+
+
+def _check_batch_size(config: DetectionConfig, images: int) -> None:
+    """Refuse batches that the ranks cannot share alike, or that the images cannot fill."""
+    if config.method in CALIBRATIONS:
+        if EPISODE % world_size():
+            raise UserError(
+                f"--method {config.method} has {EPISODE} images a step, which {world_size()} "
+                "processes cannot share alike; start 2, 4, 8 or 16 of them."
+            )
+        return
+    size = config.batch_size
+    if size % world_size():
+        raise UserError(
+            f"--batch-size {size} cannot be shared by {world_size()} processes; make it a multiple "
+            "of their number."
+        )
+    if size > images:
+        raise UserError(f"--batch-size {size} is more than the {images} training images; lower it.")
+
+
+def _check_measurable(difficulty: DetectionData) -> None:
+    """Refuse a difficulty set without any instance: every category would stay as it began."""
+    annotations = difficulty.annotations
+    if not annotations.num_instances:
+        raise UserError(
+            f"{annotations.source} has no annotation, so that no category's difficulty can be "
+            "measured; hold other images out, or use --difficulty proposals."
+        )
+
+
+class Training(loop.Training[Batch]):
+    """A run between its first step and its last."""
+
+    packages = ("torchvision",)
+    keeps_best = False
+    config: DetectionConfig
+    model: Rcnn
+
+    def __init__(
+        self,
+        config: DetectionConfig,
+        sets: DetectionSets,
+        model: Rcnn,
+        streams: Streams,
+        balancer: ClassDifficultyBalancer | None,
+        workers: int = 0,
+    ) -> None:
+        """Start at epoch 0.
+
+        Args:
+            config: resolved.
+            sets: the images.
+            model: with its first weights, on the device to train on.
+            streams: the run's generators.
+            balancer: of a CDB method.
+            workers: processes of this rank that read ahead.
+
+        Raises:
+            UserError: when the batch size does not fit, or no difficulty can be measured.
+        """
+        self.size = EPISODE if config.method in CALIBRATIONS else config.batch_size
+        _check_batch_size(config, len(sets.train))
+        if balancer is not None and config.difficulty == "ap":
+            _check_measurable(sets.difficulty)
+        self.sets, self._workers = sets, workers
+        if balancer is not None and config.difficulty == "proposals":
+            device = next(model.parameters()).device
+            model.roi_heads.proposal_accuracy = ProposalAccuracy(sets.num_classes, device)
+        method = Method(make_image_sampler(config, sets, streams["sampler"]), balancer=balancer)
+        train = sets.train.annotations
+        history = History(train.names, torch.from_numpy(train.image_count))
+        super().__init__(config, model, method, streams, history)
+        self.difficulty_seconds = 0.0
+
+    def prepared(self, model: nn.Module) -> nn.Module:
+        """The network as it is: its batch statistics are fixed or each image's own."""
+        return model
+
+    def make_optimizer(self) -> torch.optim.SGD:
+        """SGD on what the stage trains."""
+        return torch.optim.SGD(
+            [p for p in self.model.parameters() if p.requires_grad],
+            lr=self.config.learning_rate,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate, times what the warm-up leaves of it."""
+        return super().rate_at(progress) * self.config.warm_up(self.steps_taken)
+
+    def before_update(self) -> None:
+        """Clip the gradient of all that is trained."""
+        if self.config.gradient_clip:
+            parameters = self.optimizer.param_groups[0]["params"]
+            nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
+
+    def draw_epoch(self) -> dict[str, Any]:
+        """What is random in an epoch but for the proposals, which each step draws.
+
+        ``requests``: training images, (S B,); ``drawn_for``: the category that each was drawn for
+        by simcal and calib, (S B,), else empty.
+        """
+        if self.config.method in CALIBRATIONS:
+            pairs = image_categories(self.sets.train.annotations)
+            steps = max(1, len(self.sets.train) // self.size)
+            images, wanted = draw_episodes(*pairs, steps, self.streams["sampler"], EPISODE)
+            order, drawn_for = images.flatten(), wanted.flatten().tolist()
+        else:
+            order, drawn_for = self.method.sampler.draw(), []
+            order = order[: len(order) // self.size * self.size]
+        requests = draw_requests(order, self.streams["flips"], (0,), self.config.flip)
+        return {"requests": requests, "drawn_for": drawn_for}
+
+    def count_steps(self, drawn: dict[str, Any]) -> int:
+        """The last, smaller batch is left out."""
+        return len(drawn["requests"]) // self.size
+
+    def batches(self, drawn: dict[str, Any], first: int) -> Iterator[Batch]:
+        """This rank's part of each step: every W-th of its images."""
+        parts = [
+            slice(step * self.size + rank(), (step + 1) * self.size, world_size())
+            for step in range(first, self.count_steps(drawn))
+        ]
+        requests = [drawn["requests"][part] for part in parts]
+        read = load_batches(self.sets.train, requests, self._workers)
+        for part, (images, targets) in zip(parts, read, strict=True):
+            yield images, self._on_device(targets, drawn["drawn_for"][part])
+
+    def _on_device(self, targets: Sequence[Any], drawn_for: list[int]) -> list[dict[str, Tensor]]:
+        names = ("boxes", "labels", "masks")
+        moved = [
+            {name: target[name].to(self.device) for name in names if name in target}
+            for target in targets
+        ]
+        for target, category in zip(moved, drawn_for, strict=False):
+            target["drawn_for"] = torch.tensor(category, device=self.device)
+        return moved
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The sum of the detector's losses, 0-d; draws the proposals that are learnt from."""
+        images, targets = batch
+        generator = self.streams["proposals"]
+        with global_draws_from(generator, self.device, per_rank=True), self._precision():
+            losses = self._trained([image.to(self.device) for image in images], targets)
+        return total_loss(losses)
+
+    def _precision(self) -> torch.autocast:
+        mixed = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
+
+    def stopped(self) -> None:
+        """Put the ranks' counts of proposals together."""
+        if self.model.roi_heads.proposal_accuracy is not None:
+            self.model.roi_heads.proposal_accuracy.pool()
+
+    def _measures(self) -> bool:
+        """Whether the difficulty is measured at the end of the epoch under way."""
+        every = 1 if self.config.difficulty == "proposals" else self.config.difficulty_period
+        return self.method.balancer is not None and (self.epoch + 1) % every == 0
+
+    def performance(self) -> Tensor | None:
+        """Performance per category, (C,), NaN where not measured; None: nowhere, or not now."""
+        if not self._measures():
+            return None
+        started = time.monotonic()
+        measured = self._measured()
+        self.difficulty_seconds += time.monotonic() - started
+        # Every rank holds the same numbers. An epoch that measured nothing changes nothing.
+        return None if bool(measured.isnan().all()) else measured
+
+    def _measured(self) -> Tensor:
+        if self.config.difficulty == "proposals":
+            counts = self.model.roi_heads.proposal_accuracy
+            assert counts is not None
+            measured = counts.compute().cpu()
+            counts.reset()
+            return measured
+        results = measure_ap(self.model, self.sets.difficulty, masks=False, workers=self._workers)
+        return torch.from_numpy(results["bbox"].category_ap)
+
+    def done(self, seconds: float) -> None:
+        """Print what measuring the difficulty cost."""
+        if self.method.balancer is not None:
+            share = 100 * self.difficulty_seconds / max(seconds, 1e-9)
+            say(
+                f"difficulty by {self.config.difficulty}: {self.difficulty_seconds:.1f} s of "
+                f"{seconds:.0f} s, {share:.1f} %"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on: tensors and plain values."""
+        counts = self.model.roi_heads.proposal_accuracy
+        return super().state_dict() | {
+            "proposal_accuracy": None if counts is None else counts.state_dict(),
+            "difficulty_seconds": self.difficulty_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        super().load_state_dict(state)
+        if self.model.roi_heads.proposal_accuracy is not None:
+            self.model.roi_heads.proposal_accuracy.load_state_dict(state["proposal_accuracy"])
+        self.difficulty_seconds = state["difficulty_seconds"]
+
+
+def _describe(sets: DetectionSets) -> str:
+    said = sets.description
+    letters = said["frequency"]
+    groups = "/".join(str(letters.count(letter)) for letter in "rcf")
+    return "\n".join([
+        f"{len(sets.train)} training, {len(sets.difficulty)} difficulty and {len(sets.val)} val "
+        f"images of {sets.num_classes} categories, rare/common/frequent {groups}",
+        *said["notes"],
+    ])  # fmt: skip
+
+
+def begin(arguments: Arguments, device: torch.device, first_stage: Weights | None) -> Training:
+    """The run at its first step; says what data it has.
+
+    Raises:
+        UserError: when the data, published weights or a setting does not allow it.
+        ValueError: when the data cannot be trained on.
+    """
+    config, streams = arguments.config, Streams(arguments.config.seed)
+    sets = load_sets(config, arguments.data, arguments.images)
+    say(f"{config.dataset}: {_describe(sets)}")
+    balancer = make_balancer(config, sets.num_classes, device)
+    model = make_model(
+        config,
+        sets,
+        streams,
+        reduce=balancer and partial(balancer.weighted_mean, background_weight=1.0),
+        published=None if first_stage is not None else arguments.published(),
+        first_stage=first_stage,
+    ).to(device)
+    return Training(config, sets, model, streams, balancer, arguments.workers)
+
+
+def results(training: Training, workers: int, folder: Path) -> Results:
+    """Weights and AP of the last epoch, and a picture of what is found."""
+    config, sets = training.config, training.sets
+    masks = config.task == "mask"
+    metrics = metrics_of(measure_ap(training.model, sets.val, masks=masks, workers=workers))
+    if is_first_rank():
+        write_pictures(training.model, sets.val, folder / "pictures.png")
+    return Results(
+        {"last": training.model.state_dict()},
+        {"last": {"epoch": training.epoch, **metrics}},
+        split=sets.description,
+        condition=CONDITIONS[config.task],
+        summary=describe(metrics),
+    )
