@@ -29,9 +29,6 @@ class ImageSource(Protocol):
 class TrainingSource(Protocol):
     """Gives the images and labels of training steps, from memory or from files."""
 
-    packages: tuple[str, ...]
-    """Those whose versions matter to the images."""
-
     def draw(self, number: int, generator: torch.Generator) -> Tensor | None:
         """Random numbers for ``number`` samples, (number, ...), on the CPU; None: none."""
 
@@ -44,8 +41,6 @@ class TrainingSource(Protocol):
 
 class InMemory:
     """Samples whose images and labels are tensors on the device: a batch is an index into them."""
-
-    packages: tuple[str, ...] = ()
 
     def __init__(self, images: ImageSource, labels: Tensor) -> None:
         """``labels``: (N,), on the device of the images."""

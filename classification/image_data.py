@@ -55,8 +55,6 @@ class SquareImages:
 class FromFiles:
     """A training source: squares are read, cut and coloured anew for each step."""
 
-    packages: tuple[str, ...] = ("pillow", "torchvision")
-
     def __init__(self, images: SquareImages) -> None:
         """``images``: of the training part."""
         self._images = images

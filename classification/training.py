@@ -118,7 +118,7 @@ class Training(loop.Training[Inputs]):
         history = History(data.description["class_names"], data.train_counts)
         super().__init__(config, network, method, streams, history)
         self._source = _training_source(config, data)
-        self.packages = self._source.packages
+        self.packages = config.packages
         self.data = data
         self._difficulty: ImageSet = data.difficulty.of_rank()
         if isinstance(self.model, SecondStage) and isinstance(self._difficulty, LabelledImages):

@@ -15,9 +15,15 @@ from common.training.arguments import RunArguments
 from common.training.folder import ForeignWeightsError
 from common.training.history import History
 from common.training.loop import Weights
-from common.training.methods import Method, make_balancer, make_reduction, make_sampler
+from common.training.methods import (
+    LogitConfig,
+    Method,
+    make_balancer,
+    make_reduction,
+    make_sampler,
+)
 from common.training.record import last_and_best, register_schema, task_schema
-from common.training.settings import RunConfig, resolved_tau
+from common.training.settings import resolved
 from common.training.task import Results, Task
 
 COUNTS = torch.tensor([6, 4, 2])
@@ -25,8 +31,8 @@ STEPS = 3
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class MadeConfig(RunConfig):
+@dataclass(frozen=True, kw_only=True)
+class MadeConfig(LogitConfig):
     """Three epochs of three steps."""
 
     dataset: str = "made"
@@ -107,8 +113,7 @@ class MadeTask(Task[Arguments, MadeConfig, Training]):
 
     def resolve(self, arguments: Arguments) -> Arguments:
         """With its tau."""
-        config = arguments.config
-        return replace(arguments, config=replace(config, tau=resolved_tau(config)))
+        return replace(arguments, config=resolved(arguments.config))
 
     def group_and_run(self, config: MadeConfig) -> tuple[str, str]:
         """The run's name tells method and seed."""

@@ -248,16 +248,16 @@ def test_a_truncated_a_damaged_a_code_carrying_and_an_older_checkpoint_are_refus
     flipped[len(whole) // 2] ^= 0x10
     for content in (whole[:-1000], bytes(flipped)):
         path.write_bytes(content)
-        assert_says(bench.run(begun), str(path), "truncated or damaged", "delete it")
+        assert_says(bench.run(begun), str(path), "truncated or damaged", "move it elsewhere")
         assert path.read_bytes() == content
     save_tensors(path, {"format": 2, "state": Code(tmp_path / "ran")})
-    assert_says(bench.run(begun), str(path), "foreign code", "delete it")
+    assert_says(bench.run(begun), str(path), "foreign code", "move it elsewhere")
     assert not (tmp_path / "ran").exists()
     config = json.dumps(json.loads((path.parent / "config.json").read_text()), sort_keys=True)
     save_tensors(path, {"format": 2, "config": config, "state": {"training": {"model": {}}}})
-    assert_says(bench.run(begun), str(path), "does not fit this version", "delete it")
+    assert_says(bench.run(begun), str(path), "does not fit this version", "move it elsewhere")
     save_tensors(path, {"format": 1, "config": config, "state": {}})
-    assert_says(bench.run(begun), str(path), "not a checkpoint of this version", "delete it")
+    assert_says(bench.run(begun), str(path), "not a checkpoint of this version", "move it elsewhere")
     path.unlink()
     bench.assert_continues(begun)
 
