@@ -84,9 +84,9 @@ _ALWAYS_NAMED: Final = {
 }  # fmt: skip
 """What a name tells before these, of a configuration that has it."""
 _NOT_NAMED: Final = {"recipe", "dataset", "method", "seed", *_ALWAYS_NAMED}
-LONGEST_NAME: Final = 200
-"""Characters of a run's name: those of a file that has it and its group in its own, a figure being
-written, are then fewer than 256."""
+LONGEST_NAME: Final = 217
+"""Characters of a run's name: its figure, ``course_GROUP_RUN.png``, has then at most 255 in every
+group of ours, the longest of which has 26."""
 
 DATASET: Final = Setting("Data set.")
 METHOD: Final = Setting("Loss or sampler; the names of the paper's tables.")
