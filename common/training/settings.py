@@ -363,9 +363,12 @@ def read_config(settings: Mapping[str, Any], recipes: Mapping[str, Config]) -> C
 
     Raises:
         UserError: for a value out of its range.
-        KeyError, TypeError: when they are not those of a recipe.
+        KeyError, TypeError, ValueError: when they are not those of a recipe.
     """
-    kind = type(recipes[settings.get("recipe", settings["dataset"])])
+    name = settings.get("recipe", settings["dataset"])
+    if name not in recipes:
+        raise ValueError(f"{name} is not one of {', '.join(recipes)}")
+    kind = type(recipes[name])
     method = settings.get("method", kind.method)
     stages = {method, settings.get("stage1", method)}
     said = settings_of(kind)
