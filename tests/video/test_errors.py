@@ -264,7 +264,7 @@ def test_a_learning_rate_that_diverges(trainer: VideoTrainer, tmp_path: Path, me
 
 @pytest.mark.parametrize(
     ("limit", "name"),
-    # Bytes a file may have: too few for config.json (some 400 bytes), TensorBoard's log, the checkpoint.
+    # Bytes a file may have: too few for config.json (400 or so), TensorBoard's log, the checkpoint.
     [(380, "config.json"), (1000, "tensorboard"), (100_000, "checkpoint.pt")],
 )
 def test_no_room_for_a_file(trainer: VideoTrainer, tmp_path: Path, limit: int, name: str) -> None:
