@@ -12,6 +12,7 @@ from typing import Final
 from .errors import describe_os_error
 
 _PARTIAL: Final = ".partial"
+_KEPT: Final = 200
 
 IN_USE: Final = "is in use by another process"
 """What a run says before it waits for its folder; the launcher hears it."""
@@ -23,8 +24,9 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     Raises:
         UserError: when there is no room or no permission; ``path`` is then as before.
     """
-    # The process in the name: two that write the same file do not write into each other's.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    # The process in the name: two that write the same file do not write into each other's. Of a
+    # long name not all: it would be too long with what is added.
+    temporary = path.with_name(f".{path.name[:_KEPT]}.{os.getpid()}{_PARTIAL}")
     try:
         with temporary.open("wb") as file:
             file.writelines(content)

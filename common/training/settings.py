@@ -84,9 +84,9 @@ _ALWAYS_NAMED: Final = {
 }  # fmt: skip
 """What a name tells before these, of a configuration that has it."""
 _NOT_NAMED: Final = {"recipe", "dataset", "method", "seed", *_ALWAYS_NAMED}
-LONGEST_NAME: Final = 200
-"""Characters of a run's name: those of a file that has it and its group in its own, a figure being
-written, are then fewer than 256."""
+LONGEST_NAME: Final = 217
+"""Characters of a run's name: its figure, ``course_GROUP_RUN.png``, has then at most 255 in every
+group of ours, the longest of which has 26."""
 
 DATASET: Final = Setting("Data set.")
 METHOD: Final = Setting("Loss or sampler; the names of the paper's tables.")
@@ -363,9 +363,12 @@ def read_config(settings: Mapping[str, Any], recipes: Mapping[str, Config]) -> C
 
     Raises:
         UserError: for a value out of its range.
-        KeyError, TypeError: when they are not those of a recipe.
+        KeyError, TypeError, ValueError: when they are not those of a recipe.
     """
-    kind = type(recipes[settings.get("recipe", settings["dataset"])])
+    name = settings.get("recipe", settings["dataset"])
+    if name not in recipes:
+        raise ValueError(f"{name} is not one of {', '.join(recipes)}")
+    kind = type(recipes[name])
     method = settings.get("method", kind.method)
     stages = {method, settings.get("stage1", method)}
     said = settings_of(kind)

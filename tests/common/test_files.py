@@ -84,3 +84,10 @@ def test_the_named_folder_comes_before_the_variable_and_the_variable_before_the_
     monkeypatch.setenv("CDB_SOME", "/set")
     assert chosen_path(None, "CDB_SOME", usual) == Path("/set")
     assert chosen_path(Path("named"), "CDB_SOME", usual) == Path("named")
+
+
+def test_a_file_of_the_longest_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * 251}.png"
+    write_atomically(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert [*tmp_path.iterdir()] == [path]
