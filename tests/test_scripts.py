@@ -295,7 +295,7 @@ def test_dry_run_prints_every_run_once(script: Path) -> None:
     assert {words[3].split("-")[0] for words in commands} == {script.stem.split("_")[0]}
 
 
-TASKS: dict[str, Task[Any, Any, Any]] = {
+TASK_OF: dict[str, Task[Any, Any, Any]] = {
     task.name: task for task in (classification_train.TASK, detection_train.TASK, video_train.TASK)
 }
 
@@ -315,7 +315,7 @@ def arguments_of(script: Path, *, smoke: bool = False) -> tuple[RunArguments, ..
         commands = dry_run(script, "--", "--epochs", "2", **smoke_settings(script))
     else:
         commands = dry_run(script, "--seeds", "0")
-    return tuple(TASKS[task_of(script)].parse(words[3:]) for words in commands)
+    return tuple(TASK_OF[task_of(script)].parse(words[3:]) for words in commands)
 
 
 def runs_of(script: Path, *, smoke: bool = False) -> list[Arguments]:

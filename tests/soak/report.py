@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from common.training.folder import environment
+from common.training.provenance import environment
 from tests.soak.kills import Course
 
 COLUMNS = ("Fault", "Run", "Tried", "Runs", "Ended equal", "Data lost")
