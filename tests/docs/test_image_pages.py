@@ -24,12 +24,12 @@ def commands(page: Path) -> list[list[str]]:
     """The words of every command line of the page's blocks, the shell's variables put in."""
     found, values = [], {}
     code = "".join(_BLOCK.findall(page.read_text())).replace("\\\n", " ")
-    for line in code.splitlines():
+    for written in code.splitlines():
+        line = re.sub(r"\$(\w+)", lambda match: values.get(match[1], match[0]), written)
         if name := re.match(r'(\w+)="(.*)"', line):
             values[name[1]] = name[2]
         elif re.match(r"python |torchrun |./run_all|CACHE=", line):
-            text = re.sub(r"\$(\w+)", lambda match: values[match[1]], line)
-            found.append(shlex.split(text, comments=True))
+            found.append(shlex.split(line, comments=True))
     return found
 
 
@@ -61,11 +61,13 @@ def test_the_examples_runs_have_the_names_that_it_shows() -> None:
     own = [words for words in trained(EXAMPLE) if words[0] == "image-folder"]
     assert len(own) == 2
     digest = text.split("\ndigest ")[1][:12]
-    for words in own:
+    shown = re.findall(r"runs/image-folder/(\S+)/record\.json", text)
+    for words, short in zip(own, shown, strict=True):
         config = resolved(TASK.parse(words).config)
         assert isinstance(config, ImageConfig)
         name = run_name(replace(config, lists=digest))
-        assert f"runs/image-folder/{name}/record.json" in text
+        # The page leaves parts out, at '...'.
+        assert re.fullmatch(".*".join(map(re.escape, short.split("..."))), name)
 
 
 def test_the_examples_learning_rate_follows_the_rule_for_its_batch() -> None:

@@ -257,7 +257,9 @@ def test_a_truncated_a_damaged_a_code_carrying_and_an_older_checkpoint_are_refus
     save_tensors(path, {"format": 2, "config": config, "state": {"training": {"model": {}}}})
     assert_says(bench.run(begun), str(path), "does not fit this version", "move it elsewhere")
     save_tensors(path, {"format": 1, "config": config, "state": {}})
-    assert_says(bench.run(begun), str(path), "not a checkpoint of this version", "move it elsewhere")
+    assert_says(
+        bench.run(begun), str(path), "not a checkpoint of this version", "move it elsewhere"
+    )
     path.unlink()
     bench.assert_continues(begun)
 
