@@ -96,8 +96,10 @@ def _asked(function: Callable[Parameters, Answer]) -> Callable[Parameters, Answe
 
 def courses(record: Record) -> dict[str, list[Any]]:
     """What a CDB run trained with in each epoch: :func:`common.training.record.courses`."""
+    # What it is computed from alone: the rest of a record is much to send.
     measured = {"class_accuracy": record["history"]["class_accuracy"]}
-    return _courses({"config": record["config"], "history": measured})
+    split = {"difficulty": record["split"]["difficulty"]}
+    return _courses({"config": record["config"], "history": measured, "split": split})
 
 
 @_asked

@@ -29,7 +29,7 @@ from common.training import loop
 from common.training.folder import ForeignWeightsError
 from common.training.history import History
 from common.training.loop import Weights
-from common.training.progress import say
+from common.training.process_group import say
 from common.training.task import Results
 
 

@@ -21,7 +21,7 @@ from common.training import loop
 from common.training.history import History
 from common.training.loop import Weights
 from common.training.methods import Method, make_balancer
-from common.training.progress import say
+from common.training.process_group import say
 from common.training.task import Results
 from detection.arguments import Arguments
 from detection.data import DetectionData, draw_requests, image_categories, load_batches

@@ -20,7 +20,7 @@ from common.streams import Streams
 from common.training import loop
 from common.training.history import History
 from common.training.methods import Method, make_balancer, make_loss, make_reduction, make_sampler
-from common.training.progress import say
+from common.training.process_group import say
 from common.training.task import Results
 from video.arguments import Arguments
 from video.augment import ClipAugmentation

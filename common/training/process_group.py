@@ -11,7 +11,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from common.distributed import is_first_rank
 from common.errors import UserError
+from common.terminal import printable
 
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
@@ -106,3 +108,9 @@ def process_group(device: torch.device) -> Iterator[None]:
         _members -= 1
         if not _members:
             dist.destroy_process_group()
+
+
+def say(words: str) -> None:
+    """Print one line, from one process of a run."""
+    if is_first_rank():
+        print(printable(words), flush=True)

@@ -8,17 +8,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from common.distributed import is_first_rank
 from common.terminal import printable
 
 _SECONDS_BETWEEN_LINES = 1.0
 _SECONDS_BETWEEN_COUNTS = 5.0
-
-
-def say(words: str) -> None:
-    """Print one line, from one process of a run."""
-    if is_first_rank():
-        print(printable(words), flush=True)
 
 
 def _plain(form: str) -> TextColumn:

@@ -18,8 +18,8 @@ from common.errors import UserError
 from common.training.arguments import RunArguments
 from common.training.folder import ForeignWeightsError, RunFolder, load_tensors
 from common.training.loop import Training, Weights
-from common.training.process_group import choose_device, process_group
-from common.training.progress import EpochProgress, say
+from common.training.process_group import choose_device, process_group, say
+from common.training.progress import EpochProgress
 from common.training.provenance import Clock, differences, environment, has_bfloat16
 from common.training.record import COURSES, SCHEMA_VERSION
 from common.training.settings import RunConfig, plain

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from classification.engine import Training
 from classification.recipes import CIFAR100_LT, MNIST_LT, RECIPES, DecoupledConfig, run_name
+from classification.training import Training
 from common.errors import UserError
 from common.training.record import COURSES, courses
 from common.training.signals import StopRequest

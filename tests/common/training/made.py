@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,14 @@ from common.training.methods import (
     make_sampler,
 )
 from common.training.record import last_and_best, register_schema, task_schema
-from common.training.settings import resolved
+from common.training.settings import (
+    BATCH_SIZE,
+    DATASET,
+    EPOCHS,
+    LEARNING_RATE,
+    Setting,
+    resolved,
+)
 from common.training.task import Results, Task
 
 COUNTS = torch.tensor([6, 4, 2])
@@ -35,12 +42,11 @@ CPU = torch.device("cpu")
 class MadeConfig(LogitConfig):
     """Three epochs of three steps."""
 
-    dataset: str = "made"
-    epochs: int = 3
-    batch_size: int = 4
-    learning_rate: float = 0.1
-    first: int = 0
-    """Epochs of a first stage; 0: none."""
+    dataset: Annotated[str, DATASET] = "made"
+    epochs: Annotated[int, EPOCHS] = 3
+    batch_size: Annotated[int, BATCH_SIZE] = 4
+    learning_rate: Annotated[float, LEARNING_RATE] = 0.1
+    first: Annotated[int, Setting("Epochs of a first stage; 0: none.")] = 0
 
 
 Batch = dict[str, Tensor]

@@ -238,7 +238,7 @@ def test_another_networks_weights_in_the_first_stages_place_are_refused(
     run(MadeTask(), arguments(tmp_path, epochs=2))
     first = folder(tmp_path, epochs=2)
     save_tensors(first / "weights.pt", content)
-    said = rf"^{first}/weights.pt holds the weights of another network; delete {first} and train"
+    said = rf"^{first}/weights.pt holds the weights of another network; move {first} "
     with pytest.raises(UserError, match=said):
         run(MadeTask(), arguments(tmp_path, first=2))
 
