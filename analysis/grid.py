@@ -44,7 +44,9 @@ class Grid:
     words: tuple[int, ...] = (0,)
 
     def to_markdown(self) -> str:
-        """A GitHub table and the note, without a line break at the end."""
+        """A GitHub table and the note, without a line break at the end; without rows the note."""
+        if not self.rows:
+            return self.note
         rule = [":--" if i in self.words else "--:" for i in range(len(self.header))]
         lines = [
             "| " + " | ".join(_markdown(cell) for cell in row) + " |"

@@ -126,9 +126,9 @@ def recipe_grid(name: str, frame: pd.DataFrame) -> Grid:
     """
     found = candidates(frame)
     cells = [f"{method_name(method)}, {condition}" for method, condition in CELLS]
-    header = ("Rate", "Pixels", "Weights", "CB's divisor", *cells, "Seeds", "Score")
+    header = ("Reading", "CB by", *cells, "Seeds", "Score")
     rows = [
-        (*c.reading, _DIVISORS[c.divisor],
+        (", ".join(c.reading), _DIVISORS[c.divisor],
          *(number(c.errors[cell].mean, 1) if cell in c.errors else MISSING for cell in CELLS),
          str(c.seeds), c.score)
         for c in found
@@ -136,17 +136,15 @@ def recipe_grid(name: str, frame: pd.DataFrame) -> Grid:
     paper = [paper_summary(1, DATASET, (method, "", condition)) for method, condition in CELLS]
     if not rows:
         return Grid(name, _TITLE, header, (), "No run of the readings is recorded yet.")
-    rows.insert(0, ("the paper, test", "", "", "", *(number(p.mean, 1) for p in paper), "", ""))
+    rows.insert(0, ("the paper, test", "", *(number(p.mean, 1) for p in paper), "", ""))
     mean_of_two = fmean([p.std for p in paper])
     note = (
-        "Mean error in % on the difficulty set at the last epoch; score: mean distance from the "
-        "paper's test errors in their standard deviations "
-        f"({number(mean_of_two)} points on average); seeds: of the cell that has fewest. A score "
-        "with > is of a candidate that was left when it could no longer come within twice the "
-        "lowest."
+        "Reading: learning rate, pixels, initial weights; CB by: its divisor. Mean error in % on "
+        "the difficulty set at the last epoch; score: mean distance from the paper's test errors "
+        f"in their standard deviations ({number(mean_of_two)} points on average); seeds: of the "
+        "cell that has fewest. A score with > is of a candidate whose cells are not all there."
     )
-    return Grid(name, _TITLE, header, tuple(rows), note,
-                words=(0, 1, 2, 3))  # fmt: skip
+    return Grid(name, _TITLE, header, tuple(rows), note, words=(0, 1))
 
 
 def recipe_sentence(frame: pd.DataFrame) -> str:
