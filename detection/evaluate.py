@@ -27,7 +27,7 @@ from detection.data import DetectionData, batches_of, load_batches, plain_reques
 from detection.models import Rcnn
 from detection.networks import make_trained_model
 from detection.recipes import RECIPES, DetectionConfig
-from detection.sets import ground_truth, load_sets
+from detection.sets import ground_truth
 
 Found = dict[str, Any]
 """Detections of this rank: arrays ``image_ids``, ``categories``, ``scores``, ``boxes``, and with
@@ -173,7 +173,7 @@ def main() -> None:
     """Command line."""
     arguments = tyro.cli(Arguments)
     config = read_config(arguments.run)
-    sets = load_sets(config, arguments.data, arguments.images)
+    sets = config.load_data(arguments.data, arguments.images)
     weights = read_weights(arguments.run)
     model = make_trained_model(config, sets, weights).to(choose_device("auto"))
     started = time.monotonic()

@@ -103,10 +103,35 @@ def make_model(
     Raises:
         UserError: when the weights cannot be used.
     """
+    model: Rcnn = config.make_network(
+        sets, streams, reduce=reduce, published=published, first_stage=first_stage
+    )
+    return model
+
+
+def make_detector(
+    config: DetectionConfig,
+    sets: DetectionSets,
+    streams: Streams,
+    *,
+    reduce: Reduce | None,
+    published: Path | None,
+) -> Rcnn:
+    """A whole detector, from published or random weights; see :func:`make_model`."""
     head = _head(config, sets, streams, reduce)
-    if config.stage1_config() is None:
-        return _detector(config, head, sets.num_classes, streams, published)
-    assert first_stage is not None
+    return _detector(config, head, sets.num_classes, streams, published)
+
+
+def make_second_stage(
+    config: DetectionConfig,
+    sets: DetectionSets,
+    streams: Streams,
+    *,
+    reduce: Reduce | None,
+    first_stage: Weights,
+) -> Rcnn:
+    """The first stage's detector with a new class layer, alone trained; see :func:`make_model`."""
+    head = _head(config, sets, streams, reduce)
     old = make_head("ce", sets.num_classes)
     model = _detector(config, old, sets.num_classes, streams, None)
     try:

@@ -9,14 +9,17 @@ recipe's class.
 'bags-clc_stage1-ce_mask_seed-0'
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import tyro
 
 from common.errors import UserError
+from common.streams import Streams
 from common.training.settings import (
     BATCH_SIZE,
     DATASET,
@@ -73,7 +76,7 @@ epoch on and a hundredth from that of the 11th."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionConfig(CategoryDifficultySettings, SteppedConfig):
+class DetectionConfig(CategoryDifficultySettings, SteppedConfig, ABC):
     """What the runs of both stages set."""
 
     recipe: Annotated[tyro.conf.Fixed[DetectionRecipe], RECIPE] = "lvis"
@@ -198,12 +201,32 @@ class DetectionConfig(CategoryDifficultySettings, SteppedConfig):
         """The resolved configuration of the first stage, if this run is a second one."""
         return None
 
+    def load_data(self, folder: Path | None, images: Path | None) -> Any:
+        """The images of the three parts, as :func:`detection.sets.load_sets` gives them."""
+        from detection.sets import load_sets
+
+        return load_sets(self, folder, images)
+
+    @abstractmethod
+    def make_network(
+        self, sets: Any, streams: Streams, *, reduce: Any, published: Path | None, first_stage: Any
+    ) -> Any:
+        """The detector at the first step, see :func:`detection.networks.make_model`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig(RfsSettings, EqlSettings, DetectionConfig):
     """A whole detector trained from its first weights."""
 
     method: Annotated[Literal["ce", "rfs", "eql", "cdb-s", "cdb-w-ce"], OF_TABLE_5] = "ce"
+
+    def make_network(
+        self, sets: Any, streams: Streams, *, reduce: Any, published: Path | None, first_stage: Any
+    ) -> Any:
+        """A whole detector."""
+        from detection.networks import make_detector
+
+        return make_detector(self, sets, streams, reduce=reduce, published=published)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +308,14 @@ class ClassifierConfig(FocalSettings, BagsSettings, CalibrationSettings, Detecti
             usual = CALIBRATION_TRAINING
         open_ones = [name for name in CALIBRATION_TRAINING if getattr(self, name) is None]
         return super().filled_in() | {name: usual[name] for name in open_ones}
+
+    def make_network(
+        self, sets: Any, streams: Streams, *, reduce: Any, published: Path | None, first_stage: Any
+    ) -> Any:
+        """The first stage's detector with a new class layer."""
+        from detection.networks import make_second_stage
+
+        return make_second_stage(self, sets, streams, reduce=reduce, first_stage=first_stage)
 
     def stage1_config(self) -> DetectorConfig:
         """The resolved configuration of the first stage."""

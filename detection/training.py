@@ -33,7 +33,7 @@ from detection.networks import make_model
 from detection.pictures import write_pictures
 from detection.recipes import DetectionConfig
 from detection.samplers import ImageDifficultySampler, RepeatFactorSampler, draw_episodes
-from detection.sets import CONDITIONS, DetectionSets, load_sets
+from detection.sets import CONDITIONS, DetectionSets
 
 Batch = tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]
 """This rank's images, (3, H, W) each, and the boxes, labels and so on of each, on the device."""
@@ -300,7 +300,7 @@ def begin(arguments: Arguments, device: torch.device, first_stage: Weights | Non
         ValueError: when the data cannot be trained on.
     """
     config, streams = arguments.config, Streams(arguments.config.seed)
-    sets = load_sets(config, arguments.data, arguments.images)
+    sets: DetectionSets = config.load_data(arguments.data, arguments.images)
     say(f"{config.dataset}: {_describe(sets)}")
     balancer = make_balancer(config, sets.num_classes, device)
     model = make_model(
