@@ -97,7 +97,10 @@ def random_data(
         test=held_out,
         train_counts=torch.tensor(counts),
         test_counts=torch.full((len(counts),), per_class),
-        description={"class_names": list(CLASS_NAMES[: len(counts)])},
+        description={
+            "class_names": list(CLASS_NAMES[: len(counts)]),
+            "difficulty": [per_class] * len(counts),
+        },
     )
 
 

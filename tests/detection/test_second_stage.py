@@ -41,7 +41,11 @@ def predictions(model: Rcnn) -> list[dict[str, Tensor]]:
 def test_clc_trains_the_class_layer_and_nothing_else(method: str) -> None:
     model = tiny(masks=True)
     head = make_head(
-        f"{method}-clc", 3, class_weights=torch.ones(3), instance_counts=COUNTS, generator=stream(1)
+        f"{method}-clc",
+        3,
+        reduce=lambda losses, labels: losses.mean(),
+        instance_counts=COUNTS,
+        generator=stream(1),
     )
     replace_classifier(model, head, generator=stream(2))
     assert {id(p) for p in freeze_all_but_classifier(model)} == {

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import box_iou
 
+from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
+from common.training.methods import mean_by_class
 from detection.heads import ClassificationHead, SoftmaxHead, make_head
 from detection.models import ProposalAccuracy, Rcnn, build_rcnn, global_draws_from, total_loss
 from detection.models.roi_heads import MaskPredictor
@@ -190,11 +193,11 @@ def test_a_mask_is_the_one_that_torchvision_computes_beside_all_others() -> None
 
 
 def heads() -> dict[str, ClassificationHead]:
-    weights = torch.tensor([0.3, 0.9, 1.8])
+    weights = partial(mean_by_class, torch.tensor([0.3, 0.9, 1.8, 1.0]), "batch-size")
     share = torch.tensor([0.5, 0.1, 0.001])
     return {
         name: make_head(
-            name, 3, class_weights=weights, instance_counts=COUNTS, image_share=share,
+            name, 3, reduce=weights, instance_counts=COUNTS, image_share=share,
             generator=stream(4),
         )
         for name in ("ce", "cdb-w-ce", "focal", "lrw", "eql", "bags")
@@ -219,12 +222,13 @@ def test_every_head_predicts_category_indices_with_scores_best_first(name: str) 
         assert bool(((found["boxes"] >= 0) & (found["boxes"] <= SIDE)).all())
 
 
-def test_class_weights_of_the_balancer_reach_the_loss_in_place() -> None:
-    weights = torch.ones(3)
-    model = tiny(make_head("cdb-w-ce", 3, class_weights=weights))
+def test_the_weights_of_the_balancer_reach_the_loss_in_place() -> None:
+    balancer = ClassDifficultyBalancer(3)
+    reduce = partial(balancer.weighted_mean, background_weight=1.0)
+    model = tiny(make_head("cdb-w-ce", 3, reduce=reduce))
     images, targets = two_scenes()
     equal = losses_of(model, images, targets)["loss_classifier"].detach()
-    weights.zero_()
+    balancer.class_weights.zero_()
     background = losses_of(model, images, targets)["loss_classifier"].detach()
     assert 0 < float(background) < float(equal)
 
