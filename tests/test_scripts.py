@@ -1414,6 +1414,12 @@ def test_processes_without_a_gpu_are_said_before_they_start(tmp_path: Path) -> N
         assert ("each run trains in 3 processes on the CPU" in result.stderr) is said
 
 
+def test_an_unknown_steadier_is_refused_before_anything_runs() -> None:
+    result = call(STEADIERS, "--dry-run", STEADIERS="average smooth")
+    assert_one_sentence(result, "none, average, prior, both or deferred, not 'smooth'")
+    assert not result.stdout
+
+
 # ---- which Python
 
 

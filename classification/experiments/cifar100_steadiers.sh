@@ -16,18 +16,5 @@ source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/expe
 parse_arguments "$@"
 train() { run classification.train cifar100-lt --group cifar100-lt-recipe --weight-decay 5e-4 "$@"; }
 
-# shellcheck disable=SC2046 # the options of a steadier are words
-for seed in $SEEDS; do
-  for method in $OTHERS; do
-    train --method "$method" --seed "$seed"
-  done
-  for steadier in $STEADIERS; do
-    for tau in $TAUS; do
-      for method in $METHODS; do
-        train --method "$method" --tau "$tau" --seed "$seed" \
-          $(steadier_options "$steadier" "$DEFER")
-      done
-    done
-  done
-done
+run_steadied
 finish

@@ -234,17 +234,35 @@ run() {
   COMMANDS+=("${words% }")
 }
 
-# steadier_options NAME EPOCH: the options of a steadier of the difficulty; EPOCH: from which on the
-# weights of 'deferred' are in force. docs/choosing-tau.md
-steadier_options() {
+# set_steadier NAME: OPTIONS, those of a steadier of the difficulty; docs/choosing-tau.md
+set_steadier() {
   case $1 in
-    none) ;;
-    average) echo --difficulty-average 0.9 ;;
-    prior) echo --difficulty-prior 1 ;;
-    both) echo --difficulty-average 0.9 --difficulty-prior 1 ;;
-    deferred) echo --weights-from-epoch "$2" ;;
-    *) fail "a steadier is none, average, prior, both or deferred, not '$1'." ;;
+    none) OPTIONS=() ;;
+    average) OPTIONS=(--difficulty-average 0.9) ;;
+    prior) OPTIONS=(--difficulty-prior 1) ;;
+    both) OPTIONS=(--difficulty-average 0.9 --difficulty-prior 1) ;;
+    deferred) OPTIONS=(--weights-from-epoch "$DEFER") ;;
+    *) fail "STEADIERS are none, average, prior, both or deferred, not '$1'." ;;
   esac
+}
+
+# run_steadied calls the script's 'train OPTION...' for each of SEEDS: for OTHERS, and for each of
+# STEADIERS, TAUS and METHODS; weights that are deferred are in force from the epoch DEFER on.
+run_steadied() {
+  local seed method steadier tau
+  for seed in $SEEDS; do
+    for method in $OTHERS; do
+      train --method "$method" --seed "$seed"
+    done
+    for steadier in $STEADIERS; do
+      set_steadier "$steadier"
+      for tau in $TAUS; do
+        for method in $METHODS; do
+          train --method "$method" --tau "$tau" --seed "$seed" "${OPTIONS[@]}"
+        done
+      done
+    done
+  done
 }
 
 check_packages() {

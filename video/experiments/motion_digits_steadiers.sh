@@ -18,18 +18,5 @@ train() {
   run video.train motion-digits --group motion-digits-steadiers "$@" --cache "$OUT/frame-cache"
 }
 
-# shellcheck disable=SC2046 # the options of a steadier are words
-for seed in $SEEDS; do
-  for method in $OTHERS; do
-    train --method "$method" --seed "$seed"
-  done
-  for steadier in $STEADIERS; do
-    for tau in $TAUS; do
-      for method in $METHODS; do
-        train --method "$method" --tau "$tau" --seed "$seed" \
-          $(steadier_options "$steadier" "$DEFER")
-      done
-    done
-  done
-done
+run_steadied
 finish
