@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import tyro
 
@@ -22,7 +23,7 @@ class Arguments(RunArguments):
     """Images in files: for each process that trains, so many others (threads, with a cache) read
     ahead; 0: none. With a GPU as many as there are cores for each."""
 
-    def resolved(self) -> "Arguments":
+    def resolved(self) -> Self:
         """With every 'None: as ...' of the settings filled in.
 
         Raises:
@@ -39,7 +40,7 @@ class Arguments(RunArguments):
                 )
         return replace(self, config=config)
 
-    def first_stage(self) -> "Arguments | None":
+    def first_stage(self) -> Self | None:
         """The resolved first stage of a second one."""
         first = self.config.stage1_config()
         if first is None:

@@ -25,17 +25,9 @@ class ClassificationTask(Task[Arguments, ClassificationConfig, Training]):
 
     name, recipes, arguments, schema = "classification", RECIPES, Arguments, SCHEMA
 
-    def resolve(self, arguments: Arguments) -> Arguments:
-        """See :meth:`Arguments.resolved`."""
-        return arguments.resolved()
-
     def group_and_run(self, config: ClassificationConfig) -> tuple[str, str]:
         """Both stages of a recipe stand in one group."""
         return group_name(config), run_name(config)
-
-    def first_stage(self, arguments: Arguments) -> Arguments | None:
-        """Of cRT, LWS and OLTR."""
-        return arguments.first_stage()
 
     def begin(self, arguments: Arguments, device: torch.device, first: Weights | None) -> Training:
         """The run at its first step."""

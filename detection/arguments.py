@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import tyro
 
 from common.errors import UserError
 from common.training.arguments import RunArguments
-from detection.recipes import DetectionConfig, resolved
+from detection.recipes import DetectionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +23,7 @@ class Arguments(RunArguments):
     workers: int = 0
     """Processes, for each that trains, which read images ahead; 0: none."""
 
-    def resolved(self) -> "Arguments":
-        """With every 'None: as ...' of the settings filled in."""
-        return replace(self, config=resolved(self.config))
-
-    def first_stage(self) -> "Arguments | None":
+    def first_stage(self) -> Self | None:
         """The resolved first stage of a second one."""
         first = self.config.stage1_config()
         return None if first is None else replace(self, config=first)

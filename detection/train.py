@@ -24,17 +24,9 @@ class DetectionTask(Task[Arguments, DetectionConfig, Training]):
 
     name, recipes, arguments, schema = "detection", RECIPES, Arguments, SCHEMA
 
-    def resolve(self, arguments: Arguments) -> Arguments:
-        """See :meth:`Arguments.resolved`."""
-        return arguments.resolved()
-
     def group_and_run(self, config: DetectionConfig) -> tuple[str, str]:
         """Both stages of a recipe stand in one group."""
         return group_name(config), run_name(config)
-
-    def first_stage(self, arguments: Arguments) -> Arguments | None:
-        """Of what trains the class layer alone."""
-        return arguments.first_stage()
 
     def begin(self, arguments: Arguments, device: torch.device, first: Weights | None) -> Training:
         """The run at its first step."""

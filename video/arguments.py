@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import tyro
 
@@ -32,7 +32,7 @@ class Arguments(RunArguments):
     """Processes, for each that trains, which read clips ahead; 0: none. With GPUs as many as there
     are cores for each."""
 
-    def resolved(self) -> "Arguments":
+    def resolved(self) -> Self:
         """With every 'None: as ...' of the settings filled in.
 
         Raises:

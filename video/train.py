@@ -24,10 +24,6 @@ class VideoTask(Task[Arguments, VideoConfig, Training]):
 
     name, recipes, arguments, schema = "video", RECIPES, Arguments, SCHEMA
 
-    def resolve(self, arguments: Arguments) -> Arguments:
-        """See :meth:`Arguments.resolved`."""
-        return arguments.resolved()
-
     def group_and_run(self, config: VideoConfig) -> tuple[str, str]:
         """A data set is a group."""
         return config.dataset, run_name(config)

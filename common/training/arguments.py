@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import tyro
 
 from common.errors import UserError
-from common.training.settings import RunConfig
+from common.training.settings import RunConfig, resolved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,18 @@ class RunArguments:
             raise UserError(f"--threads must be at least 1, not {self.threads}.")
         if self.workers < 0:
             raise UserError(f"--workers must be at least 0, not {self.workers}.")
+
+    def resolved(self) -> Self:
+        """With every 'None: as ...' of the settings filled in.
+
+        Raises:
+            UserError: an option has no effect.
+        """
+        return replace(self, config=resolved(self.config))
+
+    def first_stage(self) -> Self | None:
+        """Of a resolved second stage the resolved first; None: it is no second stage."""
+        return None
 
 
 Arguments = TypeVar("Arguments", bound=RunArguments)

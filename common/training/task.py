@@ -66,13 +66,13 @@ class Task(ABC, Generic[Arguments, Config, Trained]):
         """
         return self.folder(self.resolve(self.parse(words)))
 
-    @abstractmethod
     def resolve(self, arguments: Arguments) -> Arguments:
         """Fill in every 'None: as ...'; refuse what has no effect.
 
         Raises:
             UserError: naming the option.
         """
+        return arguments.resolved()
 
     def folder(self, arguments: Arguments) -> Path:
         """The folder of a resolved run."""
@@ -85,7 +85,7 @@ class Task(ABC, Generic[Arguments, Config, Trained]):
 
     def first_stage(self, arguments: Arguments) -> Arguments | None:
         """Of a second stage the resolved run that it goes on from; None: it is no second stage."""
-        return None
+        return arguments.first_stage()
 
     @abstractmethod
     def begin(self, arguments: Arguments, device: torch.device, first: Weights | None) -> Trained:
