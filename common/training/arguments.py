@@ -34,7 +34,7 @@ class RunArguments:
     checkpoint_seconds: float = 10.0
     """Least time between two checkpoints; a lost process loses no more than this and an epoch."""
     config: tyro.conf.OmitArgPrefixes[RunConfig]
-    """The run; a task's own class says of which kind."""
+    """The settings that the run's name and record tell."""
     workers: int = 0
     """Processes, for each that trains, which read ahead; 0: none."""
 
