@@ -12,7 +12,7 @@ from analysis.findings import ACCV, CE, CODE, CONDITION, PRINTED, Findings
 from analysis.grid import Grid
 from analysis.measured import measured_value
 from analysis.records import CELL, paper_runs, paper_table
-from analysis.shots import cost_of
+from analysis.shot_tables import cost_of
 from analysis.summary import summarize
 from analysis.words import MISSING, number, run_name
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.grid import Grid
 from analysis.records import group_runs
-from analysis.shots import apart_grid
+from analysis.shot_tables import apart_grid
 from analysis.words import dataset_name
 
 IMAGENET: Final = "imagenet-lt"

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.comparison import Cell, cells_of, our_summary, runs_note
 from analysis.grid import Grid
 from analysis.records import group_runs, paper_runs
-from analysis.shots import run_of, runs_of
+from analysis.shot_tables import run_of, runs_of
 from analysis.words import dataset_name, number
 
 WHEN: Final = {"last": "last epoch", "best": "best epoch"}

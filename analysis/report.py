@@ -30,7 +30,6 @@ from analysis.figures.run_course import first_seeds
 from analysis.figures.style import as_data_url, styled
 from analysis.grid import Grid
 from analysis.metric_tables import beside_paper_grid
-from analysis.pictures import pictures_of
 from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
@@ -44,7 +43,8 @@ from analysis.records import (
     to_frame,
 )
 from analysis.reproduction import count_outcomes, reproduction_grid
-from analysis.shots import SHORT_GROUPS, shots_grid
+from analysis.run_pictures import pictures_of
+from analysis.shot_tables import SHORT_GROUPS, shots_grid
 from analysis.tables import (
     READING_NAMES,
     SHOT_DATASETS,

@@ -38,7 +38,7 @@ from analysis.records import (
     to_frame,
 )
 from analysis.scale import growth_sentences, scale_makers
-from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
+from analysis.shot_tables import SHORT_GROUPS, short_grid, shots_grid
 from analysis.steadiers import steadiers_makers
 from analysis.verbs import demo_makers, one_frame_sentence, verb_makers
 from analysis.weight_decay import decay_makers
@@ -69,7 +69,7 @@ def short_makers(short: str, frame: pd.DataFrame) -> dict[str, Callable[[], Grid
     """The tables of a shortened schedule, none with a number of the paper.
 
     Args:
-        short: a name of :data:`analysis.shots.SHORT_GROUPS`.
+        short: a name of :data:`analysis.shot_tables.SHORT_GROUPS`.
         frame: runs.
     """
     dataset, group = SHORT_GROUPS[short]

@@ -17,7 +17,7 @@ from analysis.comparison import Cell
 from analysis.grid import Grid
 from analysis.measured import measured_value
 from analysis.records import CELL, SHOTS, Record, imbalance_of, stage_of
-from analysis.shots import cost_of, in_papers_order
+from analysis.shot_tables import cost_of, in_papers_order
 from analysis.summary import errors_by_seed, paired_difference, summarize
 from analysis.words import MISSING, condition_name, number, run_name, signed
 from common.training.record import STEADIERS

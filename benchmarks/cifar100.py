@@ -44,7 +44,7 @@ from benchmarks.timing import (
     write_shown,
 )
 from classification.augment import CropsAndFlips
-from classification.config import Method, Precision
+from classification.config import Precision
 from classification.data import ImageSet, LabelledImages, LongTailedData, load_data
 from classification.evaluate import measure
 from classification.models.resnet_cifar import CIFAR100_MEAN, CIFAR100_STD, PixelScaling
@@ -52,6 +52,7 @@ from classification.recipes import (
     CIFAR100_LT,
     RECIPES,
     CifarConfig,
+    CifarMethod,
     DecoupledConfig,
     resolved,
 )
@@ -69,9 +70,9 @@ from data_prep.cifar100 import (
 
 IMBALANCE = 100
 EPOCHS = CIFAR100_LT.epochs
-METHODS_OF_STEPS: tuple[Method, ...] = ("ce", "cdb-w-ce", "l2rw", "meta-weight-net")
+METHODS_OF_STEPS: tuple[CifarMethod, ...] = ("ce", "cdb-w-ce", "l2rw", "meta-weight-net")
 # CDB-S takes the steps of cross-entropy: it differs in what it does once an epoch.
-METHODS_OF_EPOCHS: tuple[Method, ...] = ("ce", "cdb-w-ce", "cdb-s")
+METHODS_OF_EPOCHS: tuple[CifarMethod, ...] = ("ce", "cdb-w-ce", "cdb-s")
 
 
 # ---- data and runs
@@ -115,7 +116,7 @@ def find_data(folder: Path | None, device: torch.device) -> LongTailedData:
     return load_data(resolved(replace(CIFAR100_LT, imbalance=IMBALANCE)), device, folder)
 
 
-def new_training(data: LongTailedData, method: Method, precision: Precision) -> Training:
+def new_training(data: LongTailedData, method: CifarMethod, precision: Precision) -> Training:
     """A run at its start."""
     config = replace(CIFAR100_LT, imbalance=IMBALANCE, method=method, precision=precision)
     return Training(resolved(config), data, data.train.labels.device)
@@ -221,7 +222,7 @@ def loop_jobs(
         for n in workers
     }
     for name, training in runs.items():
-        steps = extent.meta_steps if training.method.draw is not None else extent.steps
+        steps = extent.meta_steps if training.method.whole_batch else extent.steps
         jobs[name] = partial(step_seconds, training, steps)
     return jobs
 
@@ -411,7 +412,7 @@ def show_augmentation(times: Times) -> None:
     show("our augmentation over the PIL transforms", gain, "times", "(target: at least 10)")
 
 
-def epoch_from_parts(times: Times, method: Method, steps: float) -> list[float]:
+def epoch_from_parts(times: Times, method: CifarMethod, steps: float) -> list[float]:
     """Seconds of an epoch of ``steps`` steps, each round's put together from its parts."""
     step = times["cdb-w-ce" if method == "cdb-w-ce" else "ce"]
     parts = zip(step, times["pass"], times[f"once {method}"], strict=True)

@@ -7,31 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import torch
 from torch import nn
 
-from classification.l2rw import L2rwSettings
-from classification.meta_weight_net import MetaWeightNetSettings
-from classification.oltr import OltrSettings
+from classification.methods import METHODS
+from classification.methods.l2rw import L2rwSettings
 from common.losses import Reduction
-from common.training.methods import (
-    CB_BETA,
-    METHOD_SETTINGS,
-    CbSettings,
-    CdbWFlSettings,
-    FocalSettings,
-    LogitConfig,
-)
+from common.training.methods import LogitConfig
+from common.training.methods.base import settings_of_methods
+from common.training.methods.cdb_w_fl import CountedCdbWFlSettings
+from common.training.methods.eql import EqlSettings
+from common.training.methods.focal import HardInstanceSettings
 from common.training.settings import METHOD, REDUCTION, MethodSettings, Setting
 
-Method = Literal[
-    "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
-    "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-fl", "cdb-w-ce",
-]  # fmt: skip
-METHODS: tuple[Method, ...] = get_args(Method)
-"""All but OLTR, which is a network too and has a recipe of its own."""
 Precision = Literal["bfloat16", "float32"]
 
 OF_TABLE_1: Final = replace(
@@ -48,88 +38,21 @@ PRECISION: Final = Setting(
     "Of the network's passes; weights, statistics and losses are always float32. On a processor "
     "without bfloat16 instructions float32 is several times faster."
 )
-EQL_THRESHOLD: Final = Setting(
-    "eql: lambda, the share of the training samples under which a class is rare.",
-    at_least=0,
-    at_most=1,
-)
-
-
-@dataclass(frozen=True)
-class EqlSettings(MethodSettings):
-    """Of the softmax equalization loss (Tan et al. 2020)."""
-
-    eql_gamma: Annotated[
-        float,
-        Setting("eql: probability that a rare class's logit is left out.", at_least=0, at_most=1),
-    ] = 0.9
-    eql_threshold: Annotated[float, EQL_THRESHOLD] = 0.005
-
-
-@dataclass(frozen=True)
-class LdamSettings(CbSettings):
-    """Of LDAM-DRW (Cao et al. 2019)."""
-
-    ldam_margin: Annotated[float, Setting("ldam-drw: margin of the rarest class.", at_least=0)] = (
-        0.5
-    )
-    ldam_scale: Annotated[
-        float, Setting("ldam-drw: s, which the cosines are multiplied by.", above=0)
-    ] = 30.0
-    drw_epoch: Annotated[
-        int | None,
-        Setting(
-            "ldam-drw: class weights from after this epoch on; None: the first milestone.",
-            at_least=0,
-        ),
-    ] = None
-    cb_beta: Annotated[
-        float,
-        replace(
-            CB_BETA,
-            documentation="cb, and the second phase of ldam-drw: beta of the effective number of "
-            "samples.",
-        ),
-    ] = 0.9999
-
-
-@dataclass(frozen=True)
-class HardInstanceSettings(FocalSettings):
-    """Of the focal losses where they count hard instances."""
-
-    hard_weight: Annotated[
-        float,
-        Setting(
-            "focal, cdb-w-fl: samples of a larger focal weight are counted as hard (Figure 4).",
-            at_least=0,
-            at_most=1,
-        ),
-    ] = 0.8
-
-
-@dataclass(frozen=True)
-class CountedCdbWFlSettings(CdbWFlSettings, HardInstanceSettings):
-    """Of CDB-W-FL where it counts hard instances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(EqlSettings, LogitConfig, ABC):
     """One training run. Two runs of equal configurations give the same numbers."""
 
-    method: Annotated[Method | Literal["oltr"], OF_TABLE_1] = "ce"
+    method: Annotated[str, OF_TABLE_1] = "ce"
     loss_reduction: Annotated[Reduction | None, REDUCTION_BY_METHOD] = "batch-size"
 
-    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = {
-        **METHOD_SETTINGS,
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = settings_of_methods(METHODS) | {
+        # Where hard instances are counted.
         "focal": HardInstanceSettings,
         "cdb-w-fl": CountedCdbWFlSettings,
-        "eql": EqlSettings,
-        "l2rw": L2rwSettings,
-        "meta-weight-net": MetaWeightNetSettings,
-        "ldam-drw": LdamSettings,
-        "oltr": OltrSettings,
     }
-    """The settings of each method that has some; a data set need not have them all."""
+    """The settings of each method; a data set need not have them all."""
     in_files: ClassVar[bool] = False
     """Whether the images are read from files in training, rather than kept in memory."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -154,11 +77,6 @@ class ClassificationConfig(EqlSettings, LogitConfig, ABC):
     def crops_and_flips(self) -> bool:
         """Whether training images in memory are cropped and mirrored at random."""
         return False
-
-    def filled_in(self) -> dict[str, Any]:
-        """Every 'None: as ...' that is filled in, by its name."""
-        usual: Reduction = "weight-sum" if self.method == "ldam-drw" else "batch-size"
-        return super().filled_in() | {"loss_reduction": self.loss_reduction or usual}
 
     def with_lists(self, folder: Path | None) -> Self:
         """The configuration with what belongs to it of the lists in ``folder``, if it has lists."""

@@ -10,17 +10,17 @@ import tyro
 from torch import nn
 
 from classification.config import (
-    EQL_THRESHOLD,
     OF_TABLE_1,
     PRECISION,
     ClassificationConfig,
-    CountedCdbWFlSettings,
     Precision,
 )
+from classification.methods.oltr import OltrSettings
 from classification.models import STRIDE, ImageNetwork
-from classification.oltr import OltrSettings
 from common.errors import UserError
 from common.losses import Reduction
+from common.training.methods.cdb_w_fl import CountedCdbWFlSettings
+from common.training.methods.eql import EQL_THRESHOLD
 from common.training.schedule import cosine_schedule
 from common.training.settings import (
     BATCH_SIZE,
@@ -256,7 +256,7 @@ class OltrConfig(OltrSettings, ImageConfig):
 
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
         """The first stage's network with centroids and a memory."""
-        from classification.models.oltr import make_oltr
+        from classification.models.oltr_network import make_oltr
         from classification.models.resnet_image import make_image_resnet
 
         side, mixed = -(-self.crop // STRIDE), self.precision == "bfloat16"

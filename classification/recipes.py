@@ -20,22 +20,21 @@ import tyro
 from torch import nn
 
 from classification.config import (
-    EQL_THRESHOLD,
     OF_TABLE_1,
     PRECISION,
     REDUCTION_BY_METHOD,
     ClassificationConfig,
-    CountedCdbWFlSettings,
-    LdamSettings,
-    Method,
     Precision,
     SubsampledConfig,
 )
 from classification.image_recipes import IMAGE_RECIPES
-from classification.meta_weight_net import MetaWeightNetSettings
+from classification.methods import METHODS
+from classification.methods.ldam_drw import LdamSettings
+from classification.methods.meta_weight_net import MetaWeightNetSettings
 from classification.models import Initialisation, LenetArchitecture
-from common.errors import UserError
 from common.losses import Reduction
+from common.training.methods.cdb_w_fl import CountedCdbWFlSettings
+from common.training.methods.eql import EQL_THRESHOLD
 from common.training.settings import (
     BATCH_SIZE,
     DATASET,
@@ -59,6 +58,10 @@ from common.training.settings import run_name as run_name
 MnistMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "balanced-softmax", "logit-adjustment",
     "cdb-s", "cdb-w-fl", "cdb-w-ce",
+]  # fmt: skip
+CifarMethod = Literal[
+    "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
+    "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 SecondStageMethod = Literal[
     "class-aware", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s"
@@ -119,7 +122,7 @@ class CifarConfig(
 
     recipe: Annotated[tyro.conf.Fixed[CifarRecipe], RECIPE] = "cifar100-lt"
     dataset: Annotated[Literal["cifar100-lt"], DATASET] = "cifar100-lt"
-    method: Annotated[Method, OF_TABLE_1] = "ce"
+    method: Annotated[CifarMethod, OF_TABLE_1] = "ce"
     split_seed: Annotated[
         int | None,
         Setting(
@@ -157,12 +160,6 @@ class CifarConfig(
         ),
     ] = None
 
-    def __post_init__(self) -> None:
-        """Refuse settings that contradict each other or make no sense."""
-        super().__post_init__()
-        if self.method == "ldam-drw" and self.drw_epoch is None and not self.milestones:
-            raise UserError("--method ldam-drw without --milestones needs --drw-epoch.")
-
     @property
     def recipe_name(self) -> str:
         """The recipe it departs from."""
@@ -190,10 +187,10 @@ class CifarConfig(
         return load_cifar100_lt(self, device, source)
 
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
-        """ResNet-32, with LDAM's cosine classifier."""
+        """ResNet-32; LDAM's has a cosine classifier."""
         from classification.models.resnet_cifar import make_resnet
 
-        cosine, mixed = self.method == "ldam-drw", self.precision == "bfloat16"
+        cosine, mixed = METHODS[self.method].cosine, self.precision == "bfloat16"
         return make_resnet(num_classes, generator, cosine=cosine, mixed=mixed)
 
 

@@ -5,9 +5,7 @@ synchronised batch statistics the numbers, are the same for any number of ranks.
 step over all ranks, C classes, S samples an epoch.
 """
 
-import copy
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,16 +17,16 @@ from classification.capture import CapturedStep, Inputs
 from classification.config import ClassificationConfig
 from classification.data import ImageSet, LabelledImages, LongTailedData, describe_split, load_data
 from classification.evaluate import evaluate, make_model, measure
-from classification.methods import Group, Method, make_method
-from classification.models import OltrModel, SecondStage
+from classification.methods import make_method
+from classification.models import SecondStage
 from classification.reading import Reading
-from common.difficulty import smoothed_accuracy
 from common.distributed import is_distributed
 from common.streams import Streams
 from common.training import loop
 from common.training.folder import ForeignWeightsError
 from common.training.history import History
 from common.training.loop import Weights
+from common.training.methods.base import Group, LogitMethod
 from common.training.process_group import say
 from common.training.task import Results
 
@@ -48,14 +46,14 @@ def _network(
     config: ClassificationConfig, num_classes: int, streams: Streams, first_stage: Weights | None
 ) -> nn.Module:
     """The network at its first step; a second stage has its first stage's weights."""
-    model = make_model(config, num_classes, streams)
-    if isinstance(model, SecondStage | OltrModel):
-        assert first_stage is not None
+    model: Any = make_model(config, num_classes, streams)
+    if first_stage is not None:
         try:
             model.load_first_stage(first_stage)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ForeignWeightsError(f"the weights are another network's: {error}.") from error
-    return model
+    network: nn.Module = model
+    return network
 
 
 @torch.no_grad()
@@ -66,27 +64,23 @@ def _as_features(images: LabelledImages, model: SecondStage) -> LabelledImages:
     return LabelledImages(torch.cat(features), images.labels)
 
 
-def _parameter_groups(model: nn.Module, without_decay: tuple[str, ...]) -> list[Group]:
-    """What is trained; ``without_decay``: ends of the names of what has no weight decay."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    free = {name for name in trained if name.endswith(without_decay)} if without_decay else set()
-    groups: list[Group] = [([p for name, p in trained.items() if name not in free], 1.0, 1.0)]
-    if free:
-        groups.append(([p for name, p in trained.items() if name in free], 1.0, 0.0))
-    return [group for group in groups if group[0]]
-
-
-def _sharing_tensors(model: nn.Module) -> nn.Module:
-    """A copy with the very parameters and buffers of ``model``, whose layers can be replaced."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+def _sparing(model: nn.Module, groups: list[Group], ends: tuple[str, ...]) -> Iterator[Group]:
+    """Groups in which parameters whose names end so have no weight decay; none is empty."""
+    free = {id(p) for name, p in model.named_parameters() if name.endswith(ends)}
+    for parameters, rate, decay in groups:
+        for members, share in (
+            ([p for p in parameters if id(p) not in free], decay),
+            ([p for p in parameters if id(p) in free], 0.0),
+        ):
+            if members:
+                yield members, rate, share
 
 
 class Training(loop.Training[Inputs]):
     """A run between its first step and its last."""
 
     config: ClassificationConfig
-    method: Method
+    method: LogitMethod
 
     def __init__(
         self,
@@ -126,18 +120,10 @@ class Training(loop.Training[Inputs]):
         if device.type == "cuda" and not is_distributed():
             self.step = CapturedStep(self.train_step, self._changed_by_a_step, device)
 
-    def prepared(self, model: nn.Module) -> nn.Module:
-        """The network as it is trained, and one that computes weights of the whole batch."""
-        # Meta-learned weights are computed by each rank, by itself.
-        self._alone = _sharing_tensors(model).train() if is_distributed() else model
-        return super().prepared(model)
-
     def make_optimizer(self) -> torch.optim.SGD:
         """SGD, with a share of the learning rate and of the weight decay for each group."""
-        of_method = self.method.parameter_groups or partial(
-            _parameter_groups, without_decay=self.config.without_decay
-        )
-        groups = of_method(self.model)
+        of_method = self.method.parameter_groups(self.model)
+        groups = [*_sparing(self.model, of_method, self.config.without_decay)]
         # For each group its share of the rate, and the tensor that holds the product.
         self._rates = [(factor, self._rate * factor) for _, factor, _ in groups]
         decay = self.config.weight_decay
@@ -166,8 +152,8 @@ class Training(loop.Training[Inputs]):
 
     def draw_epoch(self) -> dict[str, Any]:
         """``order``: the samples, (S,); ``changes``: what augmentation does to them, (S, ...)."""
-        if self.epoch == 0 and self.method.start is not None:
-            self.method.start(self.model, self.data.train.of_rank().evaluation_batches())
+        if self.epoch == 0:
+            self.method.start(self.model, self.data.train.of_rank())
         order = self.method.sampler.draw()
         changes = self._source.draw(order.numel(), self.streams["augmentation"])
         return {"order": order, "changes": changes}
@@ -187,8 +173,8 @@ class Training(loop.Training[Inputs]):
         made = self._source.batches([share(batch) for batch in batches])
         for whole, inputs, change in zip(batches, made, changes, strict=True):
             inputs |= {} if change is None else {"changes": change}
-            if self.method.draw is not None:
-                inputs["draws"] = share(self.method.draw(whole.numel()))
+            if (draws := self.method.draw(whole.numel())) is not None:
+                inputs["draws"] = share(draws)
             yield {name: v.to(self.device, non_blocking=True) for name, v in inputs.items()}
 
     def loss(self, batch: Inputs) -> Tensor:
@@ -200,11 +186,6 @@ class Training(loop.Training[Inputs]):
     def performance(self) -> Tensor:
         """Accuracy per class, (C,), float64."""
         return measure(self.model, self._difficulty, self.data.num_classes)
-
-    def followed(self, performance: Tensor) -> Tensor:
-        """Accuracy with the prior, if one is set."""
-        counts = self.data.description["difficulty"]
-        return smoothed_accuracy(performance, counts, self.config.difficulty_prior)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .difficulty import Labels, as_labels
 from .distributed import all_reduce_sum, is_distributed, world_size
@@ -211,12 +211,14 @@ def logit_adjusted_loss(
     return cross_entropy((logits.movedim(1, -1) + adjustment).movedim(-1, 1), labels)
 
 
-class SoftmaxEqualizationLoss:
+class SoftmaxEqualizationLoss(nn.Module):
     """Softmax form of the equalization loss (Tan et al. 2020).
 
     p_y = e^{z_y} / sum_k w_k e^{z_k},  w_k = 1 - beta_k T(f_k) (1 - [k = y]): for a sample of
     another class, the logit of a rare class is left out of the softmax with probability gamma.
     """
+
+    rare: Tensor
 
     def __init__(
         self,
@@ -239,15 +241,17 @@ class SoftmaxEqualizationLoss:
             ValueError: for gamma outside [0, 1], or a threshold under which no or every class
                 falls: the loss would be cross-entropy or undefined.
         """
+        super().__init__()
         check_generator(generator)
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma must be in [0, 1], not {gamma}")
-        self.rare = class_counts / class_counts.sum() < threshold
-        if not bool(self.rare.any()) or bool(self.rare.all()):
+        rare = class_counts / class_counts.sum() < threshold
+        if not bool(rare.any()) or bool(rare.all()):
             raise ValueError(
                 f"threshold {threshold} must lie between the smallest and the largest share of a "
                 "class, so that some classes and not all are rare"
             )
+        self.register_buffer("rare", rare, persistent=False)
         self.gamma = gamma
         self.generator = generator
 
@@ -256,7 +260,7 @@ class SoftmaxEqualizationLoss:
         shape = (batch_size, self.rare.numel())
         return torch.rand(shape, generator=self.generator, device=self.generator.device)
 
-    def __call__(self, logits: Tensor, labels: Labels, draws: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, labels: Labels, draws: Tensor | None = None) -> Tensor:
         """Losses (B,) from logits (B, C), labels (B,) and a :meth:`draw`; None: one is made."""
         if draws is None:
             draws = self.draw(len(logits))
@@ -267,11 +271,13 @@ class SoftmaxEqualizationLoss:
         return cross_entropy(logits.masked_fill(ignored, float("-inf")), labels)
 
 
-class LdamLoss:
+class LdamLoss(nn.Module):
     """Label-distribution-aware margin loss (Cao et al. 2019), for a cosine classifier.
 
     Cross-entropy of s (z - m_y e_y) with margins m_c = max_margin n_c^{-1/4} / max_k n_k^{-1/4}.
     """
+
+    margins: Tensor
 
     def __init__(self, class_counts: Tensor, *, max_margin: float = 0.5, scale: float = 30.0):
         """Compute the margins.
@@ -284,13 +290,15 @@ class LdamLoss:
         Raises:
             ValueError: when a class has no sample (its margin would be infinite).
         """
+        super().__init__()
         if not bool((class_counts > 0).all()):
             raise ValueError("every class needs at least one training sample to have a margin")
         inverse_root = class_counts.to(torch.float64) ** -0.25
-        self.margins = (max_margin * inverse_root / inverse_root.max()).to(torch.float32)
+        margins = (max_margin * inverse_root / inverse_root.max()).to(torch.float32)
+        self.register_buffer("margins", margins, persistent=False)
         self.scale = scale
 
-    def __call__(self, logits: Tensor, labels: Labels) -> Tensor:
+    def forward(self, logits: Tensor, labels: Labels) -> Tensor:
         """Losses (B,) from cosines ``logits`` (B, C) in [-1, 1] and labels (B,)."""
         labels = as_labels(labels, logits.device)
         own = labels[:, None]

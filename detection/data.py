@@ -356,9 +356,3 @@ def load_batches(
     """
     for batch in read_batches(data, batches, workers, _together):
         yield _unpacked(batch)
-
-
-def image_categories(annotations: Annotations) -> tuple[Tensor, Tensor]:
-    """Image index (P,) and category index (P,) of each pair, int64, as the samplers take them."""
-    image, category = annotations.image_categories
-    return torch.from_numpy(image), torch.from_numpy(category)

@@ -4,45 +4,21 @@ Shapes: C categories.
 """
 
 from pathlib import Path
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from common.errors import UserError
 from common.streams import Streams
 from common.training.folder import ForeignWeightsError
 from common.training.published_weights import read_state
-from detection.heads import CalibratedHead, ClassificationHead, Reduce, make_head
-from detection.methods import CALIBRATIONS
-from detection.models import (
-    Rcnn,
-    add_calibrated_classifier,
-    build_rcnn,
-    freeze_all_but_classifier,
-    replace_classifier,
-)
+from detection.heads import ClassificationHead, SoftmaxHead
+from detection.methods import METHODS
+from detection.methods.base import DetectionMethod
+from detection.models import Rcnn, build_rcnn, freeze_all_but_classifier
 from detection.recipes import DetectionConfig
 from detection.sets import DetectionSets
 
 Weights = dict[str, Tensor]
-
-
-def _head(
-    config: DetectionConfig, sets: DetectionSets, streams: Streams, reduce: Reduce | None
-) -> ClassificationHead:
-    """The head of the configured method."""
-    train = sets.train.annotations
-    return make_head(
-        config.method,
-        sets.num_classes,
-        reduce=reduce,
-        instance_counts=torch.from_numpy(train.instance_count),
-        image_share=torch.from_numpy(train.image_count / train.num_images),
-        generator=streams["head"],
-        reduction=config.loss_reduction or "batch-size",
-        **config.head_settings,
-    )
 
 
 def _refuse_other_weights(config: DetectionConfig, published: Path) -> None:
@@ -83,10 +59,8 @@ def _detector(
 
 def make_model(
     config: DetectionConfig,
-    sets: DetectionSets,
-    streams: Streams,
+    method: DetectionMethod,
     *,
-    reduce: Reduce | None = None,
     published: Path | None = None,
     first_stage: Weights | None = None,
 ) -> Rcnn:
@@ -94,62 +68,36 @@ def make_model(
 
     Args:
         config: resolved.
-        sets: its categories and their counts.
-        streams: the run's generators.
-        reduce: cdb-w-ce: of its balancer, see :class:`~detection.heads.SoftmaxHead`.
+        method: gives its head, knows its categories, and has the run's generators.
         published: file of the weights that a first stage starts from; None: random.
         first_stage: weights of the first stage, for a second one.
 
     Raises:
         UserError: when the weights cannot be used.
     """
-    model: Rcnn = config.make_network(
-        sets, streams, reduce=reduce, published=published, first_stage=first_stage
-    )
+    model: Rcnn = config.make_network(method, published, first_stage)
     return model
 
 
-def make_detector(
-    config: DetectionConfig,
-    sets: DetectionSets,
-    streams: Streams,
-    *,
-    reduce: Reduce | None,
-    published: Path | None,
-) -> Rcnn:
+def make_detector(config: DetectionConfig, method: DetectionMethod, published: Path | None) -> Rcnn:
     """A whole detector, from published or random weights; see :func:`make_model`."""
-    head = _head(config, sets, streams, reduce)
-    return _detector(config, head, sets.num_classes, streams, published)
+    return _detector(config, method.head(), method.sets.num_classes, method.streams, published)
 
 
 def make_second_stage(
-    config: DetectionConfig,
-    sets: DetectionSets,
-    streams: Streams,
-    *,
-    reduce: Reduce | None,
-    first_stage: Weights,
+    config: DetectionConfig, method: DetectionMethod, first_stage: Weights
 ) -> Rcnn:
     """The first stage's detector with a new class layer, alone trained; see :func:`make_model`."""
-    head = _head(config, sets, streams, reduce)
-    old = make_head("ce", sets.num_classes)
-    model = _detector(config, old, sets.num_classes, streams, None)
+    num_classes = method.sets.num_classes
+    head = method.head()
+    model = _detector(config, SoftmaxHead(num_classes), num_classes, method.streams, None)
     try:
         model.load_state_dict(first_stage)
     except RuntimeError as error:
         raise ForeignWeightsError(f"the weights are another network's: {error}.") from error
-    if config.method in CALIBRATIONS:
-        assert isinstance(head, CalibratedHead)
-        kind: Literal["simcal", "calib"] = "simcal" if config.method == "simcal" else "calib"
-        add_calibrated_classifier(model, head, kind, generator=streams["classifier"])
-    else:
-        replace_classifier(model, head, generator=streams["classifier"])
+    method.add_classifier(model, head)
     freeze_all_but_classifier(model)
     return model
-
-
-def _no_loss(losses: Tensor, labels: Tensor) -> Tensor:
-    raise AssertionError("a finished run is not trained on")
 
 
 def make_trained_model(config: DetectionConfig, sets: DetectionSets, weights: Weights) -> Rcnn:
@@ -162,8 +110,8 @@ def make_trained_model(config: DetectionConfig, sets: DetectionSets, weights: We
     first: Weights | None = None
     stage1 = config.stage1_config()
     if stage1 is not None:
-        first = make_model(stage1, sets, streams, reduce=_no_loss).state_dict()
-    model = make_model(config, sets, streams, reduce=_no_loss, first_stage=first)
+        first = make_model(stage1, METHODS[stage1.method](stage1, sets, streams)).state_dict()
+    model = make_model(config, METHODS[config.method](config, sets, streams), first_stage=first)
     _load(model, weights)
     return model
 

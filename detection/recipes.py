@@ -13,13 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import tyro
 
 from common.errors import UserError
-from common.streams import Streams
+from common.training.methods.base import settings_of_methods
 from common.training.settings import (
     BATCH_SIZE,
     DATASET,
@@ -39,18 +38,17 @@ from common.training.settings import (
 )
 from common.training.settings import resolved as resolved
 from common.training.settings import run_name as run_name
-from detection.methods import (
-    CALIBRATIONS,
-    HEAD_SETTINGS,
-    METHOD_SETTINGS,
-    BagsSettings,
-    CalibrationSettings,
-    CategoryDifficultySettings,
-    DetectionMethod,
-    EqlSettings,
-    FocalSettings,
-    RfsSettings,
-)
+from detection.methods import METHODS
+from detection.methods.bags import BagsSettings
+from detection.methods.base import CategoryDifficultySettings, DetectionMethod
+from detection.methods.calibration import CalibrationSettings
+from detection.methods.eql import EqlSettings
+from detection.methods.focal import FocalSettings
+from detection.methods.rfs import RfsSettings
+
+MethodName = Literal[
+    "ce", "rfs", "eql", "cdb-s", "cdb-w-ce", "focal", "lrw", "bags", "simcal", "calib"
+]
 
 DetectionRecipe = Literal["lvis", "lvis-clc", "digit-scenes", "digit-scenes-clc"]
 Task = Literal["box", "mask"]
@@ -61,18 +59,11 @@ OF_TABLE_5: Final = replace(
 WARMUP_STEPS: Final = Setting(
     "Steps over which the learning rate grows linearly from a third.", at_least=0
 )
+_OF_THE_OPTIMIZER: Final = (
+    "momentum", "weight_decay", "milestones", "warmup_steps", "gradient_clip",
+)  # fmt: skip
+"""Settings of a second stage that are its method's to say where they are left open."""
 GRADIENT_CLIP: Final = Setting("Largest norm of the gradient of a step; 0: any.", at_least=0)
-CALIBRATION_TRAINING: Final[Mapping[str, Any]] = MappingProxyType(
-    {
-        "momentum": 0.0,
-        "weight_decay": 0.0,
-        "milestones": (7, 10),
-        "warmup_steps": 0,
-        "gradient_clip": 0.0,
-    }
-)
-"""How the code of Wang et al. 2020 trains it: plain SGD, its rate a tenth from the start of the 8th
-epoch on and a hundredth from that of the 11th."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +72,7 @@ class DetectionConfig(CategoryDifficultySettings, SteppedConfig, ABC):
 
     recipe: Annotated[tyro.conf.Fixed[DetectionRecipe], RECIPE] = "lvis"
     dataset: Annotated[Literal["lvis-v0.5", "digit-scenes"], DATASET] = "lvis-v0.5"
-    method: Annotated[DetectionMethod, OF_TABLE_5] = "ce"
+    method: Annotated[MethodName, OF_TABLE_5] = "ce"
     task: Annotated[
         Task, Setting("Boxes (Faster R-CNN, Table 5), or boxes and masks (Mask R-CNN, Table 6).")
     ] = "box"
@@ -145,7 +136,7 @@ class DetectionConfig(CategoryDifficultySettings, SteppedConfig, ABC):
         Precision, Setting("Of the network's passes; weights and losses are always float32.")
     ] = "float32"
 
-    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = METHOD_SETTINGS
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = settings_of_methods(METHODS)
     """The settings of each method; a stage need not have them all."""
 
     def __post_init__(self) -> None:
@@ -186,11 +177,6 @@ class DetectionConfig(CategoryDifficultySettings, SteppedConfig, ABC):
         """The learning rate before the first milestone: scaled with the batch."""
         return self.learning_rate * self.batch_size / 8
 
-    @property
-    def head_settings(self) -> dict[str, Any]:
-        """Those of the settings that a head is made with, by name."""
-        return {name: getattr(self, name) for name in HEAD_SETTINGS if hasattr(self, name)}
-
     def warm_up(self, steps_taken: int) -> float:
         """Factor of the learning rate after so many steps of the whole run: 1/3 to 1."""
         if steps_taken >= self.warmup_steps:
@@ -209,7 +195,7 @@ class DetectionConfig(CategoryDifficultySettings, SteppedConfig, ABC):
 
     @abstractmethod
     def make_network(
-        self, sets: Any, streams: Streams, *, reduce: Any, published: Path | None, first_stage: Any
+        self, method: DetectionMethod, published: Path | None, first_stage: Any
     ) -> Any:
         """The detector at the first step, see :func:`detection.networks.make_model`."""
 
@@ -221,12 +207,12 @@ class DetectorConfig(RfsSettings, EqlSettings, DetectionConfig):
     method: Annotated[Literal["ce", "rfs", "eql", "cdb-s", "cdb-w-ce"], OF_TABLE_5] = "ce"
 
     def make_network(
-        self, sets: Any, streams: Streams, *, reduce: Any, published: Path | None, first_stage: Any
+        self, method: DetectionMethod, published: Path | None, first_stage: Any
     ) -> Any:
         """A whole detector."""
         from detection.networks import make_detector
 
-        return make_detector(self, sets, streams, reduce=reduce, published=published)
+        return make_detector(self, method, published)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +276,7 @@ class ClassifierConfig(FocalSettings, BagsSettings, CalibrationSettings, Detecti
     @property
     def table_method(self) -> str:
         """The record's ``method``, as Tables 5 and 6 name it."""
-        return self.method if self.method in CALIBRATIONS else f"{self.method}-clc"
+        return self.method + METHODS[self.method].second_stage_suffix
 
     @property
     def variant(self) -> str:
@@ -303,19 +289,18 @@ class ClassifierConfig(FocalSettings, BagsSettings, CalibrationSettings, Detecti
 
     def filled_in(self) -> dict[str, Any]:
         """Every 'None: as ...' that is filled in; how it trains is its method's to say."""
-        usual: Mapping[str, Any] = vars(_FIRST_STAGES[self._first_recipe])
-        if self.method in CALIBRATIONS:
-            usual = CALIBRATION_TRAINING
-        open_ones = [name for name in CALIBRATION_TRAINING if getattr(self, name) is None]
+        first: Mapping[str, Any] = vars(_FIRST_STAGES[self._first_recipe])
+        usual = {**first, **METHODS[self.method].trained_with}
+        open_ones = [name for name in _OF_THE_OPTIMIZER if getattr(self, name) is None]
         return super().filled_in() | {name: usual[name] for name in open_ones}
 
     def make_network(
-        self, sets: Any, streams: Streams, *, reduce: Any, published: Path | None, first_stage: Any
+        self, method: DetectionMethod, published: Path | None, first_stage: Any
     ) -> Any:
         """The first stage's detector with a new class layer."""
         from detection.networks import make_second_stage
 
-        return make_second_stage(self, sets, streams, reduce=reduce, first_stage=first_stage)
+        return make_second_stage(self, method, first_stage)
 
     def stage1_config(self) -> DetectorConfig:
         """The resolved configuration of the first stage."""
@@ -357,7 +342,7 @@ _FIRST_STAGES: Final = {"lvis": LVIS, "digit-scenes": DIGIT_SCENES}
 
 def _second_stage(recipe: DetectionRecipe, first: DetectorConfig) -> ClassifierConfig:
     """The recipe of a second stage: its first stage's values; how it trains says its method."""
-    own = {"recipe", "method", *CALIBRATION_TRAINING}
+    own = {"recipe", "method", *_OF_THE_OPTIMIZER}
     both = {field.name for field in fields(first)} & {f.name for f in fields(ClassifierConfig)}
     same: dict[str, Any] = {name: getattr(first, name) for name in both - own}
     return ClassifierConfig(recipe=recipe, **same)

@@ -4,95 +4,35 @@ Shapes: B images a step over all ranks, W ranks, S steps an epoch, C categories.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from common.balancer import ClassDifficultyBalancer
 from common.distributed import is_first_rank, rank, world_size
 from common.errors import UserError
-from common.sampler import EpochSampler, InstanceBalancedSampler
 from common.streams import Streams
 from common.training import loop
 from common.training.history import History
 from common.training.loop import Weights
-from common.training.methods import Method, make_balancer
 from common.training.process_group import say
 from common.training.task import Results
 from detection.arguments import Arguments
-from detection.data import DetectionData, draw_requests, image_categories, load_batches
+from detection.data import DetectionData, draw_requests, load_batches
 from detection.evaluate import describe, measure_ap, metrics_of
-from detection.methods import CALIBRATIONS, RfsSettings
+from detection.methods import METHODS
+from detection.methods.base import DetectionMethod
 from detection.models import ProposalAccuracy, Rcnn, total_loss
-from detection.models.drawing import global_draws_from
+from detection.models.random_draws import global_draws_from
 from detection.networks import make_model
-from detection.pictures import write_pictures
+from detection.prediction_pictures import write_pictures
 from detection.recipes import DetectionConfig
-from detection.samplers import ImageDifficultySampler, RepeatFactorSampler, draw_episodes
 from detection.sets import CONDITIONS, DetectionSets
 
 Batch = tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]
 """This rank's images, (3, H, W) each, and the boxes, labels and so on of each, on the device."""
-EPISODE = 16
-"""Categories of an episode, and images a step of simcal and calib (Wang et al. 2020)."""
-
-
-def _each_once(
-    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
-) -> EpochSampler:
-    return InstanceBalancedSampler(torch.zeros(len(sets.train), dtype=torch.int64), 1, generator)
-
-
-def _by_repeat_factor(
-    config: RfsSettings, sets: DetectionSets, generator: torch.Generator
-) -> EpochSampler:
-    pairs = image_categories(sets.train.annotations)
-    return RepeatFactorSampler(*pairs, len(sets.train), generator, config.rfs_threshold)
-
-
-def _by_difficulty(
-    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
-) -> EpochSampler:
-    pairs = image_categories(sets.train.annotations)
-    return ImageDifficultySampler(*pairs, len(sets.train), sets.num_classes, generator)
-
-
-_IMAGE_SAMPLERS: Mapping[str, Callable[[Any, DetectionSets, torch.Generator], EpochSampler]] = {
-    "rfs": _by_repeat_factor,
-    "cdb-s": _by_difficulty,
-}
-"""Of the methods that do not show every image once an epoch."""
-
-
-def make_image_sampler(
-    config: DetectionConfig, sets: DetectionSets, generator: torch.Generator
-) -> EpochSampler:
-    """The sampler of images of the method; cdb-s starts with equal category probabilities."""
-    make = _IMAGE_SAMPLERS.get(config.method, _each_once)
-    return make(config, sets, generator)
-
-
-def _check_batch_size(config: DetectionConfig, images: int) -> None:
-    """Refuse batches that the ranks cannot share alike, or that the images cannot fill."""
-    if config.method in CALIBRATIONS:
-        if EPISODE % world_size():
-            raise UserError(
-                f"--method {config.method} has {EPISODE} images a step, which {world_size()} "
-                "processes cannot share alike; start 2, 4, 8 or 16 of them."
-            )
-        return
-    size = config.batch_size
-    if size % world_size():
-        raise UserError(
-            f"--batch-size {size} cannot be shared by {world_size()} processes; make it a multiple "
-            "of their number."
-        )
-    if size > images:
-        raise UserError(f"--batch-size {size} is more than the {images} training images; lower it.")
 
 
 def _check_measurable(difficulty: DetectionData) -> None:
@@ -111,42 +51,38 @@ class Training(loop.Training[Batch]):
     packages = ("torchvision",)
     keeps_best = False
     config: DetectionConfig
+    method: DetectionMethod
     model: Rcnn
 
     def __init__(
         self,
         config: DetectionConfig,
-        sets: DetectionSets,
+        method: DetectionMethod,
         model: Rcnn,
-        streams: Streams,
-        balancer: ClassDifficultyBalancer | None,
         workers: int = 0,
     ) -> None:
         """Start at epoch 0.
 
         Args:
             config: resolved.
-            sets: the images.
+            method: has the images and the run's generators.
             model: with its first weights, on the device to train on.
-            streams: the run's generators.
-            balancer: of a CDB method.
             workers: processes of this rank that read ahead.
 
         Raises:
             UserError: when the batch size does not fit, or no difficulty can be measured.
         """
-        self.size = EPISODE if config.method in CALIBRATIONS else config.batch_size
-        _check_batch_size(config, len(sets.train))
-        if balancer is not None and config.difficulty == "ap":
+        sets = method.sets
+        method.check_step()
+        if method.balancer is not None and config.difficulty == "ap":
             _check_measurable(sets.difficulty)
-        self.sets, self._workers = sets, workers
-        if balancer is not None and config.difficulty == "proposals":
+        self.size, self.sets, self._workers = method.step_size, sets, workers
+        if method.balancer is not None and config.difficulty == "proposals":
             device = next(model.parameters()).device
             model.roi_heads.proposal_accuracy = ProposalAccuracy(sets.num_classes, device)
-        method = Method(make_image_sampler(config, sets, streams["sampler"]), balancer=balancer)
         train = sets.train.annotations
         history = History(train.names, torch.from_numpy(train.image_count))
-        super().__init__(config, model, method, streams, history)
+        super().__init__(config, model, method, method.streams, history)
         self.difficulty_seconds = 0.0
 
     def prepared(self, model: nn.Module) -> nn.Module:
@@ -178,14 +114,7 @@ class Training(loop.Training[Batch]):
         ``requests``: training images, (S B,); ``drawn_for``: the category that each was drawn for
         by simcal and calib, (S B,), else empty.
         """
-        if self.config.method in CALIBRATIONS:
-            pairs = image_categories(self.sets.train.annotations)
-            steps = max(1, len(self.sets.train) // self.size)
-            images, wanted = draw_episodes(*pairs, steps, self.streams["sampler"], EPISODE)
-            order, drawn_for = images.flatten(), wanted.flatten().tolist()
-        else:
-            order, drawn_for = self.method.sampler.draw(), []
-            order = order[: len(order) // self.size * self.size]
+        order, drawn_for = self.method.draw_images()
         requests = draw_requests(order, self.streams["flips"], (0,), self.config.flip)
         return {"requests": requests, "drawn_for": drawn_for}
 
@@ -299,19 +228,13 @@ def begin(arguments: Arguments, device: torch.device, first_stage: Weights | Non
         UserError: when the data, published weights or a setting does not allow it.
         ValueError: when the data cannot be trained on.
     """
-    config, streams = arguments.config, Streams(arguments.config.seed)
+    config = arguments.config
     sets: DetectionSets = config.load_data(arguments.data, arguments.images)
     say(f"{config.dataset}: {_describe(sets)}")
-    balancer = make_balancer(config, sets.num_classes, device)
-    model = make_model(
-        config,
-        sets,
-        streams,
-        reduce=balancer and partial(balancer.weighted_mean, background_weight=1.0),
-        published=None if first_stage is not None else arguments.published(),
-        first_stage=first_stage,
-    ).to(device)
-    return Training(config, sets, model, streams, balancer, arguments.workers)
+    method = METHODS[config.method](config, sets, Streams(config.seed)).to(device)
+    published = None if first_stage is not None else arguments.published()
+    model = make_model(config, method, published=published, first_stage=first_stage).to(device)
+    return Training(config, method, model, arguments.workers)
 
 
 def results(training: Training, workers: int, folder: Path) -> Results:

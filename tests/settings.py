@@ -13,10 +13,10 @@ def used_by(kind: type[RunConfig], *also: str) -> dict[str, tuple[str, ...]]:
         also: further settings that do not count for all methods.
     """
     hint = get_type_hints(kind)["method"]
-    names = [*get_args(hint), *(name for part in get_args(hint) for name in get_args(part))]
-    table = {method: some for method, some in kind.method_settings.items() if method in names}
-    declared = [name for some in table.values() for name in settings_of(some)]
-    methods = dict.fromkeys((*table, *(name for name in names if isinstance(name, str))))
+    names = kind.method_settings.keys() if hint is str else {*get_args(hint)}
+    assert names <= kind.method_settings.keys()
+    methods = [method for method in kind.method_settings if method in names]
+    declared = [name for method in methods for name in settings_of(kind.method_settings[method])]
     return {
         name: tuple(method for method in methods if name not in without_effect(kind, method))
         for name in dict.fromkeys((*declared, *also))

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.difficulty import smoothed_accuracy
-from common.distributed import barrier, rank, world_size
+from common.distributed import barrier, world_size
 from common.errors import UserError
 from common.streams import Streams
 from common.training import loop
 from common.training.history import History
-from common.training.methods import Method, make_balancer, make_loss, make_reduction, make_sampler
+from common.training.methods import LOGIT_METHODS
+from common.training.methods.base import LogitMethod
 from common.training.process_group import say
 from common.training.task import Results
 from video.arguments import Arguments
@@ -40,7 +40,8 @@ from video.reading import training_positions
 from video.recipes import VideoConfig
 
 Batch = dict[str, Tensor]
-"""``frames`` (B / W, T, h, w, 3), uint8, ``changes`` (B / W, 4) and ``labels`` (B / W,)."""
+"""``frames`` (B / W, T, h, w, 3), uint8, ``changes`` (B / W, 4) and ``labels`` (B / W,); ``draws``
+of a method that has some."""
 
 
 def _check_batch_size(config: VideoConfig, clips: int) -> None:
@@ -61,6 +62,7 @@ class Training(loop.Training[Batch]):
 
     packages = ("av",)
     config: VideoConfig
+    method: LogitMethod
 
     def __init__(
         self,
@@ -87,12 +89,10 @@ class Training(loop.Training[Batch]):
         _check_batch_size(config, len(data.train))
         self.data, self.source, self._workers = data, source, workers
         device = next(model.parameters()).device
-        sampler = make_sampler(config, data.train.labels, data.num_classes, streams["sampler"])
-        method = Method(sampler, balancer=make_balancer(config, data.num_classes, device))
+        self._rate = torch.tensor(config.learning_rate, dtype=torch.float64)
+        method = LOGIT_METHODS[config.method](config, data, streams, self._rate).to(device)
         history = History(data.description["class_names"], data.train_counts)
         super().__init__(config, model, method, streams, history)
-        self._reduce = make_reduction(config, data.train_counts, method.balancer, device)
-        self._loss = make_loss(config, data.train_counts, device)
         self._augment = ClipAugmentation(config.crop, config.max_angle, config.flip)
         own = data.difficulty.of_rank()
         read = [frames for frames, _ in evaluation_batches(own, source, config, workers)]
@@ -105,6 +105,11 @@ class Training(loop.Training[Batch]):
     def steps(self) -> int:
         """S: whole batches in as many clips as the training set has."""
         return len(self.data.train) // self.config.batch_size
+
+    def set_rate(self, rate: float) -> None:
+        """Let the next update have this learning rate, and the method know it."""
+        super().set_rate(rate)
+        self._rate.fill_(rate)
 
     def draw_epoch(self) -> dict[str, Any]:
         """Clips, their frames and what augmentation does to them.
@@ -122,26 +127,30 @@ class Training(loop.Training[Batch]):
         return self.steps
 
     def batches(self, drawn: dict[str, Any], first: int) -> Iterator[Batch]:
-        """This rank's part of each step: every W-th of its clips."""
-        size = self.config.batch_size
-        parts = [
-            slice(step * size + rank(), (step + 1) * size, world_size())
+        """This rank's clips of each step, what augmentation does to them, and a step's draws."""
+        size, share = self.config.batch_size, self.method.share
+        steps = {name: values.split(size) for name, values in drawn.items()}
+        own = [
+            {name: share(values[step]) for name, values in steps.items()}
             for step in range(first, self.steps)
         ]
         requests = [
-            list(zip(drawn["order"][part].tolist(), drawn["positions"][part].tolist(), strict=True))
-            for part in parts
+            list(zip(part["order"].tolist(), part["positions"].tolist(), strict=True))
+            for part in own
         ]
         read = load_batches(self.data.train, self.source, requests, self._workers)
-        for part, frames in zip(parts, read, strict=True):
-            labels = self.data.train.labels[drawn["order"][part]]
-            batch = {"frames": frames, "changes": drawn["changes"][part], "labels": labels}
+        for part, frames in zip(own, read, strict=True):
+            labels = self.data.train.labels[part["order"]]
+            batch = {"frames": frames, "changes": part["changes"], "labels": labels}
+            if (draws := self.method.draw(size)) is not None:
+                batch["draws"] = share(draws)
             yield {name: v.to(self.device, non_blocking=True) for name, v in batch.items()}
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of the method, 0-d."""
-        logits = self._trained(self._augment.apply(batch["frames"], batch["changes"]))
-        return self._reduce(self._loss(logits, batch["labels"]), batch["labels"])
+        clips = self._augment.apply(batch["frames"], batch["changes"])
+        draws = batch.get("draws")
+        return self.method.batch_loss(self._trained, clips, batch["labels"], draws, self._alone)
 
     def performance(self) -> Tensor:
         """Accuracy per class, (C,), float64."""
@@ -152,11 +161,6 @@ class Training(loop.Training[Batch]):
             self.data.num_classes,
             max(1, self.config.batch_size // world_size()),
         )
-
-    def followed(self, performance: Tensor) -> Tensor:
-        """Accuracy with the prior, if one is set."""
-        counts = self.data.description["difficulty"]
-        return smoothed_accuracy(performance, counts, self.config.difficulty_prior)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on: tensors and plain values."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from analysis.claims.cells import CDB_S, CDB_W_CE, Run
 from analysis.claims.errors import Test, lower_by, lower_in_all, lowest_of_table
-from analysis.claims.shots import (
+from analysis.claims.shot_tests import (
     focal_gap_and_gains,
     many_falls_below,
     most_hard_in_many,

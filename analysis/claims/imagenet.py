@@ -8,7 +8,7 @@ from typing import Final
 
 from analysis.claims.cells import CDB_W_CE, CDB_W_FL, FOCAL
 from analysis.claims.errors import Test, lower_by, lowest_of, runs_of_table
-from analysis.claims.shots import not_monotone
+from analysis.claims.shot_tests import not_monotone
 from analysis.comparison import error_table
 
 IMBALANCE: Final = "256"

@@ -11,7 +11,7 @@ from analysis import detection, images, verbs
 from analysis.claims import cifar100, egtea, imagenet, lvis, mnist
 from analysis.claims.cells import Cells
 from analysis.claims.errors import Test
-from analysis.claims.shots import MONOTONE, NEARLY_ALL
+from analysis.claims.shot_tests import MONOTONE, NEARLY_ALL
 from analysis.claims.verdict import CLOSE, MIN_SEEDS, NOT_RUN, Judgement, Verdict, join
 from analysis.comparison import tables_of
 from analysis.grid import Grid

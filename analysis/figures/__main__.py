@@ -43,7 +43,7 @@ from analysis.records import (
     require_folder,
     to_frame,
 )
-from analysis.shots import SHORT_GROUPS
+from analysis.shot_tables import SHORT_GROUPS
 from analysis.tables import datasets_run
 from analysis.verbs import DEMO, EGTEA
 from common.errors import UserError, run_main

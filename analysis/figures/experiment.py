@@ -6,7 +6,7 @@ from typing import Final
 import pandas as pd
 
 from analysis.claims.cells import Cells, Run
-from analysis.claims.shots import figures_condition
+from analysis.claims.shot_tests import figures_condition
 from analysis.figures.style import BLUE, GREEN, ORANGE
 from analysis.words import condition_name, dataset_name, off_paper, run_name
 

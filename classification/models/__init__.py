@@ -12,7 +12,7 @@ from classification.models.lenet import (
     initialise,
     make_lenet,
 )
-from classification.models.oltr import OltrModel, make_oltr
+from classification.models.oltr_network import OltrModel, make_oltr
 from classification.models.resnet_cifar import CifarResNet, SecondStage, make_resnet
 
 ImageNetwork = Literal["resnet10", "resnet18", "resnet50"]

@@ -28,7 +28,7 @@ from common.terminal import printable
 from common.training.process_group import is_of_another_process
 from common.training.record import check_record, config_differences, read_record
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 # What a file system without locks says, as some clusters' are set up.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _START_ANEW = (

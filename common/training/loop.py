@@ -4,6 +4,7 @@ Every rank draws the same epoch and takes its share of each step. Nothing here w
 but the end of an epoch. Shapes: S steps an epoch, C classes.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
@@ -16,12 +17,18 @@ from common.distributed import all_reduce_sum, is_distributed, world_size
 from common.streams import Streams
 from common.training.batch_norm import synchronize_batch_norm
 from common.training.history import History, check_finite
-from common.training.methods import Method
+from common.training.methods.base import Method
 from common.training.settings import RunConfig
 from common.training.signals import StopRequest
 
 Batch = TypeVar("Batch")
 Weights = dict[str, Tensor]
+
+
+def _sharing_tensors(model: nn.Module) -> nn.Module:
+    """A copy with the very parameters and buffers of ``model``, whose layers can be replaced."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 class Training(ABC, Generic[Batch]):
@@ -94,12 +101,10 @@ class Training(ABC, Generic[Batch]):
 
     # What is usual, and a task may say otherwise.
 
-    def followed(self, performance: Tensor) -> Tensor:
-        """What the method follows of a measurement, (C,); a prior, say, keeps it from 0 and 1."""
-        return performance
-
     def prepared(self, model: nn.Module) -> nn.Module:
         """The network as it is trained: its batch statistics are those of all ranks."""
+        # What weighs samples of the whole batch is computed by each rank, by itself.
+        self._alone = _sharing_tensors(model).train() if is_distributed() else model
         return synchronize_batch_norm(model)
 
     def make_optimizer(self) -> torch.optim.SGD:
@@ -201,7 +206,7 @@ class Training(ABC, Generic[Batch]):
             self.method.row(),
         )
         if performance is not None:
-            self.method.after_epoch(self.followed(performance).to(self.device))
+            self.method.after_epoch(performance)
         self.epoch += 1
         self._drawn = None
         if self.keeps_best and performance is not None:

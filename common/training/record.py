@@ -443,10 +443,9 @@ def courses(record: dict[str, Any]) -> dict[str, list[Any]]:
 
     from common.balancer import ClassDifficultyBalancer
     from common.difficulty import smoothed_accuracy
-    from common.training.settings import uses_difficulty
 
     settings, measured = record["config"], record["history"]["class_accuracy"]
-    if not uses_difficulty(settings["method"]):
+    if not settings["method"].startswith("cdb-"):  # A second stage may name the tau of its first.
         return {}
     options = {
         argument: settings[name]

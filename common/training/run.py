@@ -115,7 +115,7 @@ def _stage(
             weights = _first_weights(task.folder(first))
         training = _begin(task, arguments, device, weights)
         clock = Clock(environment(device, training.packages))
-        go_on(training, folder, clock)
+        resume(training, folder, clock)
         if not (yield from _train(training, folder, clock, arguments, stop, display)):
             return None, False
         training.done(clock.seconds())
@@ -186,7 +186,7 @@ def advise_on_precision(config: RunConfig, device: torch.device) -> None:
         )
 
 
-def go_on(training: Training[Any], folder: RunFolder, clock: Clock) -> None:
+def resume(training: Training[Any], folder: RunFolder, clock: Clock) -> None:
     """Go on from the folder's checkpoint, if it has one.
 
     Raises:

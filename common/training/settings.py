@@ -36,8 +36,6 @@ from common.tau import LARGEST_TAU_MAX, SMALLEST_EPS, parse_tau
 from common.training.record import STEADIERS
 from common.training.schedule import step_schedule
 
-CDB_METHODS = ("cdb-s", "cdb-w-ce", "cdb-w-fl")
-"""The paper's methods."""
 _NONE: Final = object()
 
 
@@ -113,12 +111,24 @@ class MethodSettings:
 
     unused: ClassVar[tuple[str, ...]] = ()
     """Settings that count for every method which does not name them here."""
+    usual_reduction: ClassVar[Reduction] = "batch-size"
+    """What 'None: by the method' of ``loss_reduction`` stands for."""
+
+    @staticmethod
+    def check(config: Any) -> None:
+        """Refuse settings of a run of the method that contradict each other.
+
+        Raises:
+            UserError: naming the option.
+        """
 
 
 @dataclass(frozen=True)
 class DifficultySettings(MethodSettings):
     """CDB's: how difficulty becomes weights (Eqs. 3-10), and what steadies it."""
 
+    least_deferral: ClassVar[int] = 2
+    """The least ``weights_from_epoch`` with an effect: classes weigh alike in the first epoch."""
     tau: Annotated[
         str | None,
         Setting(
@@ -178,10 +188,8 @@ class RunConfig(DifficultySettings):
     momentum: Annotated[float, MOMENTUM] = 0.9
     weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0005
 
-    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = dict.fromkeys(
-        CDB_METHODS, DifficultySettings
-    )
-    """The settings of each method that has some. A setting of one of these classes counts for the
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = {}
+    """The settings of each method of the task. A setting of one of these classes counts for the
     methods whose class declares it, any other for all methods."""
     recipes: ClassVar[Mapping[str, Any]] = {}
     """The recipes of the task, by name; set where they are."""
@@ -194,6 +202,7 @@ class RunConfig(DifficultySettings):
         _check_ranges(self)
         _check_effect(self)
         _check_deferral(self)
+        self.own_settings.check(self)
         if self.tau is None:
             return
         try:
@@ -205,6 +214,16 @@ class RunConfig(DifficultySettings):
     def methods(self) -> tuple[str, ...]:
         """The methods whose settings count: the run's, and its first stage's if they are given."""
         return (self.method,)
+
+    @property
+    def own_settings(self) -> type[MethodSettings]:
+        """Those of its method."""
+        return self.method_settings.get(self.method, MethodSettings)
+
+    @property
+    def uses_difficulty(self) -> bool:
+        """Whether the method is one of the paper's (CDB)."""
+        return issubclass(self.own_settings, DifficultySettings)
 
     @property
     def recipe_name(self) -> str:
@@ -231,12 +250,12 @@ class RunConfig(DifficultySettings):
     def filled_in(self) -> dict[str, Any]:
         """Every 'None: as ...' that is filled in, by its name; see :func:`resolved`."""
         tau = self.tau
-        if tau is None and uses_difficulty(self.method):
+        if tau is None and self.uses_difficulty:
             tau = "sigmoid"  # Eq. 10
         return {
             # One spelling for one number.
             "tau": tau if tau is None else str(parse_tau(tau)),
-            "loss_reduction": self.loss_reduction or "batch-size",
+            "loss_reduction": self.loss_reduction or self.own_settings.usual_reduction,
         }
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
@@ -289,11 +308,6 @@ class SteppedConfig(RunConfig):
 
 
 Config = TypeVar("Config", bound=RunConfig)
-
-
-def uses_difficulty(method: str) -> bool:
-    """Whether the method is one of the paper's (CDB)."""
-    return method in CDB_METHODS
 
 
 # mypy takes no class of a dataclass for hashable, so each table stands behind a plain function.
@@ -554,15 +568,15 @@ def _check_effect(config: RunConfig) -> None:
 
 def _check_deferral(config: RunConfig) -> None:
     """Refuse weights that come into force too late to count, or when they would anyway."""
-    start = config.weights_from_epoch
+    start, own = config.weights_from_epoch, config.own_settings
     if not start:
         return
-    if not uses_difficulty(config.method):
+    if not issubclass(own, DifficultySettings):
         # Let through so far by a first stage that uses it, which has weights from its start.
         reason = f"--method {config.method}, the stage that it is for; leave it out"
     elif start >= config.epochs:
         reason = f"the run's {config.epochs} epochs; lower it"
-    elif start == 1 and config.method.startswith("cdb-w"):
+    elif start < own.least_deferral:
         reason = (
             f"--method {config.method}, whose classes weigh alike in the first epoch anyway; leave "
             "it out"

@@ -3,19 +3,25 @@
 Shapes: C categories.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from detectron2.config import CfgNode
 
+import detection.methods
 from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
+from common.losses import Reduction
 from detection.detectron2_adapter.datasets import category_counts
-from detection.heads import ClassificationHead, make_head
+from detection.heads import ClassificationHead, FocalDivisor
+from detection.methods.bags import BagsSettings
+from detection.methods.base import CategoryCounts, DifficultyMethod
+from detection.methods.eql import EqlSettings
+from detection.methods.focal import FocalSettings
 
 METHODS: Final = ("ce", "cdb-w-ce", "rfs", "eql", "focal", "lrw", "bags")
 """The methods that this engine has; with '-clc' behind it only the class layer is trained."""
-_COUNTING: Final = ("eql", "lrw", "bags")
 _RFS_SAMPLER: Final = "RepeatFactorTrainingSampler"
 _ROI_HEADS: Final = "CdbROIHeads"
 
@@ -59,7 +65,7 @@ def is_second_stage(method: str) -> bool:
 
 def uses_balancer(method: str) -> bool:
     """Whether the method weighs classes by their difficulty."""
-    return method.removesuffix("-clc") == "cdb-w-ce"
+    return issubclass(detection.methods.METHODS[method.removesuffix("-clc")], DifficultyMethod)
 
 
 def check_method(method: str) -> None:
@@ -76,8 +82,22 @@ def check_method(method: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class HeadSettings(EqlSettings, FocalSettings, BagsSettings):
+    """What the heads of this engine are made with; what one does not need is not looked at."""
+
+    loss_reduction: Reduction = "batch-size"
+    focal_divisor: FocalDivisor = "foreground"  # type: ignore[misc] # Of FocalSettings a constant.
+
+
 def make_dataset_head(
-    method: str, num_classes: int, dataset: str = "", *, seed: int = 0, **options: Any
+    method: str,
+    num_classes: int,
+    dataset: str = "",
+    *,
+    seed: int = 0,
+    reduction: Reduction = "batch-size",
+    **options: Any,
 ) -> ClassificationHead:
     """The head of a method; instances and images are counted in a registered training set.
 
@@ -87,26 +107,28 @@ def make_dataset_head(
         num_classes: C.
         dataset: for eql, lrw and bags, the name of the training set.
         seed: of the draws of bags.
-        **options: of :func:`detection.heads.make_head`.
+        reduction: what a softmax's losses are divided by.
+        **options: of :class:`HeadSettings`.
 
     Raises:
         UserError: for another method, or a training set of another number of categories.
         ValueError: for an option that the head refuses.
+        TypeError: for an unknown option.
     """
     check_method(method)
-    name = method.removesuffix("-clc")
-    if uses_balancer(method):
-        return make_head("ce", num_classes, **options)
-    if name in _COUNTING:
+    kind = detection.methods.METHODS[method.removesuffix("-clc")]
+    counts = CategoryCounts(num_classes)
+    if kind.counted:
         instances, share = category_counts(dataset)
         if len(instances) != num_classes:
             raise UserError(
                 f"{dataset} has {len(instances)} categories; set MODEL.ROI_HEADS.NUM_CLASSES "
                 f"(roi_heads.num_classes) to that, not to {num_classes}."
             )
-        options |= {"instance_counts": instances, "image_share": share}
+        counts = CategoryCounts(num_classes, instances, share)
     generator = torch.Generator().manual_seed(seed)
-    return make_head(name, num_classes, generator=generator, **options)
+    settings = HeadSettings(loss_reduction=reduction, **options)
+    return kind.make_head(settings, counts, generator)
 
 
 def head_from(cfg: CfgNode) -> ClassificationHead:

@@ -1,6 +1,7 @@
 """Detectors: torchvision's Faster and Mask R-CNN with the classification heads plugged in."""
 
-from detection.models.drawing import global_draws_from
+from detection.models.pretrained import load_published
+from detection.models.random_draws import global_draws_from
 from detection.models.roi_heads import Losses, Prediction, ProposalAccuracy, total_loss
 from detection.models.second_stage import (
     add_calibrated_classifier,
@@ -8,7 +9,6 @@ from detection.models.second_stage import (
     replace_classifier,
 )
 from detection.models.torchvision_rcnn import LAYOUTS, Layout, Rcnn, build_rcnn
-from detection.models.weights import load_published
 
 __all__ = [
     "build_rcnn",

@@ -22,7 +22,7 @@ def make_resnet50_fpn(trainable_layers: int) -> nn.Module:
     """Torchvision's ResNet-50-FPN: levels "0".."3" of strides 4..32 and "pool" of stride 64.
 
     Batch normalisation is frozen (statistics and affine part), with eps = 0: torchvision's COCO
-    weights ask for that, and eps would not be in a checkpoint. :mod:`detection.models.weights`
+    weights ask for that, and eps would not be in a checkpoint. :mod:`detection.models.pretrained`
     adds ImageNet weights' eps to their variances instead, which gives the same numbers.
 
     Args:

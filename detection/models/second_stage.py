@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detection.heads import CalibratedHead, ClassificationHead
-from detection.models.drawing import global_draws_from
+from detection.models.random_draws import global_draws_from
 from detection.models.roi_heads import make_class_layer
 from detection.models.torchvision_rcnn import Rcnn
 

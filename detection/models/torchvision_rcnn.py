@@ -26,7 +26,8 @@ from torchvision.ops import MultiScaleRoIAlign
 from common.errors import UserError
 from detection.heads import ClassificationHead
 from detection.models.backbones import ALL_LAYERS, SmallResNetFpn, make_resnet50_fpn
-from detection.models.drawing import global_draws_from
+from detection.models.pretrained import load_published
+from detection.models.random_draws import global_draws_from
 from detection.models.roi_heads import (
     BoxPredictor,
     HeadRoIHeads,
@@ -35,7 +36,6 @@ from detection.models.roi_heads import (
     Prediction,
     Size,
 )
-from detection.models.weights import load_published
 
 Backbone: TypeAlias = Literal["resnet50-fpn", "small"]
 
@@ -146,7 +146,7 @@ class Rcnn(GeneralizedRCNN):  # type: ignore[misc]  # torchvision has no types
     """A detector: losses in training, predictions in evaluation.
 
     In training the proposals are sampled from torch's global generator; see
-    :func:`detection.models.drawing.global_draws_from` for how a run draws them from its own.
+    :func:`detection.models.random_draws.global_draws_from` for how a run draws them from its own.
     """
 
     roi_heads: HeadRoIHeads
@@ -302,7 +302,7 @@ def build_rcnn(
         detections_per_image: at most so many predictions; LVIS: 300.
         score_threshold: predictions score more than this. 0 keeps all, as '-clc' asks for.
         class_agnostic_boxes: one box regressor for all categories, not one for each.
-        weights: a file for :func:`~detection.models.weights.load_published`; None: random.
+        weights: a file for :func:`~detection.models.pretrained.load_published`; None: random.
         trainable_layers: parts of the ResNet-50, counted from its end, that are trained, 0-5.
             None: as torchvision 3 with ``weights``, else all.
         layout: another one than :data:`LAYOUTS` has for the backbone.

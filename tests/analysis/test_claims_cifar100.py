@@ -4,7 +4,7 @@ import pytest
 from analysis.claims import judge, short_claims_grid
 from analysis.claims.cells import Cells
 from analysis.claims.cifar100 import FIRST_STAGE_PAIRS, QUESTIONS, SECOND_STAGE_PAIRS
-from analysis.claims.shots import crossing_epoch, figures_condition, share_of_most
+from analysis.claims.shot_tests import crossing_epoch, figures_condition, share_of_most
 from analysis.claims.verdict import Verdict, is_above
 from analysis.comparison import cells_of, error_table
 from analysis.records import group_runs, paper_runs, to_frame

@@ -14,7 +14,7 @@ from analysis.figures.style import styled
 from analysis.images import apart_makers, errors_grid
 from analysis.records import left_out, paper_runs, paper_table, to_frame
 from analysis.report import Material, apart_grids, render
-from analysis.shots import shots_grid
+from analysis.shot_tables import shots_grid
 from analysis.tables import datasets_run, table_makers
 from analysis.words import condition_name, method_name, off_paper
 from data_prep.image_example import PROFILE

@@ -12,15 +12,19 @@ from classification.data import LabelledImages, LongTailedData
 from classification.models import make_resnet
 from classification.recipes import (
     RECIPES,
+    CifarMethod,
     DecoupledConfig,
     MnistConfig,
     SecondStageMethod,
     resolved,
 )
-from classification.training import Training, Weights
+from classification.training import Training
 from common.shots import shot_groups
+from common.training.loop import Weights
 from common.training.signals import StopRequest
 
+METHODS = get_args(CifarMethod)
+"""All but OLTR."""
 COUNTS = (40, 30, 20)
 CIFAR_COUNTS = (13, 11, 9, 8, 6, 4, 4, 3, 2, 2, 1, 1)
 

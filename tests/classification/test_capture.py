@@ -16,12 +16,12 @@ from classification.capture import (
     run_and_undo,
     tensors_of,
 )
-from classification.config import METHODS
 from classification.training import Training
 from common.training.schedule import step_schedule
 from common.training.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
+    METHODS,
     SECOND_STAGE_METHODS,
     cifar_training,
     same_weights,

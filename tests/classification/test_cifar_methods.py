@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import classification.methods
-from classification.meta_weight_net import MetaReweighter
-from classification.methods import Method, make_method
+from classification.methods import make_method
+from classification.methods.meta_weight_net import MetaReweighter
 from classification.models.resnet_cifar import CosineLinear
 from common.losses import focal_weights
 from common.sampler import ClassProbabilitySampler, InstanceBalancedSampler
 from common.streams import Streams, stream_seed
-from tests.classification.synthetic import CIFAR_COUNTS, cifar_config, small_cifar
+from common.training.methods.base import LogitMethod
+from common.training.methods.focal import Focal
+from tests.classification.synthetic import CIFAR_COUNTS, METHODS, cifar_config, small_cifar
 
 COUNTS = CIFAR_COUNTS
 CLASSES = len(COUNTS)
@@ -40,10 +41,18 @@ class Linear(nn.Module):
         return logits
 
 
-def built(method: str, streams: Streams | None = None, **changes: Any) -> Method:
+def built(method: str, streams: Streams | None = None, **changes: Any) -> LogitMethod:
     config = cifar_config(method=method, **changes)
     rate = torch.tensor(config.learning_rate, dtype=torch.float64)
     return make_method(config, DATA, streams or Streams(0), rate)
+
+
+def loss_of(
+    run: LogitMethod, batch: tuple[Tensor, Tensor], model: nn.Module | None = None
+) -> Tensor:
+    """Of a step with draws of its own, as the training loop makes it."""
+    draws = run.draw(len(batch[1]))
+    return run.batch_loss(model or Linear(run.cosine), *batch, draws).detach()
 
 
 @pytest.fixture
@@ -109,23 +118,21 @@ def test_ce_and_the_samplers_take_the_mean_cross_entropy(
     method: str, batch: tuple[Tensor, Tensor]
 ) -> None:
     expected = mean([ce(row, y) for row, y in pairs_of(batch)])
-    assert float(built(method).batch_loss(Linear(), *batch).detach()) == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert float(loss_of(built(method), batch)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_focal_takes_the_mean_focal_loss(gamma: float, batch: tuple[Tensor, Tensor]) -> None:
     expected = mean([focal(row, y, gamma) for row, y in pairs_of(batch)])
-    loss = built("focal", focal_gamma=gamma).batch_loss(Linear(), *batch)
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+    loss = loss_of(built("focal", focal_gamma=gamma), batch)
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
 def test_cb_weights_by_the_effective_number_of_samples(batch: tuple[Tensor, Tensor]) -> None:
     weights = effective_number_weights(0.99)
     expected = mean([weights[y] * ce(row, y) for row, y in pairs_of(batch)])
-    loss = built("cb", cb_beta=0.99).batch_loss(Linear(), *batch)
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-6)
+    loss = loss_of(built("cb", cb_beta=0.99), batch)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +149,8 @@ def test_adjusted_logits_hold_the_shares_of_the_training_set(
         for row, y in pairs_of(batch)
     ]
     expected = mean([ce(row, y) for row, y in adjusted])
-    loss = built(method, **changes).batch_loss(Linear(), *batch)
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+    loss = loss_of(built(method, **changes), batch)
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
 def test_eql_leaves_rare_other_classes_out_of_the_softmax(batch: tuple[Tensor, Tensor]) -> None:
@@ -166,7 +173,7 @@ def test_eql_leaves_rare_other_classes_out_of_the_softmax(batch: tuple[Tensor, T
 def test_eql_draws_from_its_own_generator(batch: tuple[Tensor, Tensor]) -> None:
     own = torch.Generator().manual_seed(stream_seed(0, "eql"))
     given = built("eql").batch_loss(Linear(), *batch, torch.rand(BATCH, CLASSES, generator=own))
-    assert torch.equal(built("eql").batch_loss(Linear(), *batch), given)
+    assert torch.equal(loss_of(built("eql"), batch), given.detach())
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -202,7 +209,7 @@ def test_ldam_drw_before_and_after_its_epoch(
         method.before_epoch(epoch)
         weights = later if epoch >= start else [1.0] * BATCH
         weighted = sum(w * loss for w, loss in zip(weights, losses, strict=True))
-        loss = float(method.batch_loss(Linear(cosine=True), *batch).detach())
+        loss = float(loss_of(method, batch))
         # The margins are float32 numbers, times a scale of 20.
         assert loss == pytest.approx(weighted / sum(weights), rel=1e-5)
     assert sum(later) != pytest.approx(BATCH, rel=0.01)  # Another reduction would be seen.
@@ -215,12 +222,12 @@ def test_cdb_w_before_and_after_an_update(method: str, batch: tuple[Tensor, Tens
     losses = [
         ce(row, y) if method == "cdb-w-ce" else focal(row, y, 2.0) for row, y in pairs_of(batch)
     ]
-    assert float(run.batch_loss(Linear(), *batch).detach()) == pytest.approx(mean(losses))
+    assert float(loss_of(run, batch)) == pytest.approx(mean(losses))
     run.balancer.update(torch.tensor(ACCURACY, dtype=torch.float64))
     run.before_epoch(1)
     weights = cdb_weights(ACCURACY)
     expected = mean([weights[y] * loss for loss, y in zip(losses, batch[1].tolist(), strict=True)])
-    assert float(run.batch_loss(Linear(), *batch).detach()) == pytest.approx(expected, rel=1e-6)
+    assert float(loss_of(run, batch)) == pytest.approx(expected, rel=1e-6)
     assert expected != pytest.approx(mean(losses), rel=0.01)
 
 
@@ -232,10 +239,11 @@ def test_the_gradient_of_a_step_is_the_slope_of_its_loss(
     method: str, batch: tuple[Tensor, Tensor]
 ) -> None:
     """Along one direction, by a central difference: no factor of the loss is without gradient."""
-    run, model = built(method), Linear(cosine=method == "ldam-drw")
+    run = built(method)
+    model = Linear(run.cosine)
     if run.balancer is not None:
         run.balancer.update(torch.tensor(ACCURACY, dtype=torch.float64))
-    draws = None if run.draw is None else run.draw(BATCH)
+    draws = run.draw(BATCH)
     weight = model.get_parameter("classifier.weight")
     (gradient,) = torch.autograd.grad(run.batch_loss(model, *batch, draws), [weight])
     generator = torch.Generator().manual_seed(4)
@@ -252,7 +260,7 @@ def test_the_gradient_of_a_step_is_the_slope_of_its_loss(
 # Samplers.
 
 
-def shares_drawn(method: Method) -> list[float]:
+def shares_drawn(method: LogitMethod) -> list[float]:
     """Of 200 epochs, 12,800 samples: the standard deviation of a share is below 0.0045."""
     drawn = torch.cat([DATA.train.labels[method.sampler.draw()] for _ in range(200)])
     shares: list[float] = (torch.bincount(drawn, minlength=CLASSES) / len(drawn)).tolist()
@@ -389,38 +397,33 @@ def test_hard_instances_are_the_samples_of_a_large_focal_weight(
     method: str, gamma: float, bound: float
 ) -> None:
     run = built(method, focal_gamma=gamma, hard_weight=bound)
-    assert run.hard is not None
+    assert isinstance(run, Focal)
+    assert run.hard_instances is not None
     expected = [0] * CLASSES
     for row, y in pairs_of((DATA.train.images, DATA.train.labels)):
         expected[y] += (1 - probability(row, y)) ** gamma > bound
     assert 0 < sum(expected) < sum(COUNTS)
     for epoch in range(2):  # Each counts anew.
         run.before_epoch(epoch)
-        assert run.hard.counts.tolist() == [0] * CLASSES
-        for images, labels in DATA.train.batches(BATCH):
-            run.batch_loss(Linear(), images, labels)
-        assert run.hard.counts.tolist() == expected
+        assert run.hard_instances.tolist() == [0] * CLASSES
+        for part in DATA.train.batches(BATCH):
+            loss_of(run, part)
+        assert run.hard_instances.tolist() == expected
+        assert run.row() == {"hard_instances": expected}
 
 
 def test_a_weight_equal_to_the_bound_is_not_hard() -> None:
-    run = built("focal", hard_weight=0.5)
-    assert run.hard is not None
     logits = torch.full((1, CLASSES), -math.inf, dtype=torch.float64)
     logits[0, :2] = 0.0  # Two classes of probability 1/2.
-    weight = focal_weights(logits, torch.tensor([0]), 1.0)
-    run.hard.bound = float(weight)
-    run.hard.observe(logits, torch.tensor([0]))
-    assert float(run.hard.counts.sum()) == 0
-    run.hard.bound = math.nextafter(float(weight), 0)
-    run.hard.observe(logits, torch.tensor([0]))
-    assert run.hard.counts.tolist() == [1] + [0] * (CLASSES - 1)
+    weight = float(focal_weights(logits, torch.tensor([0]), 1.0))
+    for bound, hard in ((weight, 0), (math.nextafter(weight, 0), 1)):
+        run = built("focal", hard_weight=bound)
+        run.losses(logits, torch.tensor([0]))
+        assert run.row()["hard_instances"] == [hard] + [0] * (CLASSES - 1)
 
 
 def test_only_focal_losses_count_hard_instances() -> None:
-    counting = {
-        m for m in ("ce", "cb", "ldam-drw", "cdb-w-ce", "focal") if built(m).hard is not None
-    }
-    assert counting == {"focal"}
+    assert {method for method in METHODS if built(method).row()} == {"focal", "cdb-w-fl"}
 
 
 # The meta-learning methods.
@@ -448,7 +451,7 @@ class Seen:
             self.rates.append(rate)
             return l2rw(model, images, labels, balanced)
 
-        monkeypatch.setattr(classification.methods, "reweight", l2rw)
+        monkeypatch.setattr("classification.methods.l2rw.reweight", l2rw)
         monkeypatch.setattr(MetaReweighter, "weights", weights)
 
 
@@ -464,7 +467,7 @@ def test_the_meta_step_takes_images_of_the_difficulty_set_with_replacement(
     expected = []
     for _ in range(2):
         run.sampler.draw()  # Another generator's numbers between the steps change nothing.
-        run.batch_loss(Linear(), *batch)
+        loss_of(run, batch)
         expected.append(torch.randint(number, (2 * number,), generator=own))
     for (images, labels), index in zip(seen.balanced, expected, strict=True):
         assert torch.equal(images, torch.stack([DATA.difficulty.images[i] for i in index.tolist()]))
@@ -493,8 +496,8 @@ def test_the_loss_of_a_meta_learner_is_the_sum_of_its_weighted_losses(
     seen = Seen(monkeypatch)
     weights = seen.given.tolist()
     expected = sum(w * ce(row, y) for w, (row, y) in zip(weights, pairs_of(batch), strict=True))
-    loss = built(method).batch_loss(Linear(), *batch)
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+    loss = loss_of(built(method), batch)
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
 def test_meta_weight_net_is_given_the_learning_rate_in_force(
@@ -502,9 +505,9 @@ def test_meta_weight_net_is_given_the_learning_rate_in_force(
 ) -> None:
     seen, rate = Seen(monkeypatch), torch.tensor(0.1, dtype=torch.float64)
     method = make_method(cifar_config(method="meta-weight-net"), DATA, Streams(0), rate)
-    method.batch_loss(Linear(), *batch)
+    loss_of(method, batch)
     rate.fill_(0.025)
-    method.batch_loss(Linear(), *batch)
+    loss_of(method, batch)
     assert [float(r) for r in seen.rates] == [0.025, 0.025]  # One tensor, read when it is used.
     assert all(r is rate for r in seen.rates)
 
@@ -515,7 +518,7 @@ def test_the_network_and_its_state_are_left_as_they_are(
 ) -> None:
     model = Linear()
     before = copy.deepcopy(model.state_dict())
-    built(method).batch_loss(model, *batch)
+    loss_of(built(method), batch, model)
     assert torch.equal(model.state_dict()["classifier.weight"], before["classifier.weight"])
     assert model.classifier.weight.grad is None
 
@@ -537,18 +540,25 @@ def alike(a: Any, b: Any) -> bool:
     )
 
 
-def go_on(run: Method, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
+def of_part(state: dict[str, Any], part: str) -> list[Any]:
+    found = [value for name, value in state.items() if name.startswith(part)]
+    assert found
+    return found
+
+
+def go_on(run: LogitMethod, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
     """What the rest of an epoch depends on."""
-    losses = [run.batch_loss(Linear(run.deferred is not None), *batch).detach() for _ in range(2)]
+    losses = [loss_of(run, batch) for _ in range(2)]
     return [*losses, run.sampler.draw(), *copy.deepcopy(flat(run.state_dict()))]
 
 
 @pytest.mark.parametrize(
     ("method", "part"),
     [
-        ("meta-weight-net", "meta"), ("focal", "hard"), ("cdb-w-fl", "hard"),
-        ("ldam-drw", "deferred"), ("class-aware", "sampler"), ("cdb-s", "sampler"),
-        ("cdb-s", "balancer"), ("cdb-w-ce", "balancer"),
+        ("meta-weight-net", "meta.net."), ("meta-weight-net", "meta.momentum_buffers."),
+        ("focal", "hard_instances"), ("cdb-w-fl", "hard_instances"), ("ldam-drw", "class_weights"),
+        ("class-aware", "_extra_state"), ("cdb-s", "_extra_state"), ("cdb-s", "balancer."),
+        ("cdb-w-ce", "balancer."),
     ],
 )  # fmt: skip
 def test_a_state_gives_back_what_the_rest_depends_on(
@@ -563,7 +573,7 @@ def test_a_state_gives_back_what_the_rest_depends_on(
     state, generators = copy.deepcopy(run.state_dict()), copy.deepcopy(streams.state_dict())
     other_streams = Streams(0)
     restored = built(method, other_streams)
-    assert not alike(restored.state_dict()[part], state[part])
+    assert not alike(of_part(restored.state_dict(), part), of_part(state, part))
     restored.load_state_dict(copy.deepcopy(state))
     other_streams.load_state_dict(generators)
     assert alike(restored.state_dict(), state)
@@ -577,8 +587,9 @@ def test_restored_class_weights_are_those_the_loss_reads(batch: tuple[Tensor, Te
         if run.balancer is not None:
             run.balancer.update(torch.tensor(ACCURACY, dtype=torch.float64))
         run.before_epoch(2)
-        model = Linear(cosine=method == "ldam-drw")
-        expected = float(run.batch_loss(model, *batch).detach())
-        assert float(fresh.batch_loss(model, *batch).detach()) != expected
+        expected = float(loss_of(run, batch))
+        assert float(loss_of(fresh, batch)) != expected
+        kept = list(fresh.buffers())
         fresh.load_state_dict(copy.deepcopy(run.state_dict()))
-        assert float(fresh.batch_loss(model, *batch).detach()) == expected
+        assert all(a is b for a, b in zip(kept, fresh.buffers(), strict=True))
+        assert float(loss_of(fresh, batch)) == expected

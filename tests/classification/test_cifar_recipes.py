@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from classification.config import METHODS, ClassificationConfig, SubsampledConfig
+from classification.config import ClassificationConfig, SubsampledConfig
 from classification.evaluate import config_from, read_config
 from classification.recipes import (
     CIFAR100_LT,
@@ -26,6 +26,7 @@ from classification.training import Training
 from common.errors import UserError
 from common.training.settings import option, plain, settings_of
 from tests.classification.synthetic import (
+    METHODS,
     SECOND_STAGE_METHODS,
     small_cifar,
     trained_cifar,

@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from classification.config import METHODS
 from classification.data import LabelledImages, LongTailedData, load_data
 from classification.evaluate import make_model
-from classification.meta_weight_net import MetaReweighter
+from classification.methods.meta_weight_net import MetaReweighter
 from classification.models import SecondStage
 from classification.recipes import CifarConfig, DecoupledConfig
 from classification.training import Training
@@ -23,6 +22,7 @@ from common.streams import Streams
 from tests.classification.small_cifar import STAND_INS
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
+    METHODS,
     SECOND_STAGE_METHODS,
     cifar_config,
     cifar_training,

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from classification.config import METHODS, ClassificationConfig
+from classification.config import ClassificationConfig
 from classification.recipes import (
     CIFAR100_LT,
     CIFAR100_LT_SHORT,
@@ -20,7 +20,7 @@ from classification.recipes import (
 )
 from common.errors import UserError
 from common.training.settings import plain
-from tests.classification.synthetic import SECOND_STAGE_METHODS
+from tests.classification.synthetic import METHODS, SECOND_STAGE_METHODS
 from tests.settings import used_by
 
 USED_BY = used_by(ClassificationConfig)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from classification.augment import CropsAndFlips
 from classification.capture import Inputs
-from classification.config import METHODS
 from classification.evaluate import measure
+from classification.methods.ldam_drw import LdamDrw
 from classification.training import Training
 from common.errors import UserError
 from common.losses import focal_weights
@@ -20,6 +20,7 @@ from common.training.schedule import step_schedule
 from common.training.signals import StopRequest
 from tests.classification.synthetic import (
     CIFAR_COUNTS,
+    METHODS,
     SECOND_STAGE_METHODS,
     cifar_training,
     small_cifar,
@@ -220,13 +221,13 @@ def test_methods_without_a_focal_loss_count_no_hard_instances() -> None:
 
 def test_deferred_weights_come_into_force_at_their_epoch() -> None:
     run = training(method="ldam-drw", drw_epoch=1, cb_beta=0.9)
-    assert run.method.deferred is not None
+    assert isinstance(run.method, LdamDrw)
     seen: list[list[float]] = []
     for _ in range(3):
         run.run_epoch(StopRequest())
-        seen.append(run.method.deferred.weights.tolist())
+        seen.append(run.method.class_weights.tolist())
         run.end_epoch()
-    later = run.method.deferred.later.tolist()
+    later = run.method.later_weights.tolist()
     assert seen == [[1.0] * len(CIFAR_COUNTS), later, later]
     assert len(set(later)) > 1
 

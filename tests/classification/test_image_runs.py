@@ -22,8 +22,8 @@ from classification.image_recipes import (
     ImageMethod,
     OltrConfig,
 )
+from classification.methods.oltr import class_means
 from classification.models import OltrModel
-from classification.oltr import class_means
 from classification.reading import Reading
 from classification.recipes import RECIPES, resolved, run_name
 from classification.training import Training

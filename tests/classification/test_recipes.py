@@ -3,7 +3,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from classification.config import METHODS, ClassificationConfig
+from classification.config import ClassificationConfig
 from classification.recipes import (
     MNIST_LT,
     MnistConfig,
@@ -14,6 +14,7 @@ from classification.recipes import (
 from common.errors import UserError
 from common.training.settings import option
 from tests.classification.small_cifar import small_run
+from tests.classification.synthetic import METHODS
 from tests.classification.trainer import Trainer, only_run, read_record
 from tests.settings import used_by
 

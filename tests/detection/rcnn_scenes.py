@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detection.heads import ClassificationHead, make_head
+from detection.heads import ClassificationHead
 from detection.models import LAYOUTS, Rcnn, build_rcnn, global_draws_from, total_loss
+from tests.detection.heads import make_head
 
 SIDE = 64
 Target = dict[str, Tensor]

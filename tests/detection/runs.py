@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from common.streams import Streams
-from common.training.methods import make_balancer
 from common.training.signals import StopRequest
 from data_prep.lvis import DIFFICULTY_FILE, REST_FILE, VAL_FILE
+from detection.methods import METHODS
 from detection.networks import Weights, make_model
 from detection.recipes import RECIPES, ClassifierConfig, DetectionConfig, resolved
 from detection.sets import DetectionSets, load_sets
@@ -88,7 +85,7 @@ def options(
 def first_weights(config: ClassifierConfig, sets: DetectionSets) -> Weights:
     """Those of a first stage that has not been trained."""
     first = config.stage1_config()
-    model = make_model(first, sets, Streams(first.seed), reduce=torch.mean)
+    model = make_model(first, METHODS[first.method](first, sets, Streams(first.seed)))
     weights: Weights = model.state_dict()
     return weights
 
@@ -97,18 +94,11 @@ def training_of(
     config: DetectionConfig, sets: DetectionSets, workers: int = 0, first: Weights | None = None
 ) -> Training:
     """A run at its first step, as ``detection.train`` begins it."""
-    streams = Streams(config.seed)
-    balancer = make_balancer(config, sets.num_classes, torch.device("cpu"))
+    method = METHODS[config.method](config, sets, Streams(config.seed))
     if isinstance(config, ClassifierConfig) and first is None:
         first = first_weights(config, sets)
-    model = make_model(
-        config,
-        sets,
-        streams,
-        reduce=balancer and partial(balancer.weighted_mean, background_weight=1.0),
-        first_stage=first,
-    )
-    return Training(config, sets, model, streams, balancer, workers)
+    model = make_model(config, method, first_stage=first)
+    return Training(config, method, model, workers)
 
 
 def make_training(

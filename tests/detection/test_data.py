@@ -23,7 +23,6 @@ from detection.data import (
     batches_of,
     batches_of_one_shape,
     draw_requests,
-    image_categories,
     images_on_disk,
     load_batches,
     plain_requests,
@@ -343,16 +342,6 @@ def test_an_unreadable_image_ends_the_batches_with_its_name(
     assert len(next(batches)[0]) == 2
     with pytest.raises(UserError, match=r"broken\.png cannot be read"):
         next(batches)
-
-
-def test_pairs_of_images_and_categories_are_those_of_the_shapes(annotations: Annotations) -> None:
-    image, category = image_categories(annotations)
-    expected = [
-        (number, [2, 3, 7, 11].index(one))
-        for number in range(14)
-        for one, _ in instances_of(number)
-    ]
-    assert list(zip(image.tolist(), category.tolist(), strict=True)) == expected
 
 
 # Real photographs.

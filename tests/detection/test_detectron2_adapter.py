@@ -16,8 +16,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.training.methods import mean_by_class
-
 pytest.importorskip("detectron2._C", reason="detectron2 is not installed", exc_type=ImportError)
 
 from detectron2 import model_zoo
@@ -67,7 +65,8 @@ from detection.detectron2_adapter.trainer import (
     read_config,
     run,
 )
-from detection.heads import ClassificationHead, make_head
+from detection.heads import ClassificationHead
+from tests.detection.heads import make_head, mean_by_class
 from tests.detection.rcnn_scenes import tiny
 from tests.detection.synthetic import entries, write_entries, write_set
 

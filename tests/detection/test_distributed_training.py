@@ -17,12 +17,12 @@ from torch import Tensor
 from common.distributed import all_reduce_sum, rank
 from common.errors import UserError
 from common.training.folder import load_tensors
-from common.training.methods import mean_by_class
 from common.training.signals import StopRequest
 from detection.evaluate import measure_ap, metrics_of
-from detection.heads import HEAD_METHODS, ClassificationHead, make_head
+from detection.heads import ClassificationHead
 from detection.training import Training
 from tests.classification.trainer import assert_nothing_left_over, read_record
+from tests.detection.heads import HEAD_METHODS, make_head, mean_by_class
 from tests.detection.runs import EPOCHS, STEPS, make_training, options, to_the_end
 from tests.detection.trainer import DetectionTrainer
 from tests.ranks import on_ranks

@@ -14,9 +14,7 @@ import detection.heads.bags as bags_module
 import detection.heads.sigmoid as sigmoid_module
 from common.balancer import ClassDifficultyBalancer
 from common.losses import REDUCTIONS, Reduction
-from common.training.methods import mean_by_class
 from detection.heads import (
-    HEAD_METHODS,
     BagsHead,
     CalibratedHead,
     ClassificationHead,
@@ -25,10 +23,11 @@ from detection.heads import (
     Reduce,
     SoftmaxHead,
     lrw_class_weights,
-    make_head,
 )
 from detection.heads.base import step_draws
 from detection.heads.sigmoid import FOCAL_DIVISORS, FocalDivisor
+from detection.methods import METHODS
+from tests.detection.heads import HEAD_METHODS, make_head, mean_by_class
 
 C = 4
 COUNTS = torch.tensor([5000, 300, 40, 2])
@@ -44,15 +43,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def weighted_by(class_weights: Tensor) -> Reduce:
+def weighted_by(class_weights: Tensor, reduction: Reduction = "batch-size") -> Reduce:
     """As a balancer with these weights reduces."""
     with_background = torch.cat([class_weights, class_weights.new_ones(1)])
-    return partial(mean_by_class, with_background, "batch-size")
+    return partial(mean_by_class, with_background, reduction)
 
 
-def build(method: str, seed: int = 0, **options: object) -> ClassificationHead:
+def build(
+    method: str, seed: int = 0, reduction: Reduction = "batch-size", **options: object
+) -> ClassificationHead:
     arguments: dict[str, object] = {
-        "reduce": weighted_by(WEIGHTS),
+        "reduce": weighted_by(WEIGHTS, reduction),
+        "reduction": reduction,
         "instance_counts": COUNTS,
         "image_share": SHARES,
         "generator": seeded(seed),
@@ -391,8 +393,8 @@ def test_calibration_threshold_reaches_the_scores(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["lrw", "eql", "bags", "simcal", "calib"])
-def test_head_is_made_on_the_device_asked_for(method: str) -> None:
-    buffers = list(build(method, device="meta").buffers())
+def test_a_head_moves_with_all_that_it_holds(method: str) -> None:
+    buffers = list(build(method).to("meta").buffers())
     assert buffers
     assert all(buffer.is_meta for buffer in buffers)
 
@@ -412,10 +414,8 @@ def test_head_is_made_on_the_device_asked_for(method: str) -> None:
         ("calib", CalibratedHead),
     ],
 )
-def test_method_gets_its_head_also_as_second_stage(
-    method: str, kind: type[ClassificationHead]
-) -> None:
-    assert type(build(method)) is type(build(f"{method}-clc")) is kind
+def test_a_method_has_its_head(method: str, kind: type[ClassificationHead]) -> None:
+    assert type(build(method)) is kind
 
 
 def test_methods_that_sample_images_leave_the_loss_plain() -> None:
@@ -425,26 +425,21 @@ def test_methods_that_sample_images_leave_the_loss_plain() -> None:
         assert torch.equal(build(method).loss(logits, labels), plain)
 
 
-@pytest.mark.parametrize(
-    ("method", "missing"),
-    [
-        ("cdb-w-ce", "reduce"),
-        ("lrw", "instance_counts"),
-        ("eql", "image_share"),
-        ("bags", "generator"),
-        ("bags", "instance_counts"),
-        ("simcal", "instance_counts"),
-    ],
-)
-def test_method_without_what_it_needs_is_refused_by_name(method: str, missing: str) -> None:
-    with pytest.raises(ValueError, match=f"{method} needs {missing}"):
-        build(method, **{missing: None})
+@pytest.mark.parametrize("method", HEAD_METHODS)
+def test_the_heads_that_are_made_from_counts_and_only_they_refuse_to_go_without(
+    method: str,
+) -> None:
+    lacking = {"instance_counts": None, "image_share": None}
+    if METHODS[method].counted:
+        with pytest.raises(ValueError, match=r"made from \w+ of the categories"):
+            build(method, **lacking)
+    else:
+        assert build(method, **lacking).num_classes == C
 
 
 @pytest.mark.parametrize(
     ("build_wrong", "words"),
     [
-        (lambda: build("no-such"), "method must be one of ce, .*, not 'no-such'"),
         (lambda: SoftmaxHead(0), "at least 1 category, not 0"),
         (lambda: SoftmaxHead(C, torch.ones(C + 1)), "class weights of 4 categories"),
         (lambda: SoftmaxHead(C, -WEIGHTS), "class weights must be at least 0"),

@@ -11,9 +11,11 @@ from torch import Tensor
 from common.errors import UserError
 from common.streams import Streams
 from detection.heads import BagsHead, CalibratedHead, EqlHead, FocalHead, SoftmaxHead
+from detection.methods import METHODS
+from detection.methods.base import DetectionMethod
 from detection.models import Rcnn
 from detection.networks import make_model, make_trained_model
-from detection.recipes import ClassifierConfig
+from detection.recipes import ClassifierConfig, DetectionConfig
 from detection.sets import DetectionSets, load_sets
 from tests.detection.runs import FIRST, SECOND, C, config_of, first_weights
 
@@ -33,11 +35,11 @@ def sets(shapes: Path) -> DetectionSets:
 def model_of(sets: DetectionSets, method: str, second: bool = False, **changes: Any) -> Rcnn:
     config = config_of(method, second=second, **changes)
     first = first_weights(config, sets) if isinstance(config, ClassifierConfig) else None
-    return make_model(config, sets, Streams(0), reduce=_mean, first_stage=first)
+    return make_model(config, method_of(config, sets), first_stage=first)
 
 
-def _mean(losses: Tensor, labels: Tensor) -> Tensor:
-    return losses.mean()
+def method_of(config: DetectionConfig, sets: DetectionSets, seed: int = 0) -> DetectionMethod:
+    return METHODS[config.method](config, sets, Streams(seed))
 
 
 def differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> set[str]:
@@ -86,7 +88,9 @@ def test_the_detector_is_the_configured_one(sets: DetectionSets) -> None:
 
 def test_the_seed_alone_decides_the_first_weights(sets: DetectionSets) -> None:
     config = config_of("ce")
-    one, again, other = (make_model(config, sets, Streams(seed)).state_dict() for seed in (0, 0, 1))
+    one, again, other = (
+        make_model(config, method_of(config, sets, seed)).state_dict() for seed in (0, 0, 1)
+    )
     assert not differing(one, again)
     assert differing(one, other)
 
@@ -142,10 +146,9 @@ def test_weights_of_another_network_are_refused(sets: DetectionSets) -> None:
     config = config_of("ce", task="mask")
     with pytest.raises(UserError, match="are those of another network"):
         make_trained_model(config, sets, weights)
+    second = config_of("bags", second=True, task="mask")
     with pytest.raises(UserError, match="are another network's"):
-        make_model(
-            config_of("bags", second=True, task="mask"), sets, Streams(0), first_stage=weights
-        )
+        make_model(second, method_of(second, sets), first_stage=weights)
 
 
 # Published weights.
@@ -171,7 +174,7 @@ def test_a_detector_starts_with_the_published_weights(
     sets: DetectionSets, published: dict[str, Path], start: str
 ) -> None:
     config = replace(config_of("ce", backbone="resnet50-fpn"), seed=1, start=start)
-    model = make_model(config, sets, Streams(1), published=published[start]).state_dict()
+    model = make_model(config, method_of(config, sets, 1), published=published[start]).state_dict()
     known = torch.load(published["coco"])
     name = "backbone.body.layer4.0.conv1.weight"
     assert torch.equal(model[name], known[name])
@@ -188,4 +191,4 @@ def test_a_file_of_other_weights_than_start_says_is_refused(
     config = replace(config_of("ce", backbone="resnet50-fpn"), start=start)
     words = f"{published[other].name} has the weights of --start {other}, not of --start {start}"
     with pytest.raises(UserError, match=words):
-        make_model(config, sets, Streams(0), published=published[other])
+        make_model(config, method_of(config, sets), published=published[other])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detection.heads import make_head
 from detection.models import ProposalAccuracy, Rcnn, global_draws_from, total_loss
+from tests.detection.heads import make_head
 from tests.detection.rcnn_scenes import Target, stream, tiny, two_scenes
 
 

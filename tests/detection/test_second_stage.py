@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detection.heads import CalibratedHead, SoftmaxHead, make_head
+from detection.heads import CalibratedHead, SoftmaxHead
 from detection.models import (
     Rcnn,
     add_calibrated_classifier,
@@ -14,6 +14,7 @@ from detection.models import (
     global_draws_from,
     replace_classifier,
 )
+from tests.detection.heads import make_head
 from tests.detection.rcnn_scenes import stream, tiny, train, two_scenes
 
 COUNTS = torch.tensor([500, 50, 3])
@@ -41,7 +42,7 @@ def predictions(model: Rcnn) -> list[dict[str, Tensor]]:
 def test_clc_trains_the_class_layer_and_nothing_else(method: str) -> None:
     model = tiny(masks=True)
     head = make_head(
-        f"{method}-clc",
+        method,
         3,
         reduce=lambda losses, labels: losses.mean(),
         instance_counts=COUNTS,

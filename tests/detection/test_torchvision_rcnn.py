@@ -22,10 +22,10 @@ from torchvision.ops import box_iou
 
 from common.balancer import ClassDifficultyBalancer
 from common.errors import UserError
-from common.training.methods import mean_by_class
-from detection.heads import ClassificationHead, SoftmaxHead, make_head
+from detection.heads import ClassificationHead, SoftmaxHead
 from detection.models import ProposalAccuracy, Rcnn, build_rcnn, global_draws_from, total_loss
 from detection.models.roi_heads import MaskPredictor
+from tests.detection.heads import make_head, mean_by_class
 from tests.detection.rcnn_scenes import SIDE, TINY, Target, scene, stream, tiny, train, two_scenes
 
 COUNTS = torch.tensor([500, 50, 3])

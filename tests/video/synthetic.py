@@ -12,11 +12,14 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from classification.methods.l2rw import reweight
 from common.streams import Streams
+from common.training.methods.base import LogitMethod
 from common.training.signals import StopRequest
 from data_prep.clips import PART_FILES, VERB_FILE
 from data_prep.motion_digits import SETTINGS_FILE
@@ -117,17 +120,38 @@ class PlainNetwork(nn.Module):
         return logits
 
 
+class Reweighing(LogitMethod):
+    """L2RW, for which some clips of the batch stand for the balanced ones: weights by all of it."""
+
+    whole_batch = True
+
+    def draw(self, batch_size: int) -> Tensor:
+        """Which clips."""
+        return torch.randint(batch_size, (3,), generator=self.streams["reweighing"])
+
+    def sample_weights(
+        self, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
+    ) -> Tensor:
+        """One on average."""
+        assert draws is not None
+        return len(labels) * reweight(model, images, labels, (images[draws], labels[draws]))
+
+
 def make_training(
     folder: Path,
     method: str = "ce",
     *,
+    in_its_place: type[LogitMethod] | None = None,
     plain: bool = False,
     workers: int = 0,
     cache: Path | None = None,
     reader: Reader = "pyav",
     **changes: Any,
 ) -> Training:
-    """A run at its first step, as ``video.train`` begins it; ``plain``: of the other network."""
+    """A run at its first step, as ``video.train`` begins it; ``plain``: of the other network.
+
+    ``in_its_place``: what stands by the method's name.
+    """
     config = config_of(method, **changes)
     data = load_data(config, folder)
     streams = Streams(config.seed)
@@ -139,7 +163,10 @@ def make_training(
         kept = FrameCache(cache, config.frame_height, config.frame_width)
         data.fill_cache(kept, config.frames, reader, 1)
     source = FrameSource(config.frame_height, config.frame_width, reader, kept)
-    return Training(config, data, model, source, streams, workers)
+    with pytest.MonkeyPatch.context() as patch:
+        if in_its_place is not None:
+            patch.setattr("video.training.LOGIT_METHODS", {method: in_its_place})
+        return Training(config, data, model, source, streams, workers)
 
 
 def epochs_of(run: Training) -> Iterator[int]:

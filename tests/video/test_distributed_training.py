@@ -14,6 +14,7 @@ from tests.stopping import StopAfter
 from tests.torchrun import ended_at_last, torchrun
 from tests.video.synthetic import (
     EPOCHS,
+    Reweighing,
     make_training,
     options,
     to_the_end,
@@ -34,6 +35,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "by weights": {"method": "cdb-w-ce", "loss_reduction": "weight-sum"},
     "sum": {"method": "cb", "cb_beta": 0.9, "loss_reduction": "sum", "learning_rate": 0.01},
     "with workers": {"method": "cdb-s", "workers": 1},
+    "weights by the whole batch": {"in_its_place": Reweighing},
 }
 
 

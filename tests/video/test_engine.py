@@ -24,6 +24,7 @@ from tests.video.synthetic import (
     EPOCHS,
     STEPS,
     PlainNetwork,
+    Reweighing,
     config_of,
     epochs_of,
     make_training,
@@ -336,6 +337,38 @@ def test_every_clip_goes_to_the_network_with_its_label_and_its_changes(verbs: Pa
             run.data.train.paths[order], drawn["positions"][number].tolist(), config
         )
         assert torch.equal(given[number // BATCH][0][number % BATCH], clip[0])
+
+
+def test_what_a_method_draws_for_a_step_reaches_its_loss(verbs: Path) -> None:
+    run = make_training(verbs, in_its_place=Reweighing, **LIVELY)
+    undisturbed = make_training(verbs, in_its_place=Reweighing, **LIVELY)
+    seen: list[Tensor | None] = []
+    batch_loss = run.method.batch_loss
+
+    def watched(
+        model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None, alone: nn.Module
+    ) -> Tensor:
+        seen.append(draws)
+        return batch_loss(model, images, labels, draws, alone)
+
+    run.method.batch_loss = watched  # type: ignore[method-assign, assignment]
+    for steps in (1, 2, STEPS):  # Stopped in between: nothing is drawn twice or left out.
+        run.run_epoch(StopAfter(steps))
+    run.end_epoch()
+    own = Streams(run.config.seed)["reweighing"]
+    assert_same_state(seen, [torch.randint(BATCH, (3,), generator=own) for _ in range(STEPS)])
+    assert_same_state(to_the_end(run).state_dict(), to_the_end(undisturbed).state_dict())
+    plain = to_the_end(make_training(verbs, **LIVELY))
+    assert differ(plain.model.state_dict(), undisturbed.model.state_dict())
+
+
+def test_a_method_knows_the_learning_rate_of_the_next_update(verbs: Path) -> None:
+    run = make_training(verbs, milestones=(1,), lr_decay=0.5)
+    run.set_rate(run.rate_at(0.5))
+    assert float(run.method.rate) == 0.02
+    run.epoch = 1
+    run.set_rate(run.rate_at(0.5))
+    assert float(run.method.rate) == 0.01
 
 
 def test_the_learning_rate_is_that_of_the_schedule(verbs: Path) -> None:

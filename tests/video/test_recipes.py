@@ -6,7 +6,8 @@ from typing import Any, get_args
 import pytest
 
 from common.errors import UserError
-from common.training.settings import option, plain, uses_difficulty
+from common.training.methods import LOGIT_METHODS
+from common.training.settings import option, plain
 from tests.settings import used_by
 from video.arguments import Arguments
 from video.recipes import (
@@ -69,6 +70,12 @@ def test_the_methods_are_those_of_table_7_and_two_that_are_not_in_the_paper() ->
     assert {*METHODS} == {*table_7, "balanced-softmax", "logit-adjustment"}
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_each_name_of_a_method_is_registered_and_its_settings_are_there(method: str) -> None:
+    assert issubclass(VideoConfig, LOGIT_METHODS[method].Settings)
+    assert VideoConfig.method_settings[method] is LOGIT_METHODS[method].Settings
+
+
 def test_the_demo_mirrors_no_clip_as_a_mirror_image_is_another_verb() -> None:
     assert MOTION_DIGITS.flip == 0.0
 
@@ -115,7 +122,7 @@ def test_settings_come_back_from_json_as_they_were(recipe: str) -> None:
 def test_resolving_fills_in_tau_for_cdb_alone_and_twice_changes_nothing_more(recipe: str) -> None:
     for method in METHODS:
         once = resolved(replace(RECIPES[recipe], method=method))
-        assert once.tau == ("sigmoid" if uses_difficulty(method) else None)
+        assert once.tau == ("sigmoid" if method in ("cdb-s", "cdb-w-ce") else None)
         assert once.loss_reduction == "batch-size"
         assert resolved(once) == once
 

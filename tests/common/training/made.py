@@ -8,20 +8,14 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from common.losses import cross_entropy
 from common.streams import Streams
 from common.training import loop
 from common.training.arguments import RunArguments
 from common.training.folder import ForeignWeightsError
 from common.training.history import History
 from common.training.loop import Weights
-from common.training.methods import (
-    LogitConfig,
-    Method,
-    make_balancer,
-    make_reduction,
-    make_sampler,
-)
+from common.training.methods import LOGIT_METHODS, LogitConfig
+from common.training.methods.base import LogitMethod
 from common.training.record import last_and_best, register_schema, task_schema
 from common.training.settings import (
     BATCH_SIZE,
@@ -35,7 +29,35 @@ from common.training.task import Results, Task
 
 COUNTS = torch.tensor([6, 4, 2])
 STEPS = 3
-CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of a set."""
+
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class MadeData:
+    """What a method of logits knows of data: training samples in the order of their classes."""
+
+    train_counts: Tensor
+
+    @property
+    def train(self) -> Labelled:
+        """The training set."""
+        return Labelled(torch.arange(self.num_classes).repeat_interleave(self.train_counts))
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.train_counts)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Difficulty is measured on as many samples."""
+        return {"difficulty": self.train_counts.tolist()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +77,13 @@ Batch = dict[str, Tensor]
 class Training(loop.Training[Batch]):
     """A linear classifier of points."""
 
+    method: LogitMethod
+
     def __init__(self, config: MadeConfig, first: Weights | None = None) -> None:
         """Start at epoch 0, with a first stage's weights if there are any."""
         streams = Streams(config.seed)
-        self.labels = torch.repeat_interleave(torch.arange(3), COUNTS)
+        data = MadeData(COUNTS)
+        self.labels = data.train.labels
         self.points = torch.randn(12, 2, generator=streams["points"]) + self.labels[:, None]
         model = nn.utils.skip_init(nn.Linear, 2, 3)
         nn.init.normal_(model.weight, generator=streams["model"])
@@ -68,10 +93,9 @@ class Training(loop.Training[Batch]):
                 model.load_state_dict(first)
             except RuntimeError as error:
                 raise ForeignWeightsError("another network's.") from error
-        sampler = make_sampler(config, self.labels, 3, streams["sampler"])
-        method = Method(sampler, balancer=make_balancer(config, 3, CPU))
+        rate = torch.tensor(config.learning_rate)
+        method = LOGIT_METHODS[config.method](config, data, streams, rate)
         super().__init__(config, model, method, streams, History(["a", "b", "c"], COUNTS))
-        self._reduce = make_reduction(config, COUNTS, method.balancer, CPU)
 
     def draw_epoch(self) -> dict[str, Any]:
         """``order``: of the points."""
@@ -89,8 +113,7 @@ class Training(loop.Training[Batch]):
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of the method."""
-        losses = cross_entropy(self._trained(batch["points"]), batch["labels"])
-        return self._reduce(losses, batch["labels"])
+        return self.method.batch_loss(self._trained, batch["points"], batch["labels"])
 
     def performance(self) -> Tensor:
         """Accuracy on the training points."""

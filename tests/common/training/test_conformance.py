@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.training.folder import load_tensors, save_tensors
+from common.training.folder import CHECKPOINT_FORMAT, load_tensors, save_tensors
 from common.training.loop import Training, Weights
 from common.training.record import courses
 from common.training.signals import StopRequest
@@ -250,13 +250,14 @@ def test_a_truncated_a_damaged_a_code_carrying_and_an_older_checkpoint_are_refus
         path.write_bytes(content)
         assert_says(bench.run(begun), str(path), "truncated or damaged", "move it elsewhere")
         assert path.read_bytes() == content
-    save_tensors(path, {"format": 2, "state": Code(tmp_path / "ran")})
+    save_tensors(path, {"format": CHECKPOINT_FORMAT, "state": Code(tmp_path / "ran")})
     assert_says(bench.run(begun), str(path), "foreign code", "move it elsewhere")
     assert not (tmp_path / "ran").exists()
     config = json.dumps(json.loads((path.parent / "config.json").read_text()), sort_keys=True)
-    save_tensors(path, {"format": 2, "config": config, "state": {"training": {"model": {}}}})
+    ours: dict[str, Any] = {"format": CHECKPOINT_FORMAT, "config": config}
+    save_tensors(path, ours | {"state": {"training": {"model": {}}}})
     assert_says(bench.run(begun), str(path), "does not fit this version", "move it elsewhere")
-    save_tensors(path, {"format": 1, "config": config, "state": {}})
+    save_tensors(path, ours | {"format": CHECKPOINT_FORMAT - 1, "state": {}})
     assert_says(
         bench.run(begun), str(path), "not a checkpoint of this version", "move it elsewhere"
     )

@@ -13,7 +13,6 @@ from classification.recipes import CIFAR100_LT, MNIST_LT
 from classification.recipes import RECIPES as CLASSIFIERS
 from common.errors import UserError
 from common.training.settings import (
-    CDB_METHODS,
     DATASET,
     LONGEST_NAME,
     METHOD,
@@ -31,7 +30,6 @@ from common.training.settings import (
     resolved,
     run_name,
     settings_of,
-    uses_difficulty,
 )
 from detection.recipes import DIGIT_SCENES
 from detection.recipes import RECIPES as DETECTORS
@@ -121,10 +119,9 @@ def test_a_contradiction_is_refused_with_the_option_and_the_remedy(
     assert str(refusal.value).startswith(words)
 
 
-def test_the_methods_of_the_paper_use_difficulty_and_no_other() -> None:
-    assert [m for m in ("ce", "cb", "cdb-s", "cdb-w-ce", "cdb-w-fl") if uses_difficulty(m)] == [
-        *CDB_METHODS
-    ]
+def test_a_run_uses_difficulty_where_its_methods_settings_are_cdbs() -> None:
+    using = [m for m in ("ce", "focal", "hinge", "cdb-s") if Made(method=m).uses_difficulty]
+    assert using == ["cdb-s"]
 
 
 def test_tau_is_recorded_in_one_spelling() -> None:

@@ -5,14 +5,14 @@ Shapes: B training samples, V samples of the balanced (difficulty) set.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.optim.sgd import sgd
 
-from classification.meta import (
+from classification.methods.meta_gradients import (
     Parameters,
     balanced_gradient,
     detached_parameters,
@@ -20,6 +20,8 @@ from classification.meta import (
     losses_at,
     sum_to_one,
 )
+from common.streams import Streams
+from common.training.methods.base import LogitMethod
 from common.training.settings import MethodSettings, Setting
 
 VirtualStep = Literal["normalised", "raw"]
@@ -50,7 +52,7 @@ class MetaWeightNetSettings(MethodSettings):
     ] = "normalised"
 
 
-class MetaWeightNet(nn.Module):
+class WeightingNetwork(nn.Module):
     """V(l; Theta): loss -> 100 ReLU units -> weight in (0, 1). Shapes (B,) -> (B,)."""
 
     def __init__(self, generator: torch.Generator, hidden: int = 100) -> None:
@@ -114,7 +116,7 @@ class MetaReweighter(nn.Module):
 
         Args:
             generator: draws the initial Theta, on the CPU.
-            hidden: units of :class:`MetaWeightNet`.
+            hidden: units of :class:`WeightingNetwork`.
             learning_rate: eta, of Theta's own SGD; the same throughout.
             momentum: Nesterov's, > 0.
             weight_decay: of Theta.
@@ -128,7 +130,7 @@ class MetaReweighter(nn.Module):
             raise ValueError(
                 f"virtual_step must be one of {', '.join(VIRTUAL_STEPS)}, not {virtual_step!r}"
             )
-        self.net = MetaWeightNet(generator, hidden)
+        self.net = WeightingNetwork(generator, hidden)
         # Zeros from the start and not torch.optim.SGD, which makes its buffers in the first step:
         # the first step is then like any other for a CUDA graph. 0.9 * 0 + g = g.
         self.momentum_buffers = nn.ParameterList(
@@ -227,3 +229,32 @@ class MetaReweighter(nn.Module):
             nesterov=True,
             maximize=False,
         )
+
+
+class MetaWeightNet(LogitMethod):
+    """Cross-entropy, each sample weighted by a network that sees its loss and learns to weigh."""
+
+    Settings = MetaWeightNetSettings
+    whole_batch = True
+
+    def __init__(self, config: Any, data: Any, streams: Streams, rate: Tensor) -> None:
+        """Draw the weighting network; see :class:`LogitMethod`."""
+        super().__init__(config, data, streams, rate)
+        self.meta = MetaReweighter(
+            streams["meta-weight-net"],
+            learning_rate=config.mwn_learning_rate,
+            virtual_step=config.mwn_virtual_step,
+        )
+
+    def draw(self, batch_size: int) -> Tensor:
+        """Images of the difficulty set, with replacement, (V,)."""
+        number, size = len(self.data.difficulty.labels), self.config.mwn_batch_size
+        return torch.randint(number, (size,), generator=self.streams["meta-batches"])
+
+    def sample_weights(
+        self, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
+    ) -> Tensor:
+        """A step of the weighting network, then its weights; see :class:`MetaReweighter`."""
+        balanced = self.data.difficulty.take(draws)
+        # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
+        return len(labels) * self.meta.weights(model, images, labels, balanced, self.rate)

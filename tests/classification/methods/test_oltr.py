@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from classification.models.oltr import (
+from classification.image_recipes import IMAGE_RECIPES
+from classification.methods.oltr import (
+    Oltr,
+    attraction,
+    centroid_pull,
+    class_means,
+    fill_memory,
+    negative_distances,
+    oltr_loss,
+    repulsion,
+)
+from classification.models.oltr_network import (
     NEAREST,
     ModulatedAttention,
     OltrModel,
@@ -19,18 +30,11 @@ from classification.models.oltr import (
     make_oltr,
     reachability,
 )
-from classification.oltr import (
-    attraction,
-    centroid_pull,
-    class_means,
-    fill_memory,
-    negative_distances,
-    oltr_loss,
-    parameter_groups,
-    repulsion,
-)
 from common.distributed import rank
 from common.errors import UserError
+from common.streams import Streams
+from common.training.methods.base import Group
+from tests.common.training.made import MadeData
 from tests.ranks import on_ranks
 
 B, C, D = 6, 5, 8
@@ -524,14 +528,17 @@ def test_a_class_without_sample_is_refused_by_name() -> None:
 # Training.
 
 
+def groups_of(model: OltrModel) -> list[Group]:
+    config, rate = IMAGE_RECIPES["image-folder-oltr"], torch.tensor(0.1)
+    return Oltr(config, MadeData(torch.full((C,), 4)), Streams(0), rate).parameter_groups(model)
+
+
 def test_the_groups_hold_every_parameter_once_with_the_authors_factors() -> None:
     model = model_with_memory()
-    groups = parameter_groups(model)
-    assert [(g["name"], g["factor"]) for g in groups] == [
-        ("features", 0.1), ("classifier", 1.0), ("centroids", 0.1),
-    ]  # fmt: skip
+    groups = groups_of(model)
+    assert [factors for _, *factors in groups] == [[0.1, 1.0], [1.0, 1.0], [0.1, 1.0]]
     names = {id(p): name for name, p in model.named_parameters()}
-    features, classifier, centroids = ([names[id(p)] for p in g["params"]] for g in groups)
+    features, classifier, centroids = ([names[id(p)] for p in group] for group, _, _ in groups)
     assert sorted(features + classifier + centroids) == sorted(names.values())
     assert centroids == ["centroids"]
     assert {name.rpartition(".")[0] for name in classifier} == {
@@ -541,7 +548,7 @@ def test_the_groups_hold_every_parameter_once_with_the_authors_factors() -> None
 
 
 def optimizer_of(model: OltrModel, rate: float) -> torch.optim.SGD:
-    groups = [{"params": g["params"], "lr": rate * g["factor"]} for g in parameter_groups(model)]
+    groups = [{"params": group, "lr": rate * factor} for group, factor, _ in groups_of(model)]
     return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=5e-4)
 
 

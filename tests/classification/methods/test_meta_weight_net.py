@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from classification.meta_weight_net import (
+from classification.methods.meta_weight_net import (
     VIRTUAL_STEPS,
     MetaReweighter,
-    MetaWeightNet,
     VirtualStep,
+    WeightingNetwork,
     normalised_factors,
 )
-from tests.classification.test_l2rw import (
+from tests.classification.methods.test_l2rw import (
     NETS,
     Batch,
     NothingWaits,
@@ -253,8 +253,8 @@ def test_a_restored_reweighter_goes_on_bit_for_bit() -> None:
 
 def test_the_network_is_drawn_from_its_own_generator_with_torchs_bounds() -> None:
     before = torch.get_rng_state()
-    net, again = (MetaWeightNet(torch.Generator().manual_seed(3)) for _ in range(2))
-    other = MetaWeightNet(torch.Generator().manual_seed(4))
+    net, again = (WeightingNetwork(torch.Generator().manual_seed(3)) for _ in range(2))
+    other = WeightingNetwork(torch.Generator().manual_seed(4))
     assert torch.equal(torch.get_rng_state(), before)
     for name, parameter in net.named_parameters():
         assert torch.equal(parameter, again.state_dict()[name])
@@ -265,7 +265,7 @@ def test_the_network_is_drawn_from_its_own_generator_with_torchs_bounds() -> Non
 
 
 def test_the_network_maps_a_loss_through_relu_and_sigmoid() -> None:
-    net = MetaWeightNet(torch.Generator(), hidden=2)
+    net = WeightingNetwork(torch.Generator(), hidden=2)
     values = ([[1.0], [-1.0]], [-1.0, 0.0], [[2.0, 5.0]], [-1.0])
     with torch.no_grad():
         for parameter, value in zip(net.parameters(), values, strict=True):

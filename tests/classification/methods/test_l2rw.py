@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from classification.l2rw import reweight
+from classification.methods.l2rw import reweight
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, 2, 4, 4), labels (B,) in 0..2."""

@@ -2,8 +2,8 @@ import base64
 
 import pytest
 
-from analysis import pictures
-from analysis.pictures import pictures_of
+from analysis import run_pictures
+from analysis.run_pictures import pictures_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
 
@@ -33,7 +33,7 @@ def test_a_picture_that_a_run_left_becomes_an_address_of_its_bytes(left, finish,
 
 
 def test_pictures_beyond_the_bound_are_named(left, make_detection, monkeypatch):
-    monkeypatch.setattr(pictures, "MOST_PICTURES", 1)
+    monkeypatch.setattr(run_pictures, "MOST_PICTURES", 1)
     records = [make_detection(seed=seed) for seed in range(3)]
     urls, sentences = pictures_of(left(*records), records)
     assert list(urls) == [f"digit-scenes/{records[0]['run']}"]
@@ -46,7 +46,7 @@ def test_pictures_beyond_the_bound_are_named(left, make_detection, monkeypatch):
 def test_what_is_no_picture_or_too_large_is_left_out_and_named(
     left, make_detection, monkeypatch, content, reason
 ):
-    monkeypatch.setattr(pictures, "MOST_BYTES", 100)
+    monkeypatch.setattr(run_pictures, "MOST_BYTES", 100)
     record = make_detection()
     urls, (sentence,) = pictures_of(left(record, content=content), [record])
     assert not urls

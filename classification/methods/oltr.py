@@ -25,10 +25,12 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from classification.models.oltr import OltrModel, OltrOutputs
+from classification.models.oltr_network import OltrModel, OltrOutputs
 from common.distributed import all_reduce_sum, world_size
 from common.errors import UserError
 from common.losses import cross_entropy, weighted_mean
+from common.sampler import ClassAwareSampler, EpochSampler
+from common.training.methods.base import Group, LogitMethod
 from common.training.settings import MethodSettings, Setting
 
 CENTROID_WEIGHT = 0.01
@@ -152,26 +154,40 @@ def fill_memory(model: OltrModel, batches: Iterable[tuple[Tensor, Tensor]]) -> N
         model.centroids.copy_(means)
 
 
-def parameter_groups(model: OltrModel) -> list[dict[str, Any]]:
-    """The optimizer's groups, each with ``params``, ``name`` and a ``factor`` to the base rate.
+class Oltr(LogitMethod):
+    """OLTR's second stage: attention, and features enriched from a memory of class centroids."""
 
-    Of the base rate (the authors': 0.1) the hallucinator, selector and cosine classifier take all,
-    features (the first stage, attention, direct feature) and centroids a tenth.
-    """
-    parts = dict(model.named_parameters())
-    centroids = {"centroids": parts.pop("centroids")}
-    heads = ("first.classifier.", "selector.", "cosine.")
-    classifier = {name: parts.pop(name) for name in list(parts) if name.startswith(heads)}
-    groups = (
-        ("features", 0.1, parts),
-        ("classifier", 1.0, classifier),
-        ("centroids", 0.1, centroids),
-    )
+    Settings = OltrSettings
 
-    def trained(members: dict[str, nn.Parameter]) -> list[nn.Parameter]:
-        return [parameter for parameter in members.values() if parameter.requires_grad]
+    def make_sampler(
+        self, labels: Tensor, num_classes: int, generator: torch.Generator
+    ) -> EpochSampler:
+        """Class-aware, a few samples of a class in a row."""
+        return ClassAwareSampler(labels, num_classes, generator, self.config.samples_per_class)
 
-    return [
-        {"name": name, "factor": factor, "params": trained(members)}
-        for name, factor, members in groups
-    ]
+    def start(self, model: Any, train: Any) -> None:
+        """Fill the memory with the means of the classes."""
+        fill_memory(model, train.evaluation_batches())
+
+    def batch_loss(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        draws: Tensor | None = None,
+        alone: nn.Module | None = None,
+    ) -> Tensor:
+        """See :func:`oltr_loss`: the network gives more than logits."""
+        return oltr_loss(model(images, for_loss=True), labels)
+
+    def parameter_groups(self, model: nn.Module) -> list[Group]:
+        """Features, classifier, centroids, as the authors' code has them.
+
+        Of the base rate (theirs: 0.1) the hallucinator, selector and cosine classifier take all,
+        features (the first stage, attention, direct feature) and centroids a tenth.
+        """
+        parts = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        centroids = [parts.pop("centroids")]
+        heads = ("first.classifier.", "selector.", "cosine.")
+        classifier = [parts.pop(name) for name in list(parts) if name.startswith(heads)]
+        return [([*parts.values()], 0.1, 1.0), (classifier, 1.0, 1.0), (centroids, 0.1, 1.0)]

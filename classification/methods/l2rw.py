@@ -6,14 +6,16 @@ Shapes: B training samples, V samples of the balanced (difficulty) set.
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 
-from classification.meta import (
+from classification.methods.meta_gradients import (
     balanced_gradient,
     detached_parameters,
     loss_slopes,
     sum_to_one,
 )
+from common.training.methods.base import LogitMethod
 from common.training.settings import MethodSettings, Setting
 
 
@@ -53,3 +55,22 @@ def reweight(
     direction = balanced_gradient(model, parameters, balanced)
     slopes = loss_slopes(model, parameters, direction, images, labels)
     return sum_to_one(slopes.clamp_min(0.0))
+
+
+class L2rw(LogitMethod):
+    """Cross-entropy, each sample weighted by how much it helps on a balanced batch."""
+
+    Settings = L2rwSettings
+    whole_batch = True
+
+    def draw(self, batch_size: int) -> Tensor:
+        """Images of the difficulty set, with replacement, (V,)."""
+        number, size = len(self.data.difficulty.labels), self.config.l2rw_batch_size
+        return torch.randint(number, (size,), generator=self.streams["l2rw"])
+
+    def sample_weights(
+        self, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor | None
+    ) -> Tensor:
+        """See :func:`reweight`."""
+        # Theirs sum to 1 over the batch; 1 on average keeps every reduction comparable.
+        return len(labels) * reweight(model, images, labels, self.data.difficulty.take(draws))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from detection.data import DetectionData
-from detection.pictures import _draw, draw_pictures, write_pictures
+from detection.prediction_pictures import _draw, draw_pictures, write_pictures
 from detection.sets import load_sets
 from tests.detection.runs import config_of, options
 from tests.detection.trainer import DetectionTrainer

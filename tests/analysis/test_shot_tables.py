@@ -4,7 +4,7 @@ import pytest
 
 from analysis.comparison import error_table
 from analysis.records import to_frame
-from analysis.shots import SHORT_GROUPS, short_grid, shots_grid
+from analysis.shot_tables import SHORT_GROUPS, short_grid, shots_grid
 from analysis.summary import summarize
 from analysis.tables import table_makers
 
