@@ -13,12 +13,10 @@ import torch
 from torch import nn
 
 from classification.methods import METHODS
-from classification.methods.l2rw import L2rwSettings
 from common.losses import Reduction
 from common.training.methods import LogitConfig
 from common.training.methods.base import settings_of_methods
 from common.training.methods.cdb_w_fl import CountedCdbWFlSettings
-from common.training.methods.eql import EqlSettings
 from common.training.methods.focal import HardInstanceSettings
 from common.training.settings import METHOD, REDUCTION, MethodSettings, Setting
 
@@ -41,18 +39,13 @@ PRECISION: Final = Setting(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig(EqlSettings, LogitConfig, ABC):
+class ClassificationConfig(LogitConfig, ABC):
     """One training run. Two runs of equal configurations give the same numbers."""
 
     method: Annotated[str, OF_TABLE_1] = "ce"
     loss_reduction: Annotated[Reduction | None, REDUCTION_BY_METHOD] = "batch-size"
 
-    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = settings_of_methods(METHODS) | {
-        # Where hard instances are counted.
-        "focal": HardInstanceSettings,
-        "cdb-w-fl": CountedCdbWFlSettings,
-    }
-    """The settings of each method; a data set need not have them all."""
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = settings_of_methods(METHODS)
     in_files: ClassVar[bool] = False
     """Whether the images are read from files in training, rather than kept in memory."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -104,8 +97,19 @@ class ClassificationConfig(EqlSettings, LogitConfig, ABC):
         """The network with its initial weights."""
 
 
+@dataclass(frozen=True)
+class HardInstancesCounted(CountedCdbWFlSettings):
+    """Of a configuration whose focal losses count hard instances."""
+
+    method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = {
+        **ClassificationConfig.method_settings,
+        "focal": HardInstanceSettings,
+        "cdb-w-fl": CountedCdbWFlSettings,
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
-class SubsampledConfig(L2rwSettings, ClassificationConfig):
+class SubsampledConfig(ClassificationConfig):
     """A run on a balanced data set whose training images are cut to an imbalance."""
 
     imbalance: Annotated[

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from classification.config import ClassificationConfig
-from classification.image_recipes import ImageConfig
+from classification.image_recipes import ImageStage
 from classification.reading import Reading
-from classification.recipes import CifarConfig, InputScaling, MnistConfig
+from classification.recipes import CifarStage, InputScaling, MnistConfig
 from common.difficulty import check_labels
 from common.distributed import of_rank
 from common.errors import UserError
@@ -161,7 +161,7 @@ def load_mnist_lt(config: MnistConfig, device: torch.device, file: Path | None) 
 
 
 def load_cifar100_lt(
-    config: CifarConfig, device: torch.device, folder: Path | None
+    config: CifarStage, device: torch.device, folder: Path | None
 ) -> LongTailedData:
     """CIFAR100-LT of Sec. 4.1.1: images of each class for its difficulty, the whole test set."""
     images = load_cifar100(folder)
@@ -184,7 +184,7 @@ def load_cifar100_lt(
 
 
 def load_image_files(
-    config: ImageConfig, device: torch.device, folder: Path | None, reading: Reading
+    config: ImageStage, device: torch.device, folder: Path | None, reading: Reading
 ) -> LongTailedData:
     """ImageNet-LT of Sec. 4.1.1, or the lists of one's own folder."""
     from classification.image_data import load_parts, load_split

@@ -15,7 +15,7 @@ from classification.capture import Inputs
 from classification.image_augment import CropFlipColour
 from classification.image_cache import ImageCache, fill
 from classification.image_files import ImageFiles, ImageReader
-from classification.image_recipes import ImageConfig
+from classification.image_recipes import ImageStage
 from classification.reading import Reading
 from common.distributed import barrier, is_first_rank, of_rank, world_size
 from common.errors import UserError
@@ -100,7 +100,7 @@ _LISTS: Final[Mapping[str, Callable[[Path | None], tuple[ImageSplit, str]]]] = {
 """Of each data set the lists in a folder, and what to do where an image is missing."""
 
 
-def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
+def load_split(config: ImageStage, folder: Path | None) -> ImageSplit:
     """The configured lists, after a look for every file.
 
     Args:
@@ -118,7 +118,7 @@ def load_split(config: ImageConfig, folder: Path | None) -> ImageSplit:
     return split
 
 
-def lists_digest(config: ImageConfig, folder: Path | None) -> str | None:
+def lists_digest(config: ImageStage, folder: Path | None) -> str | None:
     """What one's own lists are told apart by; None of a data set whose lists are fixed.
 
     Raises:
@@ -138,7 +138,7 @@ def lists_digest(config: ImageConfig, folder: Path | None) -> str | None:
 
 
 def load_parts(
-    config: ImageConfig, split: ImageSplit, device: torch.device, reading: Reading
+    config: ImageStage, split: ImageSplit, device: torch.device, reading: Reading
 ) -> dict[str, SquareImages]:
     """The three parts by name; the cache, if there is one, is filled first.
 

@@ -13,14 +13,15 @@ from classification.config import (
     OF_TABLE_1,
     PRECISION,
     ClassificationConfig,
+    HardInstancesCounted,
     Precision,
 )
 from classification.methods.oltr import OltrSettings
 from classification.models import STRIDE, ImageNetwork
 from common.errors import UserError
 from common.losses import Reduction
-from common.training.methods.cdb_w_fl import CountedCdbWFlSettings
-from common.training.methods.eql import EQL_THRESHOLD
+from common.training.methods import UsualSettings
+from common.training.methods.eql import EQL_THRESHOLD, EqlSettings
 from common.training.schedule import cosine_schedule
 from common.training.settings import (
     BATCH_SIZE,
@@ -42,7 +43,7 @@ from common.training.settings import (
 
 ImageMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
-    "cdb-s", "cdb-w-fl", "cdb-w-ce", "oltr",
+    "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 ImageRecipe = Literal[
     "imagenet-lt", "imagenet-lt-oltr", "image-folder", "image-folder-oltr", "digit-images",
@@ -53,8 +54,8 @@ _CONDITIONS: Final = {"imagenet-lt": "256", "digit-images": "80", "image-folder"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig(CountedCdbWFlSettings, SteppedConfig, ClassificationConfig):
-    """One run on images in files, whose lists are given: ImageNet-LT, or a folder of one's own."""
+class ImageStage(SteppedConfig, ClassificationConfig):
+    """What the runs of both stages on images in files set, whose lists are given."""
 
     recipe: Annotated[tyro.conf.Fixed[ImageRecipe], RECIPE] = "imagenet-lt"
     dataset: Annotated[
@@ -67,7 +68,6 @@ class ImageConfig(CountedCdbWFlSettings, SteppedConfig, ClassificationConfig):
             "found."
         ),
     ] = None
-    method: Annotated[ImageMethod, OF_TABLE_1] = "ce"
     loss_reduction: Annotated[
         Reduction,
         replace(
@@ -76,7 +76,6 @@ class ImageConfig(CountedCdbWFlSettings, SteppedConfig, ClassificationConfig):
             "(as the authors' code for ImageNet-LT), or by nothing.",
         ),
     ] = "weight-sum"
-    eql_threshold: Annotated[float, EQL_THRESHOLD] = 4.3e-4
     epochs: Annotated[int, EPOCHS] = 100
     batch_size: Annotated[int, BATCH_SIZE] = 512
     learning_rate: Annotated[
@@ -130,18 +129,13 @@ class ImageConfig(CountedCdbWFlSettings, SteppedConfig, ClassificationConfig):
         """Refuse settings that contradict each other or make no sense."""
         super().__post_init__()
         self._check_no_effect()
-        if (self.method == "oltr") != self.recipe.endswith("-oltr"):
-            name = self.recipe.removesuffix("-oltr")
-            raise UserError(
-                f"--method {self.method} is not for {self.recipe}; OLTR's recipe is {name}-oltr."
-            )
 
     def _check_no_effect(self) -> None:
         """Refuse what would be named in the run and change nothing."""
         reason = ""
         if self.lists is not None and self.dataset != "image-folder":
             reason = f"--lists {self.lists} has no effect on {self.dataset}, whose lists are fixed"
-        elif self.lr_decay != ImageConfig.lr_decay and not self.milestones:
+        elif self.lr_decay != ImageStage.lr_decay and not self.milestones:
             reason = f"--lr-decay {self.lr_decay} has no effect without --milestones"
         if reason:
             raise UserError(f"{reason}; leave it out.")
@@ -195,6 +189,14 @@ class ImageConfig(CountedCdbWFlSettings, SteppedConfig, ClassificationConfig):
 
         return load_image_files(self, device, source, reading)
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(EqlSettings, HardInstancesCounted, UsualSettings, ImageStage):
+    """One run on images in files: ImageNet-LT, or a folder of one's own."""
+
+    method: Annotated[ImageMethod, OF_TABLE_1] = "ce"
+    eql_threshold: Annotated[float, EQL_THRESHOLD] = 4.3e-4
+
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
         """A ResNet for images."""
         from classification.models.resnet_image import make_image_resnet
@@ -204,7 +206,7 @@ class ImageConfig(CountedCdbWFlSettings, SteppedConfig, ClassificationConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OltrConfig(OltrSettings, ImageConfig):
+class OltrConfig(OltrSettings, ImageStage):
     """OLTR's second stage (Liu et al. 2019), as their code sets it; its first is trained before.
 
     The first stage is CE, 30 epochs with the learning rate falling after 10 and 20. Its last

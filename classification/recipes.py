@@ -24,17 +24,21 @@ from classification.config import (
     PRECISION,
     REDUCTION_BY_METHOD,
     ClassificationConfig,
+    HardInstancesCounted,
     Precision,
     SubsampledConfig,
 )
 from classification.image_recipes import IMAGE_RECIPES
 from classification.methods import METHODS
+from classification.methods.l2rw import L2rwSettings
 from classification.methods.ldam_drw import LdamSettings
 from classification.methods.meta_weight_net import MetaWeightNetSettings
 from classification.models import Initialisation, LenetArchitecture
 from common.losses import Reduction
-from common.training.methods.cdb_w_fl import CountedCdbWFlSettings
-from common.training.methods.eql import EQL_THRESHOLD
+from common.training.methods import UsualSettings
+from common.training.methods.cdb_s import CdbSSettings
+from common.training.methods.eql import EQL_THRESHOLD, EqlSettings
+from common.training.methods.logit_adjustment import LogitAdjustmentSettings
 from common.training.settings import (
     BATCH_SIZE,
     DATASET,
@@ -79,7 +83,7 @@ WARMUP_EPOCHS: Final = Setting(
 
 
 @dataclass(frozen=True, kw_only=True)
-class MnistConfig(SubsampledConfig):
+class MnistConfig(L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig):
     """One run on MNIST-LT."""
 
     dataset: Annotated[Literal["mnist-lt"], DATASET] = "mnist-lt"
@@ -115,14 +119,11 @@ class MnistConfig(SubsampledConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CifarConfig(
-    LdamSettings, MetaWeightNetSettings, CountedCdbWFlSettings, SteppedConfig, SubsampledConfig
-):
-    """One run on CIFAR100-LT."""
+class CifarStage(SteppedConfig, SubsampledConfig):
+    """What the runs of both stages on CIFAR100-LT set."""
 
     recipe: Annotated[tyro.conf.Fixed[CifarRecipe], RECIPE] = "cifar100-lt"
     dataset: Annotated[Literal["cifar100-lt"], DATASET] = "cifar100-lt"
-    method: Annotated[CifarMethod, OF_TABLE_1] = "ce"
     split_seed: Annotated[
         int | None,
         Setting(
@@ -130,7 +131,6 @@ class CifarConfig(
             at_least=0,
         ),
     ] = 0
-    loss_reduction: Annotated[Reduction | None, REDUCTION_BY_METHOD] = None
     epochs: Annotated[int, EPOCHS] = 200
     batch_size: Annotated[int, BATCH_SIZE] = 128
     learning_rate: Annotated[
@@ -186,6 +186,22 @@ class CifarConfig(
 
         return load_cifar100_lt(self, device, source)
 
+
+@dataclass(frozen=True, kw_only=True)
+class CifarConfig(
+    LdamSettings,
+    MetaWeightNetSettings,
+    L2rwSettings,
+    EqlSettings,
+    HardInstancesCounted,
+    UsualSettings,
+    CifarStage,
+):
+    """One run on CIFAR100-LT."""
+
+    method: Annotated[CifarMethod, OF_TABLE_1] = "ce"
+    loss_reduction: Annotated[Reduction | None, REDUCTION_BY_METHOD] = None
+
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
         """ResNet-32; LDAM's has a cosine classifier."""
         from classification.models.resnet_cifar import make_resnet
@@ -195,7 +211,7 @@ class CifarConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoupledConfig(CifarConfig):
+class DecoupledConfig(CdbSSettings, LogitAdjustmentSettings, CifarStage):
     """The second stage of decoupled learning: the classifier of a finished run, balanced anew.
 
     The first stage is the run of the recipe without -crt or -lws that has the same settings, but
@@ -217,6 +233,10 @@ class DecoupledConfig(CifarConfig):
             "logit-adjustment (Menon et al. 2021) are not in the paper.",
         ),
     ] = "class-aware"
+    loss_reduction: Annotated[
+        Reduction | None,
+        replace(REDUCTION, documentation=f"{REDUCTION.documentation[:-1]}; None: by its size."),
+    ] = None
     epochs: Annotated[int, replace(EPOCHS, documentation="Epochs of the second stage.")] = 30
     warmup_epochs: Annotated[float, WARMUP_EPOCHS] = 0
     milestones: Annotated[tuple[int, ...], MILESTONES] = (10, 20)
@@ -244,7 +264,7 @@ class DecoupledConfig(CifarConfig):
 
     def stage1_config(self) -> CifarConfig:
         """The resolved configuration of the first stage."""
-        recipe = _CIFAR_RECIPES[self.recipe.removesuffix(f"-{self.classifier}")]
+        recipe = _FIRST_STAGES[self.recipe.removesuffix(f"-{self.classifier}")]
         epochs = self.stage1_epochs or recipe.epochs
         first = replace(recipe, method=self.stage1, epochs=epochs)
         return resolved(replace(first, **handed_on(self, first, _OF_EACH_STAGE)))
@@ -289,7 +309,13 @@ CIFAR100_LT_SHORT = replace(
 )
 """The same shape in 30 of 200 epochs, for machines without a GPU: not the paper's experiment."""
 
-_CIFAR_RECIPES: dict[str, CifarConfig] = {
+_FIRST_STAGES: Final = {
+    "cifar100-lt": CIFAR100_LT,
+    "cifar100-lt-code": CIFAR100_LT_CODE,
+    "cifar100-lt-short": CIFAR100_LT_SHORT,
+}
+RECIPES: dict[str, ClassificationConfig] = {
+    "mnist-lt": MNIST_LT,
     "cifar100-lt": CIFAR100_LT,
     "cifar100-lt-crt": DecoupledConfig(recipe="cifar100-lt-crt"),
     "cifar100-lt-lws": DecoupledConfig(recipe="cifar100-lt-lws"),
@@ -299,10 +325,6 @@ _CIFAR_RECIPES: dict[str, CifarConfig] = {
     "cifar100-lt-short": CIFAR100_LT_SHORT,
     "cifar100-lt-short-crt": DecoupledConfig(recipe="cifar100-lt-short-crt"),
     "cifar100-lt-short-lws": DecoupledConfig(recipe="cifar100-lt-short-lws"),
-}
-RECIPES: dict[str, ClassificationConfig] = {
-    "mnist-lt": MNIST_LT,
-    **_CIFAR_RECIPES,
     **IMAGE_RECIPES,
 }
 ClassificationConfig.recipes = RECIPES

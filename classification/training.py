@@ -47,7 +47,8 @@ def _network(
 ) -> nn.Module:
     """The network at its first step; a second stage has its first stage's weights."""
     model: Any = make_model(config, num_classes, streams)
-    if first_stage is not None:
+    if config.stage1_config() is not None:
+        assert first_stage is not None
         try:
             model.load_first_stage(first_stage)
         except (KeyError, TypeError, RuntimeError) as error:

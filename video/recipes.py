@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.training.methods import LogitConfig
+from common.training.methods import LogitConfig, UsualSettings
 from common.training.settings import (
     BATCH_SIZE,
     DATASET,
@@ -36,7 +36,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoConfig(SteppedConfig, LogitConfig):
+class VideoConfig(UsualSettings, SteppedConfig, LogitConfig):
     """One run of verb classification."""
 
     dataset: Annotated[Literal["egtea-verbs", "motion-digits"], DATASET] = "egtea-verbs"

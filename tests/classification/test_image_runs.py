@@ -239,7 +239,7 @@ def test_the_recipe_is_the_papers() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"method": "oltr"}, "--method oltr is not for image-folder; OLTR's recipe is image-fo"),
+        ({"method": "oltr"}, "--method oltr is not one of ce, focal"),
         ({"milestones": (5, 3)}, "--milestones must be .* in growing order"),
         ({"crop": 7}, "--crop must be at least 8"),
         ({"stored_side": 1}, "--stored-side must be at least 2"),

@@ -34,11 +34,17 @@ LOGIT_METHODS: Final[Mapping[str, type[LogitMethod]]] = {
 """By the names of the command line; a refusal names the methods in this order."""
 
 
+@dataclass(frozen=True)
+class UsualSettings(CdbSSettings, CdbWFlSettings, CfsSettings, CbSettings, LogitAdjustmentSettings):
+    """Of the methods that every single stage on images or clips has."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class LogitConfig(
-    CdbSSettings, CdbWFlSettings, CfsSettings, CbSettings, LogitAdjustmentSettings, RunConfig
-):
-    """A run of a task whose network gives logits (B, C) for labels (B,): it has these methods."""
+class LogitConfig(RunConfig):
+    """A run of a task whose network gives logits (B, C) for labels (B,).
+
+    Whose methods it has says each configuration: their settings are bases of it.
+    """
 
     method_settings: ClassVar[Mapping[str, type[MethodSettings]]] = settings_of_methods(
         LOGIT_METHODS
@@ -47,7 +53,9 @@ class LogitConfig(
     @property
     def variant(self) -> str:
         """The record's ``variant``, as the paper's tables name it."""
-        if self.la_tau != LogitConfig.la_tau:
-            return f"tau={float(self.la_tau)}"
-        unit = "" if self.sampler_unit == "class" else f" unit={self.sampler_unit}"
+        factor = getattr(self, "la_tau", LogitAdjustmentSettings.la_tau)
+        if factor != LogitAdjustmentSettings.la_tau:
+            return f"tau={float(factor)}"
+        by_image = getattr(self, "sampler_unit", "class") == "image"
+        unit = " unit=image" if by_image else ""
         return "" if self.tau is None else f"tau={self.tau}{unit}{self.steadied}"

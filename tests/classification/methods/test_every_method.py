@@ -177,7 +177,7 @@ def taken_by(recipe: ClassificationConfig) -> set[str]:
     taken: set[str] = set()
     for name in names_of(type(recipe)):
         with contextlib.suppress(UserError):
-            taken.add(replace(recipe, method=name).method)  # type: ignore[arg-type]
+            taken.add(replace(recipe, method=name).method)
     return taken
 
 

@@ -14,7 +14,7 @@ from common.training.arguments import RunArguments
 from common.training.folder import ForeignWeightsError
 from common.training.history import History
 from common.training.loop import Weights
-from common.training.methods import LOGIT_METHODS, LogitConfig
+from common.training.methods import LOGIT_METHODS, LogitConfig, UsualSettings
 from common.training.methods.base import LogitMethod
 from common.training.record import last_and_best, register_schema, task_schema
 from common.training.settings import (
@@ -61,7 +61,7 @@ class MadeData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeConfig(LogitConfig):
+class MadeConfig(UsualSettings, LogitConfig):
     """Three epochs of three steps."""
 
     dataset: Annotated[str, DATASET] = "made"

@@ -17,7 +17,7 @@ from common.losses import (
 )
 from common.sampler import ClassAwareSampler, ClassProbabilitySampler, InstanceBalancedSampler
 from common.streams import Streams
-from common.training.methods import LOGIT_METHODS, LogitConfig
+from common.training.methods import LOGIT_METHODS, LogitConfig, UsualSettings
 from common.training.methods.base import LogitMethod
 from common.training.methods.eql import EqlSettings
 from tests.common.training.made import MadeData
@@ -30,7 +30,7 @@ WEIGHED = {"cb", "cdb-w-ce", "cdb-w-fl"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(EqlSettings, LogitConfig):
+class Config(EqlSettings, UsualSettings, LogitConfig):
     """The settings of all of them."""
 
     dataset: str = "made"

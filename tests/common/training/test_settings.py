@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import pytest
 
@@ -82,6 +82,16 @@ def test_every_setting_has_its_help_and_every_number_its_range(name: str) -> Non
         if isinstance(value, int | float) and not isinstance(value, bool):
             limits = (setting.at_least, setting.at_most, setting.above, setting.below)
             assert any(limit is not None for limit in limits), field
+
+
+@pytest.mark.parametrize("name", ALL_RECIPES)
+def test_a_recipe_has_a_methods_setting_where_one_of_its_methods_uses_it(name: str) -> None:
+    recipe = ALL_RECIPES[name]
+    methods = get_args(get_type_hints(type(recipe))["method"])
+    wanted = {field for m in methods for field in settings_of(recipe.method_settings[m])}
+    declared = {field for m in recipe.method_settings.values() for field in settings_of(m)}
+    of_every_task = settings_of(DifficultySettings).keys()
+    assert settings_of(type(recipe)).keys() & declared - of_every_task == wanted - of_every_task
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
