@@ -1,6 +1,5 @@
 """The processes that torchrun starts for one run, and what becomes of the others when one ends."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,8 +13,7 @@ import torch.distributed as dist
 from common.distributed import is_first_rank
 from common.errors import UserError
 from common.terminal import printable
-
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl
+from common.training.signals import end_with_parent
 
 
 def local_rank() -> int:
@@ -26,15 +24,6 @@ def local_rank() -> int:
 def is_of_another_process(error: BaseException) -> bool:
     """Whether an error only says that another rank has ended before its time."""
     return isinstance(error, RuntimeError) and "closed by peer" in str(error)
-
-
-def _end_with_parent() -> None:
-    """Get SIGTERM when torchrun dies: it cannot end its processes when it is killed itself.
-
-    Else they would train on beside the run's next start, or wait for each other at the meeting
-    point, which was torchrun's.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def choose_device(name: str) -> torch.device:
@@ -70,7 +59,9 @@ _members = 0
 
 
 def _join(device: torch.device) -> None:
-    _end_with_parent()
+    # torchrun cannot end its processes when it is killed itself: they would train on beside the
+    # run's next start, or wait for each other at the meeting point, which was torchrun's.
+    end_with_parent(os.getppid(), signal.SIGTERM)
     # Both: numbers of the model are reduced where they are, a stop request on the CPU. The first
     # rank may wait long, for another process's lock or for frames that others decode.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

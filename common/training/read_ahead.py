@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from types import FrameType
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from common.errors import UserError
-from common.training.signals import StopRequest
+from common.training.signals import StopRequest, end_with_parent
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch")
@@ -223,6 +224,14 @@ class _Together:
             return UserError(_NO_ROOM.format(reason=error))
 
 
+def _end_with(parent: int, worker: int) -> None:
+    """A worker does not outlive the run, whose lock it would hold.
+
+    torch's look for the parent now and then, but not where it has died before their first look.
+    """
+    end_with_parent(parent, signal.SIGKILL)
+
+
 def read_batches(
     dataset: Dataset[Item | UserError],
     batches: Sequence[Sequence[Any]],
@@ -249,6 +258,7 @@ def read_batches(
         collate_fn=_Together(together),
         pin_memory=torch.cuda.is_available(),
         timeout=POLL_SECONDS if workers else 0,
+        worker_init_fn=partial(_end_with, os.getpid()),
         # Of the workers' seeds, which nothing uses; without it the global one would be drawn from.
         generator=torch.Generator(),
     )

@@ -1,6 +1,12 @@
-"""A polite request to stop (SIGTERM, Ctrl-C): finish the step, save, exit; start again to go on."""
+"""Signals: a polite request to stop (SIGTERM, Ctrl-C), and one that comes with the parent's death.
 
+A stopped run finishes its step, saves and exits; the same command goes on.
+"""
+
+import ctypes
+import os
 import signal
+import sys
 import time
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Self
@@ -8,6 +14,23 @@ from typing import Any, ClassVar, Self
 import torch
 
 from common.distributed import all_reduce_sum, is_distributed
+
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
+
+
+def end_with_parent(parent: int, number: int) -> None:
+    """Get a signal when the process that started this one dies; on Linux.
+
+    A process that was killed ends none of those that it has started.
+
+    Args:
+        parent: its process ID; if it is no longer this one's parent, it has died already.
+        number: of the signal.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 class StopRequest:

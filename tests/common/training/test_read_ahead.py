@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from common.training.read_ahead import read_batches
-from common.training.signals import StopRequest
+from common.training.signals import StopRequest, end_with_parent
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,6 +84,51 @@ def test_a_program_ends_though_batches_are_left_unread() -> None:
     for process in {int(word) for word in run.stdout.split()}:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+# A worker of a data set that never answers: it looks for its parent at no time of its own.
+STUCK = """
+import time
+from torch.utils.data import Dataset
+from common.training.read_ahead import read_batches
+
+class Stuck(Dataset):
+    def __getitem__(self, number):
+        print(number, flush=True)
+        time.sleep(60)
+
+next(read_batches(Stuck(), [[0]], 1, list))
+"""
+
+
+def test_a_worker_does_not_outlive_a_killed_program() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], cwd=ROOT, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline()
+        run.kill()
+        began = time.monotonic()
+        assert run.stdout.read() == b""  # It ends where the worker, which holds it too, has ended.
+        assert time.monotonic() - began < 30
+
+
+def test_a_worker_whose_program_was_killed_before_it_looked_ends_at_once() -> None:
+    elsewhere = os.getpid()  # Not the parent of the child's child.
+    process = multiprocessing.get_context("fork").Process(target=_start, args=(elsewhere,))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def _start(elsewhere: int) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_wait, args=(elsewhere,))
+    child.start()
+    child.join(20)
+    os._exit(0 if child.exitcode == -signal.SIGKILL else 1)
+
+
+def _wait(parent: int) -> None:
+    end_with_parent(parent, signal.SIGKILL)
+    time.sleep(60)
 
 
 def test_a_signal_while_workers_start_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
