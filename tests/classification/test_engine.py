@@ -13,9 +13,10 @@ from classification.augment import CropsAndFlips
 from classification.capture import Inputs
 from classification.evaluate import measure
 from classification.methods.ldam_drw import LdamDrw
-from classification.training import Training
+from classification.training import Training, _sparing
 from common.errors import UserError
 from common.losses import focal_weights
+from common.training.methods.base import Group
 from common.training.schedule import step_schedule
 from common.training.signals import StopRequest
 from tests.classification.synthetic import (
@@ -291,3 +292,15 @@ def test_weights_that_are_not_finite_after_the_last_step_are_named() -> None:
         UserError, match=r"^The weights are no longer finite at epoch 1, step 3; .*now 0.05"
     ):
         watched(run, spoil).run_epoch(StopRequest())
+
+
+def test_a_methods_groups_and_parameters_without_weight_decay_compose() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    (first, first_bias), (second, second_bias) = (layer.parameters() for layer in network)
+    groups: list[Group] = [([first, first_bias], 0.1, 1.0), ([second, second_bias], 1.0, 0.5)]
+    assert [*_sparing(network, groups, ())] == groups
+    split = [*_sparing(network, groups, ("1.bias",))]
+    assert [shares for _, *shares in split] == [[0.1, 1.0], [1.0, 0.5], [1.0, 0.0]]
+    assert [[id(p) for p in members] for members, *_ in split] == [
+        [id(first), id(first_bias)], [id(second)], [id(second_bias)],
+    ]  # fmt: skip
