@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,10 +59,28 @@ _members = 0
 """Runs of this process that are within :func:`process_group`."""
 
 
+def _find_meeting_point() -> None:
+    """Refuse to wait for a torchrun that has died before this process could notice.
+
+    Raises:
+        UserError: what torchrun had opened before it started its processes is no longer there.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return  # The first rank opens it.
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        socket.create_connection(place, timeout=60).close()
+    except OSError as error:
+        raise UserError(
+            "torchrun has ended before its processes had met; start the same command again."
+        ) from error
+
+
 def _join(device: torch.device) -> None:
     # torchrun cannot end its processes when it is killed itself: they would train on beside the
     # run's next start, or wait for each other at the meeting point, which was torchrun's.
     end_with_parent(os.getppid(), signal.SIGTERM)
+    _find_meeting_point()
     # Both: numbers of the model are reduced where they are, a stop request on the CPU. The first
     # rank may wait long, for another process's lock or for frames that others decode.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -1,8 +1,10 @@
+import socket
+
 import pytest
 import torch
 
 from common.errors import UserError
-from common.training.process_group import choose_device
+from common.training.process_group import choose_device, process_group
 
 
 def test_the_device_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +38,21 @@ def test_each_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch: pytest.Mon
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(UserError, match="there are 2 GPUs; give it --nproc-per-node 2"):
         choose_device("auto")
+
+
+def test_a_process_whose_torchrun_has_ended_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    for name, value in {
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UserError, match="torchrun has ended before its processes had met"),
+        process_group(torch.device("cpu")),
+    ):
+        pass
