@@ -19,6 +19,7 @@ from classification.image_recipes import (
     IMAGE_RECIPES,
     IMAGENET_LT,
     ImageConfig,
+    ImageStage,
     ImageMethod,
     OltrConfig,
 )
@@ -58,10 +59,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images") / "set")
 
 
-def config_of(method: str, **changes: Any) -> ImageConfig:
+def config_of(method: str, **changes: Any) -> ImageStage:
     recipe = IMAGE_RECIPES["image-folder-oltr" if method == "oltr" else "image-folder"]
     config = resolved(replace(recipe, **settings(method, **changes)))
-    assert isinstance(config, ImageConfig)
+    assert isinstance(config, ImageStage)
     return config
 
 
