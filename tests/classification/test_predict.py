@@ -26,6 +26,7 @@ from common.errors import UserError, run_main
 from tests.classification import small_cifar, small_images
 from tests.classification.image_trees import picture
 from tests.classification.trainer import Trainer
+from tests.pages import module_calls, python_blocks, section
 
 CPU = torch.device("cpu")
 KINDS = ("mnist", "cifar", "crt", "lws", "images", "oltr")
@@ -393,3 +394,25 @@ def test_a_run_whose_images_are_not_turned_is_told(run_of: Run) -> None:
     assert config.make_preprocessing() == Middle(40, 32, turn=True)
     imagenet = replace(config, recipe="imagenet-lt", dataset="imagenet-lt", lists=None)
     assert imagenet.make_preprocessing() == Middle(40, 32, turn=False)
+
+
+def test_what_the_page_says_is_done_as_it_says(
+    run_of: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = section("classification/README.md", "Predictions")
+    calls, blocks = module_calls(page, "classification.predict"), python_blocks(page)
+    assert (len(calls), len(blocks)) == (2, 2)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_of("mnist"), calls[0][0])
+    Path("my-digits").mkdir()
+    for digit in (4, 9):
+        picture(28, 28, seed=digit).save(f"my-digits/{digit}.png")
+    for words in calls:
+        call(monkeypatch, *words)
+    assert len(rows_of(Path("digits.csv"))) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["probabilities"].shape == (2, 2)
+    assert names["logits"].shape == (1, 2)
