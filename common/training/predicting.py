@@ -26,9 +26,9 @@ Epoch: TypeAlias = Literal["last", "best"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 EXIT_PASSED_OVER: Final = 3
 EXIT_CODES: Final = (
-    "Exit code: 0; 2 where nothing is predicted, and one sentence says why; "
-    f"{EXIT_PASSED_OVER} where files that cannot be read were named on standard error and passed "
-    "over."
+    "Exit code: 0 where every file was read; 2 where nothing is predicted, and one sentence says "
+    f"why; {EXIT_PASSED_OVER} where files that cannot be read were named on standard error and "
+    "passed over."
 )
 """For ``--help``."""
 Item = TypeVar("Item")

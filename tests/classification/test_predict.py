@@ -386,7 +386,9 @@ def test_help_says_what_the_exit_codes_mean(
 ) -> None:
     with pytest.raises(SystemExit, match="0"):
         call(monkeypatch, "--help")
-    assert "Exit code: 0; 2 where nothing is predicted" in " ".join(capsys.readouterr().out.split())
+    assert "Exit code: 0 where every file was read; 2 where nothing is" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_a_run_whose_images_are_not_turned_is_told(run_of: Run) -> None:
