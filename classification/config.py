@@ -93,6 +93,10 @@ class ClassificationConfig(LogitConfig, ABC):
         """The data set on ``device``, as :func:`classification.data.load_data` is asked for it."""
 
     @abstractmethod
+    def make_preprocessing(self) -> Any:
+        """What makes the network's input of one picture: :mod:`classification.preprocessing`."""
+
+    @abstractmethod
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
         """The network with its initial weights."""
 

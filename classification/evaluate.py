@@ -21,6 +21,7 @@ from common.streams import Streams
 from common.terminal import printable
 from common.training.folder import load_tensors
 from common.training.history import plain_numbers
+from common.training.predicting import Epoch
 from common.training.settings import read_config as config_of
 from common.training.settings import read_folder
 
@@ -84,6 +85,25 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
     return weights
 
 
+def trained_model(
+    folder: Path, config: ClassificationConfig, num_classes: int, epoch: Epoch
+) -> nn.Module:
+    """A finished run's network, with its weights of an epoch, in evaluation mode, on the CPU.
+
+    Args:
+        folder: the run's.
+        config: the run's, see :func:`read_config`.
+        num_classes: C.
+        epoch: the last, or the best on the difficulty set.
+
+    Raises:
+        UserError: as :func:`load_weights`.
+    """
+    model = make_model(config, num_classes, Streams(config.seed))
+    model.load_state_dict(load_weights(folder, model)[epoch])
+    return model.eval()
+
+
 def describe(result: dict[str, Any], class_names: list[str]) -> str:
     """Error and accuracy per class, by shot group where there are more than ten classes."""
     pairs = dict(zip(class_names, result["class_accuracy"], strict=True))
@@ -101,11 +121,9 @@ def main() -> None:
     config = read_config(folder)
     config = config.with_lists(arguments.data)
     data = load_data(config, torch.device("cpu"), arguments.data)
-    model = make_model(config, data.num_classes, Streams(config.seed))
-    weights = load_weights(folder, model)
-    for epoch in ("last", "best"):
-        model.load_state_dict(weights[epoch])
-        result = evaluate(model, data)
+    epochs: tuple[Epoch, ...] = ("last", "best")
+    for epoch in epochs:
+        result = evaluate(trained_model(folder, config, data.num_classes, epoch), data)
         names = data.description["class_names"]
         print(printable(f"{epoch} epoch: {describe(result, names)}"))
 

@@ -200,6 +200,15 @@ def _central_crops(width: Tensor, height: Tensor) -> Tensor:
     return torch.stack([left, top, crop_width, crop_height], 1)
 
 
+def resized_side(crop: int) -> int:
+    """Pixels of an image's short side before its middle of ``crop`` pixels is cut out.
+
+    >>> resized_side(224)
+    256
+    """
+    return int(crop * _RESIZED_TO_CROP)
+
+
 def centre_boxes(sizes: Tensor, crop: int) -> Tensor:
     """Central crops after the short side became ``crop`` 256 / 224 pixels long.
 
@@ -210,8 +219,7 @@ def centre_boxes(sizes: Tensor, crop: int) -> Tensor:
     Returns:
         (B, 4), as of :func:`draw_boxes`.
     """
-    short = int(crop * _RESIZED_TO_CROP)
-    resized = (short * sizes / sizes.amin(1, keepdim=True)).floor()
+    resized = (resized_side(crop) * sizes / sizes.amin(1, keepdim=True)).floor()
     corners = ((resized - crop) / 2).round()
     return torch.cat([corners, torch.full_like(corners, crop)], 1) / resized.repeat(1, 2)
 

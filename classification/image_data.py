@@ -146,9 +146,8 @@ def load_parts(
         UserError: a file cannot be read, or the cache cannot be written or is another's.
     """
     augmentation = CropFlipColour(config.crop, config.flip, config.colour_jitter)
-    turn = config.dataset == "image-folder"
     files = {
-        name: ImageFiles(split.folder, images.paths, config.stored_side, turn)
+        name: ImageFiles(split.folder, images.paths, config.stored_side, config.turns)
         for name, images in split.parts.items()
     }
     caches: dict[str, ImageCache] = {}

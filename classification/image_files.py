@@ -57,15 +57,20 @@ def read_square(path: Path, side: int, turn: bool = False) -> Square:
         UserError: the file is missing, cut off, damaged or no image.
     """
     with open_picture(path) as picture:
-        size = picture.size
-        drafted = picture.draft(None, (side, side))
-        # Of the smaller image the last row and column may lie in part beyond the file's.
-        box = drafted[1] if drafted else None
-        square = as_rgb(picture).resize((side, side), Image.Resampling.BILINEAR, box)
-        if turn:
-            square, size = upright(square, size, orientation(picture))
-        # A copy: Pillow's own memory cannot be written to.
-        return torch.from_numpy(np.array(square)), size
+        return as_square(picture, side, turn)
+
+
+def as_square(picture: Image.Image, side: int, turn: bool = False) -> Square:
+    """As :func:`read_square`, of a picture that is open; what is not read yet of it changes."""
+    size = picture.size
+    drafted = picture.draft(None, (side, side))
+    # Of the smaller image the last row and column may lie in part beyond the file's.
+    box = drafted[1] if drafted else None
+    square = as_rgb(picture).resize((side, side), Image.Resampling.BILINEAR, box)
+    if turn:
+        square, size = upright(square, size, orientation(picture))
+    # A copy: Pillow's own memory cannot be written to.
+    return torch.from_numpy(np.array(square)), size
 
 
 class ImageFiles(Dataset["Square | UserError"]):

@@ -189,6 +189,17 @@ class ImageStage(SteppedConfig, ClassificationConfig):
 
         return load_image_files(self, device, source, reading)
 
+    @property
+    def turns(self) -> bool:
+        """Whether images are made upright, as their EXIF says: one's own are."""
+        return self.dataset == "image-folder"
+
+    def make_preprocessing(self) -> Any:
+        """The middle of the image, normalised, as in evaluation."""
+        from classification.preprocessing import Middle
+
+        return Middle(self.stored_side, self.crop, self.turns)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(EqlSettings, HardInstancesCounted, UsualSettings, ImageStage):

@@ -111,6 +111,12 @@ class MnistConfig(L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig):
 
         return load_mnist_lt(self, device, source)
 
+    def make_preprocessing(self) -> Any:
+        """28 x 28 grey values, scaled."""
+        from classification.preprocessing import GreyDigit
+
+        return GreyDigit(self.input_scaling)
+
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
         """LeNet."""
         from classification.models.lenet import make_lenet
@@ -185,6 +191,12 @@ class CifarStage(SteppedConfig, SubsampledConfig):
         from classification.data import load_cifar100_lt
 
         return load_cifar100_lt(self, device, source)
+
+    def make_preprocessing(self) -> Any:
+        """32 x 32 pixels, which the network scales."""
+        from classification.preprocessing import SmallColour
+
+        return SmallColour()
 
 
 @dataclass(frozen=True, kw_only=True)

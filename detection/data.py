@@ -120,10 +120,7 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
     Raises:
         UserError: it is missing, damaged, or of another size.
     """
-    with open_picture(path) as file:
-        picture = as_rgb(_upright(file, (width, height)))
-        # A copy: Pillow's own memory cannot be written to.
-        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    image = _read(path, (width, height))
     if image.shape[1:] != (height, width):
         found = f"{image.shape[2]} x {image.shape[1]}"
         raise UserError(
@@ -133,18 +130,38 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
     return image
 
 
+def read_new_image(path: Path) -> Tensor:
+    """An image without annotation as :func:`read_image` gives one, upright as its EXIF says.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return _read(path, None)
+
+
+def _read(path: Path, annotated: tuple[int, int] | None) -> Tensor:
+    """The pixels (3, H, W); ``annotated`` as of :func:`_upright`."""
+    with open_picture(path) as file:
+        picture = as_rgb(_upright(file, annotated))
+        # A copy: Pillow's own memory cannot be written to.
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
 _ON_ITS_SIDE: Final = (5, 6, 7, 8)
 """EXIF's orientations that exchange width and height; 2 to 4 mirror or turn by half."""
 
 
-def _upright(file: Image.Image, annotated: tuple[int, int]) -> Image.Image:
-    """The picture as its EXIF would have it shown, if it then has the annotated width, height."""
+def _upright(file: Image.Image, annotated: tuple[int, int] | None) -> Image.Image:
+    """The picture as its EXIF would have it shown, if it then has the annotated width, height.
+
+    ``annotated``: None: of whatever size.
+    """
     try:
         lies = file.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Damaged EXIF raises almost anything; the pixels are whole.
         return file
     turned = file.size[::-1] if lies in _ON_ITS_SIDE else file.size
-    if lies not in (2, 3, 4, *_ON_ITS_SIDE) or turned != annotated:
+    if lies not in (2, 3, 4, *_ON_ITS_SIDE) or annotated not in (None, turned):
         return file
     return ImageOps.exif_transpose(file)
 

@@ -22,16 +22,27 @@ _IMAGES: Final = 4
 _SHOWN_SCORE: Final = 0.3
 """Predictions that score less are left out of the picture."""
 
+_DOTS: Final = 110
+"""An inch."""
+_SMALL, _LARGE = 5.0, 9.0
+"""Points of a name, among several images and on one by itself."""
+_LEAST_SIDE: Final = 640
+"""Pixels of the longer side of one image that is drawn by itself."""
+
 
 def _draw(
-    axes: Axes, boxes: NDArray[np.float32], labels: NDArray[np.int64], words: Sequence[str]
+    axes: Axes,
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    words: Sequence[str],
+    size: float = _SMALL,
 ) -> None:
-    """Boxes (n, 4) with a few words each, coloured by category."""
+    """Boxes (n, 4) with a few words each, of ``size`` points, coloured by category."""
     colours = mpl.colormaps["tab20"]
     for (x1, y1, x2, y2), label, text in zip(boxes, labels, words, strict=True):
         colour = colours(int(label) % 20)
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour))
-        axes.text(x1, y1, text, color="white", fontsize=5, va="bottom", clip_on=True,
+        axes.text(x1, y1, text, color="white", fontsize=size, va="bottom", clip_on=True,
                   parse_math=False,
                   bbox={"facecolor": colour, "pad": 0.5, "linewidth": 0})  # fmt: skip
 
@@ -44,7 +55,13 @@ def _outline(axes: Axes, masks: Tensor, labels: NDArray[np.int64]) -> None:
             axes.contour(mask, levels=[0.5], colors=[colours(int(label) % 20)], linewidths=0.8)
 
 
-def _panel(axes: Axes, image: Tensor, found: dict[str, Tensor], names: Sequence[str]) -> None:
+def _panel(
+    axes: Axes,
+    image: Tensor,
+    found: dict[str, Tensor],
+    names: Sequence[str],
+    size: float = _SMALL,
+) -> None:
     """An image with boxes, masks and names; with scores where there are any."""
     axes.imshow(image.permute(1, 2, 0).numpy())
     axes.set_axis_off()
@@ -55,7 +72,7 @@ def _panel(axes: Axes, image: Tensor, found: dict[str, Tensor], names: Sequence[
         words = [f"{word} {score:.2f}" for word, score in pairs]
     if "masks" in found:
         _outline(axes, found["masks"], labels)
-    _draw(axes, found["boxes"].cpu().numpy(), labels, words)
+    _draw(axes, found["boxes"].cpu().numpy(), labels, words, size)
 
 
 @torch.inference_mode()
@@ -88,13 +105,42 @@ def draw_pictures(model: nn.Module, data: DetectionData, images: int = _IMAGES) 
     return figure
 
 
+def draw_image(image: Tensor, found: dict[str, Tensor], names: Sequence[str]) -> Figure:
+    """One image with what was found in it, at the image's own size or, if it is small, enlarged.
+
+    Args:
+        image: (3, H, W), uint8.
+        found: ``boxes`` (n, 4), ``labels`` and ``scores`` (n,), perhaps ``masks`` (n, H, W).
+        names: of the categories, (C,).
+    """
+    height, width = image.shape[1:]
+    scale = max(1.0, _LEAST_SIDE / max(height, width)) / _DOTS
+    figure = Figure(figsize=(width * scale, height * scale), dpi=_DOTS)
+    axes = figure.add_axes((0, 0, 1, 1))
+    _panel(axes, image, found, class_labels(names), _LARGE)
+    for text in axes.texts:
+        # What would stand above the upper edge stands below it.
+        if text.get_position()[1] < 2 * _LARGE / (72 * scale):
+            text.set_verticalalignment("top")
+    return figure
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG.
+
+    Raises:
+        UserError: when there is no room or no permission.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=_DOTS)
+    write_atomically(path, content.getvalue())
+
+
 def write_pictures(model: nn.Module, data: DetectionData, path: Path) -> None:
     """Write :func:`draw_pictures` as a PNG.
 
     Raises:
         UserError: when there is no room or no permission.
     """
-    content = io.BytesIO()
     with default_style():
-        draw_pictures(model, data).savefig(content, format="png", dpi=110)
-    write_atomically(path, content.getvalue())
+        write_figure(draw_pictures(model, data), path)

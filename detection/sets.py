@@ -129,6 +129,24 @@ def load_sets(
     )
 
 
+def load_training_annotations(config: DetectionConfig, folder: Path | None = None) -> DetectionSets:
+    """What a trained detector is made again from: its training annotations, as all three sets.
+
+    No image is looked for.
+
+    Args:
+        config: names the data set.
+        folder: of the annotation files, or of a rendered set; None: its usual place.
+
+    Raises:
+        UserError: the file is missing, or cannot be used.
+    """
+    (file, *_), _ = _FILES[config.dataset](folder, None)
+    train = read_lvis(file)
+    known = DetectionData(train, [file] * train.num_images)
+    return DetectionSets(known, known, known)
+
+
 def _with_letters_of(train: Annotations, part: Annotations) -> Annotations:
     """``part``, its categories named rare, common or frequent by the file of the training images.
 

@@ -187,6 +187,16 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, nn.Module]:
     return models
 
 
+def trained_models(folder: Path, config: VideoConfig, num_classes: int) -> dict[str, nn.Module]:
+    """A finished run's networks of its epochs 'best' and 'last', in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: as :func:`load_weights`.
+    """
+    models = load_weights(folder, make_model(config, num_classes, Streams(config.seed)))
+    return {epoch: model.eval() for epoch, model in models.items()}
+
+
 def describe(result: dict[str, Any]) -> str:
     """Top-1, top-5 and macro averages in one line, in percent."""
 
@@ -213,8 +223,8 @@ def main() -> None:
         raise UserError(f"{option('workers')} must be at least 0, not {arguments.workers}.")
     data = load_data(config, arguments.data)
     device = choose_device("auto")
-    model = make_model(config, data.num_classes, Streams(config.seed)).to(device)
-    models = load_weights(arguments.run, model)
+    loaded = trained_models(arguments.run, config, data.num_classes)
+    models = {epoch: model.to(device) for epoch, model in loaded.items()}
     source = FrameSource(config.frame_height, config.frame_width, "pyav", cache=None)
     batches = evaluation_batches(data.test, source, config, arguments.workers)
     for epoch, result in evaluate(models, batches, data.num_classes, data.head).items():

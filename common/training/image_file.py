@@ -41,7 +41,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     _set_limit()
     try:
         with Image.open(path) as picture:
-            _check_depth(picture, path)
+            check_depth(picture, path)
             yield picture
     except OSError as error:
         # Pillow's word for a damaged file is an OSError without a number.
@@ -69,12 +69,16 @@ def _set_limit() -> None:
     Image.MAX_IMAGE_PIXELS = -(-int(words) // 2)
 
 
-def _check_depth(picture: Image.Image, path: Path) -> None:
-    """Refuse grey values of 32 bits: what is white differs from file to file."""
+def check_depth(picture: Image.Image, name: object) -> None:
+    """Refuse grey values of 32 bits: what is white differs from file to file.
+
+    Raises:
+        UserError: with the picture's ``name``.
+    """
     # A PGM of more than 8 bits has 32 in Pillow, which scales its values to 16.
     if picture.mode == "F" or (picture.mode == "I" and picture.format != "PPM"):
         raise UserError(
-            f"{path} has grey values of 32 bits or with a sign (Pillow's mode {picture.mode}), of "
+            f"{name} has grey values of 32 bits or with a sign (Pillow's mode {picture.mode}), of "
             "which nothing says what is white; save it with 8 or 16 bits without a sign."
         )
 

@@ -282,7 +282,8 @@ def _validator_of(record: object, source: object) -> Any:
             f"{source} is a record of the task {task!r}, which is none of "
             f"{', '.join(sorted(_VALIDATORS))}; update this checkout, or take the file away."
         )
-    return _VALIDATORS.get(task or "", _SHARED_VALIDATOR)
+    # A task that is no string cannot be looked up; the shared schema refuses it.
+    return _VALIDATORS[task] if isinstance(task, str) else _SHARED_VALIDATOR
 
 
 def _is_finite(value: Any) -> bool:

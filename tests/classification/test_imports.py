@@ -35,3 +35,14 @@ def test_a_run_on_mnist_loads_no_torchvision_no_renderer_and_no_other_task(tmp_p
     assert ours == {
         "classification.image_recipes", "data_prep.cifar100", "data_prep.mnist", "data_prep.split",
     } | ({"data_prep.image_list"} & modules)  # fmt: skip
+
+
+def test_predictions_load_no_torchvision_before_a_network_needs_it() -> None:
+    script = "import classification.predict, json, sys; json.dump(sorted(sys.modules), sys.stdout)"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    modules = set(json.loads(ended.stdout))
+    assert not (OTHERS - {"PIL"}) & {name.partition(".")[0] for name in modules}
+    assert not {f"data_prep.{name}" for name in RENDERER} & modules
