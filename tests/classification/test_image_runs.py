@@ -19,8 +19,8 @@ from classification.image_recipes import (
     IMAGE_RECIPES,
     IMAGENET_LT,
     ImageConfig,
-    ImageStage,
     ImageMethod,
+    ImageStage,
     OltrConfig,
 )
 from classification.methods.oltr import class_means
