@@ -33,6 +33,7 @@ from classification.methods import METHODS
 from classification.methods.l2rw import L2rwSettings
 from classification.methods.ldam_drw import LdamSettings
 from classification.methods.meta_weight_net import MetaWeightNetSettings
+from classification.methods.mixup import MixupSettings
 from classification.models import Initialisation, LenetArchitecture
 from common.losses import Reduction
 from common.training.methods import UsualSettings
@@ -61,11 +62,12 @@ from common.training.settings import run_name as run_name
 
 MnistMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "balanced-softmax", "logit-adjustment",
-    "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "logit-adjustment-post-hoc", "tau-normalisation", "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 CifarMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
-    "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "balanced-softmax", "logit-adjustment", "logit-adjustment-post-hoc", "tau-normalisation",
+    "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 SecondStageMethod = Literal[
     "class-aware", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s"
@@ -83,7 +85,7 @@ WARMUP_EPOCHS: Final = Setting(
 
 
 @dataclass(frozen=True, kw_only=True)
-class MnistConfig(L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig):
+class MnistConfig(MixupSettings, L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig):
     """One run on MNIST-LT."""
 
     dataset: Annotated[Literal["mnist-lt"], DATASET] = "mnist-lt"
@@ -189,6 +191,7 @@ class CifarStage(SteppedConfig, SubsampledConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CifarConfig(
+    MixupSettings,
     LdamSettings,
     MetaWeightNetSettings,
     L2rwSettings,

@@ -184,9 +184,13 @@ class Training(loop.Training[Inputs]):
         draws = batch.get("draws")
         return self.method.batch_loss(self._trained, images, labels, draws, self._alone)
 
+    def evaluated(self) -> nn.Module:
+        """The network as the method has it tested."""
+        return self.method.for_evaluation(self.model)
+
     def performance(self) -> Tensor:
         """Accuracy per class, (C,), float64."""
-        return measure(self.model, self._difficulty, self.data.num_classes)
+        return measure(self.evaluated(), self._difficulty, self.data.num_classes)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
@@ -213,10 +217,11 @@ def begin(arguments: Arguments, device: torch.device, first_stage: Weights | Non
 
 def results(training: Training) -> Results:
     """Weights and test metrics of the last epoch and of the best on the difficulty set."""
-    weights, metrics = training.history.evaluated_weights(training.model), {}
+    network = training.evaluated()
+    weights, metrics = training.history.evaluated_weights(network), {}
     for name, measured in training.history.measured().items():
-        training.model.load_state_dict(weights[name])
-        metrics[name] = measured | evaluate(training.model, training.data)
+        network.load_state_dict(weights[name])
+        metrics[name] = measured | evaluate(network, training.data)
     errors = {name: f"{values['error']:.2f} %" for name, values in metrics.items()}
     return Results(
         weights,

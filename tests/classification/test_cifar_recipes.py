@@ -50,7 +50,7 @@ OTHERS: dict[str, Any] = {
     "augmentation": "none", "precision": "float32", "mwn_batch_size": 10,
     "mwn_learning_rate": 0.001, "ldam_margin": 0.25, "ldam_scale": 10.0, "drw_epoch": 3,
     "hard_weight": 0.5, "sampler_unit": "image", "decay_bias": False, "difficulty_per_class": 25,
-    "mwn_virtual_step": "raw", "la_tau": 1.5,
+    "mwn_virtual_step": "raw", "la_tau": 1.5, "norm_tau": 0.5, "mixup_alpha": 0.4,
     "difficulty_average": 0.5, "difficulty_prior": 2.0, "weights_from_epoch": 2,
 }  # fmt: skip
 # Those of DecoupledConfig that its methods can use, and its own.
@@ -449,6 +449,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "cfs_q": ("cfs", {}, 0.0),
     "cb_beta": ("cb", {}, 0.5),
     "la_tau": ("logit-adjustment", {}, 0.5),
+    "mixup_alpha": ("mixup", {}, 0.1),
     "eql_gamma": ("eql", {}, 0.1),
     "eql_threshold": ("eql", {}, 0.1),
     "l2rw_batch_size": ("l2rw", {}, 5),
@@ -483,10 +484,11 @@ MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("loss_reduction", "ldam-drw", {}, "batch-size"),
 ]
 # The loader's (imbalance, split_seed, difficulty_per_class); of what is recorded and not of the
-# weights (hard_weight); of accuracies that change (difficulty_average: test_steadiers.py).
+# weights (hard_weight); of accuracies that change (difficulty_average: test_steadiers.py); of what
+# is tested alone (norm_tau: methods/test_post_hoc.py).
 ELSEWHERE = {
     "dataset", "recipe", "imbalance", "split_seed", "difficulty_per_class", "hard_weight",
-    "difficulty_average",
+    "difficulty_average", "norm_tau",
 }  # fmt: skip
 
 

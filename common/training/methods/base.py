@@ -3,6 +3,7 @@
 Shapes: B samples a step, C classes, N training samples.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -226,6 +227,34 @@ class LogitMethod(Method):
             model: with its first weights.
             train: this rank's share of the training set.
         """
+
+    def for_evaluation(self, model: nn.Module) -> nn.Module:
+        """What is measured on the difficulty set, kept as the best, tested and saved.
+
+        Args:
+            model: as it is trained; it stays as it is.
+
+        Returns:
+            A network of the same layers, so that whoever reads its weights needs to know no more;
+            on the same device.
+        """
+        return model
+
+
+class PostHocMethod(LogitMethod, ABC):
+    """Trained as cross-entropy; what is tested has another classifier, its last linear layer."""
+
+    def for_evaluation(self, model: nn.Module) -> nn.Module:
+        """A copy with another classifier."""
+        changed = copy.deepcopy(model)
+        *_, classifier = (layer for layer in changed.modules() if isinstance(layer, nn.Linear))
+        with torch.no_grad():
+            self.change(classifier)
+        return changed
+
+    @abstractmethod
+    def change(self, classifier: nn.Linear) -> None:
+        """Change weight (C, D) and bias (C,) in place."""
 
 
 class ClassWeightedMethod(LogitMethod, ABC):
