@@ -67,7 +67,7 @@ def read_config(folder: Path) -> ClassificationConfig:
 
 
 def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
-    """A finished run's weights by epoch ('last', 'best'), checked against ``model``.
+    """A finished run's weights by epoch ('last', 'best' if any), checked against ``model``.
 
     Raises:
         UserError: when the run has not finished, or the file is damaged or of another network.
@@ -77,8 +77,8 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
         raise UserError(f"{path} is not there: the run has not finished; start its command again.")
     weights = load_tensors(path, remedy)
     try:
-        for epoch in ("best", "last"):
-            model.load_state_dict(weights[epoch])
+        for state in (weights["last"], *weights.values()):
+            model.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds the weights of another network; {remedy}.") from error
     return weights
@@ -103,7 +103,7 @@ def main() -> None:
     data = load_data(config, torch.device("cpu"), arguments.data)
     model = make_model(config, data.num_classes, Streams(config.seed))
     weights = load_weights(folder, model)
-    for epoch in ("last", "best"):
+    for epoch in sorted(weights, reverse=True):
         model.load_state_dict(weights[epoch])
         result = evaluate(model, data)
         names = data.description["class_names"]

@@ -35,6 +35,7 @@ from classification.methods.ldam_drw import LdamSettings
 from classification.methods.meta_weight_net import MetaWeightNetSettings
 from classification.methods.mixup import MixupSettings
 from classification.models import Initialisation, LenetArchitecture
+from common.errors import UserError
 from common.losses import Reduction
 from common.training.methods import UsualSettings
 from common.training.methods.cdb_s import CdbSSettings
@@ -161,6 +162,34 @@ class CifarStage(SteppedConfig, SubsampledConfig):
             earlier=None,
         ),
     ] = None
+    head_size: Annotated[
+        int | None,
+        Setting(
+            "Training images of the most frequent class, of which none are held out: at 500 the "
+            "split of Cui et al. 2019 and Cao et al. 2019. There is then no difficulty and no best "
+            "epoch. None: as the paper.",
+            at_least=1,
+            at_most=500,
+            earlier=None,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other or make no sense."""
+        super().__post_init__()
+        if self.head_size is not None:
+            self._check_nothing_is_held_out(self.head_size)
+
+    def _check_nothing_is_held_out(self, head_size: int) -> None:
+        """Refuse what needs a difficulty set, or asks for one."""
+        needing = [method for method in self.methods if METHODS[method].needs_difficulty]
+        reason = ""
+        if needing:
+            reason = f"holds no images out, which {needing[0]} needs"
+        elif self.difficulty_per_class is not None:
+            reason = f"contradicts --difficulty-per-class {self.difficulty_per_class}"
+        if reason:
+            raise UserError(f"--head-size {head_size} {reason}; leave one of them out.")
 
     @property
     def recipe_name(self) -> str:

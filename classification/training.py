@@ -115,6 +115,7 @@ class Training(loop.Training[Inputs]):
         self._source = _training_source(config, data)
         self.packages = config.packages
         self.data = data
+        self._measures = len(data.difficulty.labels) > 0
         self._difficulty: ImageSet = data.difficulty.of_rank()
         if isinstance(self.model, SecondStage) and isinstance(self._difficulty, LabelledImages):
             self._difficulty = _as_features(self._difficulty, self.model)
@@ -188,8 +189,10 @@ class Training(loop.Training[Inputs]):
         """The network as the method has it tested."""
         return self.method.for_evaluation(self.model)
 
-    def performance(self) -> Tensor:
-        """Accuracy per class, (C,), float64."""
+    def performance(self) -> Tensor | None:
+        """Accuracy per class, (C,), float64; None where no images are held out."""
+        if not self._measures:
+            return None
         return measure(self.evaluated(), self._difficulty, self.data.num_classes)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -216,17 +219,18 @@ def begin(arguments: Arguments, device: torch.device, first_stage: Weights | Non
 
 
 def results(training: Training) -> Results:
-    """Weights and test metrics of the last epoch and of the best on the difficulty set."""
+    """Weights and test metrics of the last epoch and of the best on the difficulty set, if any."""
     network = training.evaluated()
     weights, metrics = training.history.evaluated_weights(network), {}
     for name, measured in training.history.measured().items():
         network.load_state_dict(weights[name])
         metrics[name] = measured | evaluate(network, training.data)
     errors = {name: f"{values['error']:.2f} %" for name, values in metrics.items()}
+    best = f" (best epoch {errors['best']})" if "best" in errors else ""
     return Results(
         weights,
         metrics,
         split=training.data.description,
         condition=training.config.condition,
-        summary=f"error {errors['last']} (best epoch {errors['best']})",
+        summary=f"error {errors['last']}{best}",
     )

@@ -124,7 +124,14 @@ def test_resolving_twice_changes_nothing_more(recipe: str) -> None:
     once = resolved(RECIPES[recipe])
     assert resolved(once) == once
     for field in fields(once):
-        may_be_absent = {"tau", "drw_epoch", "stage1_epochs", "lists", "difficulty_per_class"}
+        may_be_absent = {
+            "tau",
+            "drw_epoch",
+            "stage1_epochs",
+            "lists",
+            "difficulty_per_class",
+            "head_size",
+        }
         assert getattr(once, field.name) is not None or field.name in may_be_absent
 
 

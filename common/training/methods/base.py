@@ -131,6 +131,8 @@ class LogitMethod(Method):
 
     whole_batch: ClassVar[bool] = False
     """Whether the weights of a step's samples depend on each other: every rank then needs all."""
+    needs_difficulty: ClassVar[bool] = False
+    """Whether it cannot do without images that are held out."""
     cosine: ClassVar[bool] = False
     """Whether it is for a network whose logits are cosines."""
 
@@ -299,6 +301,7 @@ class DifficultyMethod(LogitMethod):
     """What the paper's methods share: a balancer that follows the accuracy of each class."""
 
     Settings: ClassVar[type[MethodSettings]] = AccuracySettings
+    needs_difficulty = True
     balancer: ClassDifficultyBalancer
 
     def __init__(self, config: Any, data: Any, streams: Streams, rate: Tensor) -> None:
