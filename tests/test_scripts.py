@@ -85,13 +85,14 @@ CIFAR = {
         "readings",
         "recipe",
         "steadiers",
+        "today",
     )
 }
 
 # What would change the scripts.
 CHANGES = (
     "SEEDS", "IMBALANCES", "METHODS", "TAUS", "READINGS", "REDUCTIONS", "STAGE1", "STAGE2",
-    "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "GPUS", "CACHE", "NETWORK", "WORKERS",
+    "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "DECAYS", "BRIDGE", "GPUS", "CACHE", "NETWORK", "WORKERS",
     "RFS_THRESHOLD", "PYTHON",
     "CONDA_PREFIX", "TASK", "ONE_FRAME", "CDB_CIFAR100", "CDB_EGTEA", "CDB_MOTION_DIGITS",
     "WARNING", "SIZE", "CDB_IMAGENET", "CDB_IMAGENET_LT", "CDB_DIGIT_IMAGES",
@@ -274,6 +275,7 @@ RUNS = {
     CIFAR["readings"]: 3 * 2 + 2,
     CIFAR["recipe"]: 33 * 3 + 4,
     CIFAR["steadiers"]: 52 * 3,
+    CIFAR["today"]: (10 * 3 + 6 * 2) * 3,
     IMAGES["imagenet_table1"]: 8 * 3,
     IMAGES["imagenet_table2"]: 11 * 3,
     IMAGES["imagenet_table3"]: 11 * 3,
@@ -488,6 +490,23 @@ def test_cifar_tables_2_and_3_run_the_papers_cells_and_two_sigmoids(
     sigmoids = ("tau=sigmoid-accv", "tau=sigmoid-code")
     extra = {(method, tau, condition) for tau in sigmoids for condition in conditions}
     assert cells(configs_of(CIFAR[f"table{table}"])) == printed | extra
+
+
+def test_cifar_today_has_the_written_recipes_runs_where_they_are_and_the_others_apart() -> None:
+    commands = dry_run(CIFAR["today"])
+    configs = configs_of(CIFAR["today"])
+    groups = {
+        (option(w, "--group") if "--group" in w else "cifar100-lt", c.weight_decay, c.head_size)
+        for w, c in zip(commands, configs, strict=True)
+    }
+    assert groups == {
+        ("cifar100-lt", 1e-4, None), ("cifar100-lt-recipe", 2e-4, None),
+        ("cifar100-lt-recipe", 5e-4, None), ("cifar100-lt-head-500", 2e-4, 500),
+        ("cifar100-lt-head-500", 5e-4, 500),
+    }  # fmt: skip
+    assert {c.method for c in configs} - {c.method for c in configs if c.head_size} == {
+        "cdb-w-ce", "cdb-s",
+    }  # fmt: skip
 
 
 def test_cifar_table_4_runs_the_papers_cells_after_their_first_stages() -> None:
