@@ -64,7 +64,7 @@ STAGE2_OTHERS: dict[str, Any] = {
 def for_option(name: str, recipe: ClassificationConfig = CIFAR100_LT) -> ClassificationConfig:
     """A configuration whose method the option is for; CDB-W-CE where it is for all."""
     # No method of the paper's does without images held out.
-    usual = "class-aware" if name == "head_size" else "cdb-w-ce"
+    usual = "balanced-softmax" if name == "head_size" else "cdb-w-ce"
     users = USED_BY.get(name, (usual,))
     method = "cdb-w-ce" if "cdb-w-ce" in users else users[0]
     return replace(recipe, method=method)
