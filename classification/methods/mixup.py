@@ -57,7 +57,9 @@ class Mixup(LogitMethod):
         seed = int(torch.randint(2**32, (1,), generator=generator))
         alpha = self.config.mixup_alpha
         share = np.random.RandomState(seed).beta(alpha, alpha)
-        return torch.stack([partners.double(), torch.full((batch_size,), share).double()], dim=1)
+        return torch.stack(
+            [partners.double(), torch.full((batch_size,), share, dtype=torch.float64)], dim=1
+        )
 
     def batch_loss(
         self,
