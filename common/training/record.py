@@ -134,13 +134,10 @@ def evaluation(**measures: Any) -> dict[str, Any]:
 
 
 def last_and_best(of_epoch: dict[str, Any]) -> dict[str, Any]:
-    """The schema of ``metrics`` at the last epoch, and at the best one of the difficulty set.
-
-    Without images held out for that there is no best one.
-    """
+    """The schema of ``metrics`` at the last epoch, and at the best one of the difficulty set."""
     return {
         "type": "object",
-        "required": ["last"],
+        "required": ["last", "best"],
         "properties": {"last": of_epoch, "best": of_epoch},
     }
 

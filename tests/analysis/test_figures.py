@@ -114,6 +114,7 @@ def test_course_of_a_balanced_method_has_everything(make_record):
 def test_course_of_a_run_with_nothing_held_out_has_no_best_epoch(make_record):
     record = make_record("ce")
     del record["metrics"]["best"]
+    record["split"]["difficulty"] = [0, 0]
     record["history"]["class_accuracy"] = [[None, None] for _ in record["history"]["epoch"]]
     assert to_frame([record])[["error_best", "epoch_best"]].isna().all(axis=None)
     figure = styled(lambda: run_course.draw(record))
