@@ -24,8 +24,9 @@ Precision = Literal["bfloat16", "float32"]
 
 OF_TABLE_1: Final = replace(
     METHOD,
-    documentation="Loss or sampler; Table 1's names, and two that are not in the paper: "
-    "balanced-softmax (Ren et al. 2020) and logit-adjustment (Menon et al. 2021).",
+    documentation="Loss or sampler; Table 1's names, and what is not in the paper: "
+    "balanced-softmax (Ren et al. 2020), logit-adjustment and logit-adjustment-post-hoc (Menon et "
+    "al. 2021), tau-normalisation (Kang et al. 2020), mixup (Zhang et al. 2018).",
 )
 REDUCTION_BY_METHOD: Final = replace(
     REDUCTION,

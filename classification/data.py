@@ -167,7 +167,11 @@ def load_cifar100_lt(
     images = load_cifar100(folder)
     assert config.split_seed is not None  # resolved
     split = split_cifar100_lt(
-        images, config.imbalance, config.split_seed, config.difficulty_per_class
+        images,
+        config.imbalance,
+        config.split_seed,
+        config.difficulty_per_class,
+        config.head_size,
     )
 
     def part(index: Tensor) -> LabelledImages:

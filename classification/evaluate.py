@@ -68,7 +68,7 @@ def read_config(folder: Path) -> ClassificationConfig:
 
 
 def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
-    """A finished run's weights by epoch ('last', 'best'), checked against ``model``.
+    """A finished run's weights by epoch ('last', 'best' if any), checked against ``model``.
 
     Raises:
         UserError: when the run has not finished, or the file is damaged or of another network.
@@ -78,8 +78,8 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
         raise UserError(f"{path} is not there: the run has not finished; start its command again.")
     weights = load_tensors(path, remedy)
     try:
-        for epoch in ("best", "last"):
-            model.load_state_dict(weights[epoch])
+        for state in (weights["last"], *weights.values()):
+            model.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds the weights of another network; {remedy}.") from error
     return weights
@@ -97,10 +97,13 @@ def trained_model(
         epoch: the last, or the best on the difficulty set.
 
     Raises:
-        UserError: as :func:`load_weights`.
+        UserError: as :func:`load_weights`, or the run held nothing out and has no best epoch.
     """
     model = make_model(config, num_classes, Streams(config.seed))
-    model.load_state_dict(load_weights(folder, model)[epoch])
+    weights = load_weights(folder, model)
+    if epoch not in weights:
+        raise UserError(f"{folder} has no {epoch} epoch, for nothing was held out; use the last.")
+    model.load_state_dict(weights[epoch])
     return model.eval()
 
 
@@ -121,9 +124,11 @@ def main() -> None:
     config = read_config(folder)
     config = config.with_lists(arguments.data)
     data = load_data(config, torch.device("cpu"), arguments.data)
-    epochs: tuple[Epoch, ...] = ("last", "best")
-    for epoch in epochs:
-        result = evaluate(trained_model(folder, config, data.num_classes, epoch), data)
+    model = make_model(config, data.num_classes, Streams(config.seed))
+    weights = load_weights(folder, model)
+    for epoch in sorted(weights, reverse=True):
+        model.load_state_dict(weights[epoch])
+        result = evaluate(model, data)
         names = data.description["class_names"]
         print(printable(f"{epoch} epoch: {describe(result, names)}"))
 

@@ -16,6 +16,7 @@ from classification.config import (
     HardInstancesCounted,
     Precision,
 )
+from classification.methods.mixup import MixupSettings
 from classification.methods.oltr import OltrSettings
 from classification.models import STRIDE, ImageNetwork
 from common.errors import UserError
@@ -43,7 +44,7 @@ from common.training.settings import (
 
 ImageMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
-    "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "logit-adjustment-post-hoc", "tau-normalisation", "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 ImageRecipe = Literal[
     "imagenet-lt", "imagenet-lt-oltr", "image-folder", "image-folder-oltr", "digit-images",
@@ -202,7 +203,7 @@ class ImageStage(SteppedConfig, ClassificationConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig(EqlSettings, HardInstancesCounted, UsualSettings, ImageStage):
+class ImageConfig(MixupSettings, EqlSettings, HardInstancesCounted, UsualSettings, ImageStage):
     """One run on images in files: ImageNet-LT, or a folder of one's own."""
 
     method: Annotated[ImageMethod, OF_TABLE_1] = "ce"

@@ -33,7 +33,9 @@ from classification.methods import METHODS
 from classification.methods.l2rw import L2rwSettings
 from classification.methods.ldam_drw import LdamSettings
 from classification.methods.meta_weight_net import MetaWeightNetSettings
+from classification.methods.mixup import MixupSettings
 from classification.models import Initialisation, LenetArchitecture
+from common.errors import UserError
 from common.losses import Reduction
 from common.training.methods import UsualSettings
 from common.training.methods.cdb_s import CdbSSettings
@@ -61,11 +63,12 @@ from common.training.settings import run_name as run_name
 
 MnistMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "balanced-softmax", "logit-adjustment",
-    "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "logit-adjustment-post-hoc", "tau-normalisation", "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 CifarMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
-    "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "balanced-softmax", "logit-adjustment", "logit-adjustment-post-hoc", "tau-normalisation",
+    "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
 SecondStageMethod = Literal[
     "class-aware", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s"
@@ -83,7 +86,7 @@ WARMUP_EPOCHS: Final = Setting(
 
 
 @dataclass(frozen=True, kw_only=True)
-class MnistConfig(L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig):
+class MnistConfig(MixupSettings, L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig):
     """One run on MNIST-LT."""
 
     dataset: Annotated[Literal["mnist-lt"], DATASET] = "mnist-lt"
@@ -165,6 +168,34 @@ class CifarStage(SteppedConfig, SubsampledConfig):
             earlier=None,
         ),
     ] = None
+    head_size: Annotated[
+        int | None,
+        Setting(
+            "Training images of the most frequent class, of which none are held out: at 500 the "
+            "split of Cui et al. 2019 and Cao et al. 2019. There is then no difficulty and no best "
+            "epoch. None: as the paper.",
+            at_least=1,
+            at_most=500,
+            earlier=None,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other or make no sense."""
+        super().__post_init__()
+        if self.head_size is not None:
+            self._check_nothing_is_held_out(self.head_size)
+
+    def _check_nothing_is_held_out(self, head_size: int) -> None:
+        """Refuse what needs a difficulty set, or asks for one."""
+        needing = [method for method in self.methods if METHODS[method].needs_difficulty]
+        reason = ""
+        if needing:
+            reason = f"holds no images out, which {needing[0]} needs"
+        elif self.difficulty_per_class is not None:
+            reason = f"contradicts --difficulty-per-class {self.difficulty_per_class}"
+        if reason:
+            raise UserError(f"--head-size {head_size} {reason}; leave one of them out.")
 
     @property
     def recipe_name(self) -> str:
@@ -201,6 +232,7 @@ class CifarStage(SteppedConfig, SubsampledConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CifarConfig(
+    MixupSettings,
     LdamSettings,
     MetaWeightNetSettings,
     L2rwSettings,

@@ -115,6 +115,7 @@ class Training(loop.Training[Inputs]):
         self._source = _training_source(config, data)
         self.packages = config.packages
         self.data = data
+        self._measures = len(data.difficulty.labels) > 0
         self._difficulty: ImageSet = data.difficulty.of_rank()
         if isinstance(self.model, SecondStage) and isinstance(self._difficulty, LabelledImages):
             self._difficulty = _as_features(self._difficulty, self.model)
@@ -184,9 +185,15 @@ class Training(loop.Training[Inputs]):
         draws = batch.get("draws")
         return self.method.batch_loss(self._trained, images, labels, draws, self._alone)
 
-    def performance(self) -> Tensor:
-        """Accuracy per class, (C,), float64."""
-        return measure(self.model, self._difficulty, self.data.num_classes)
+    def evaluated(self) -> nn.Module:
+        """The network as the method has it tested."""
+        return self.method.for_evaluation(self.model)
+
+    def performance(self) -> Tensor | None:
+        """Accuracy per class, (C,), float64; None where no images are held out."""
+        if not self._measures:
+            return None
+        return measure(self.evaluated(), self._difficulty, self.data.num_classes)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
@@ -212,16 +219,18 @@ def begin(arguments: Arguments, device: torch.device, first_stage: Weights | Non
 
 
 def results(training: Training) -> Results:
-    """Weights and test metrics of the last epoch and of the best on the difficulty set."""
-    weights, metrics = training.history.evaluated_weights(training.model), {}
+    """Weights and test metrics of the last epoch and of the best on the difficulty set, if any."""
+    network = training.evaluated()
+    weights, metrics = training.history.evaluated_weights(network), {}
     for name, measured in training.history.measured().items():
-        training.model.load_state_dict(weights[name])
-        metrics[name] = measured | evaluate(training.model, training.data)
+        network.load_state_dict(weights[name])
+        metrics[name] = measured | evaluate(network, training.data)
     errors = {name: f"{values['error']:.2f} %" for name, values in metrics.items()}
+    best = f" (best epoch {errors['best']})" if "best" in errors else ""
     return Results(
         weights,
         metrics,
         split=training.data.description,
         condition=training.config.condition,
-        summary=f"error {errors['last']} (best epoch {errors['best']})",
+        summary=f"error {errors['last']}{best}",
     )

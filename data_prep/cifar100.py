@@ -123,7 +123,7 @@ class CifarSplit:
     Attributes:
         train_index: (N,) int64, positions in ``train_images``.
         difficulty_index: (5000,) int64, positions in ``train_images``, disjoint from
-            ``train_index``: the images the class difficulty is measured on.
+            ``train_index``: the images the class difficulty is measured on; (0,) with a head size.
         train_counts: images per class, (C,), largest first.
         difficulty_counts: the same for the difficulty part.
         test_counts: the same for the test part, which is the whole test part of CIFAR-100.
@@ -186,7 +186,11 @@ def training_sizes(
 
 
 def split_cifar100_lt(
-    data: Cifar100, imbalance: float, split_seed: int, difficulty_per_class: int | None = None
+    data: Cifar100,
+    imbalance: float,
+    split_seed: int,
+    difficulty_per_class: int | None = None,
+    head_size: int | None = None,
 ) -> CifarSplit:
     """Draw the difficulty part (50 a class) and the long-tailed training part (Sec. 4.1.1).
 
@@ -200,12 +204,16 @@ def split_cifar100_lt(
         split_seed: >= 0; the split depends on nothing else, the training seed included.
         difficulty_per_class: images of the difficulty part, the most frequent class having the
             rest of its 500; None: 50.
+        head_size: training images of the most frequent class where no difficulty part is drawn, as
+            Cui et al. 2019 and Cao et al. 2019 have it (500); None: one is drawn.
 
     Raises:
         UserError: imbalance < 1 or so large that a class is empty, split_seed < 0, too few images.
     """
     held_out = difficulty_per_class or DIFFICULTY_PER_CLASS
     head = HEAD_SIZE + DIFFICULTY_PER_CLASS - held_out
+    if head_size is not None:
+        held_out, head = 0, head_size
     train_sizes = training_sizes(imbalance, len(data.class_names), head)
     generator = split_generator(split_seed)
     train, difficulty = [], []

@@ -85,6 +85,7 @@ CIFAR = {
         "readings",
         "recipe",
         "steadiers",
+        "today",
     )
 }
 
@@ -92,7 +93,7 @@ CIFAR = {
 CHANGES = (
     "SEEDS", "IMBALANCES", "METHODS", "TAUS", "READINGS", "REDUCTIONS", "STAGE1", "STAGE2",
     "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "GPUS", "CACHE", "NETWORK", "WORKERS",
-    "RFS_THRESHOLD", "PYTHON",
+    "RFS_THRESHOLD", "PYTHON", "DECAYS", "BRIDGE",
     "CONDA_PREFIX", "TASK", "ONE_FRAME", "CDB_CIFAR100", "CDB_EGTEA", "CDB_MOTION_DIGITS",
     "WARNING", "SIZE", "CDB_IMAGENET", "CDB_IMAGENET_LT", "CDB_DIGIT_IMAGES",
     "CDB_KINETICS", "CDB_LVIS", "CDB_COCO", "CDB_DIGIT_SCENES",
@@ -274,6 +275,7 @@ RUNS = {
     CIFAR["readings"]: 3 * 2 + 2,
     CIFAR["recipe"]: 33 * 3 + 4,
     CIFAR["steadiers"]: 52 * 3,
+    CIFAR["today"]: (10 * 3 + 6 * 2) * 3,
     IMAGES["imagenet_table1"]: 8 * 3,
     IMAGES["imagenet_table2"]: 11 * 3,
     IMAGES["imagenet_table3"]: 11 * 3,
@@ -470,7 +472,10 @@ def test_cifar_table_1_runs_the_papers_cells_and_class_aware() -> None:
     assert len(printed) == 11 * 2
     extra = {("class-aware", "", "10"), ("class-aware", "", "100")}
     assert cells(configs_of(CIFAR["table1"])) == printed | extra
-    not_in_the_paper = {"balanced-softmax", "logit-adjustment"}
+    not_in_the_paper = {
+        "balanced-softmax", "logit-adjustment", "logit-adjustment-post-hoc", "tau-normalisation",
+        "mixup",
+    }  # fmt: skip
     methods = {config.method for config in configs_of(CIFAR["table1"])}
     assert methods == {*get_args(CifarMethod)} - not_in_the_paper
 
@@ -485,6 +490,23 @@ def test_cifar_tables_2_and_3_run_the_papers_cells_and_two_sigmoids(
     sigmoids = ("tau=sigmoid-accv", "tau=sigmoid-code")
     extra = {(method, tau, condition) for tau in sigmoids for condition in conditions}
     assert cells(configs_of(CIFAR[f"table{table}"])) == printed | extra
+
+
+def test_cifar_today_has_the_written_recipes_runs_where_they_are_and_the_others_apart() -> None:
+    commands = dry_run(CIFAR["today"], SEEDS="0")
+    configs = configs_of(CIFAR["today"])
+    groups = {
+        (option(w, "--group") if "--group" in w else "cifar100-lt", c.weight_decay, c.head_size)
+        for w, c in zip(commands, configs, strict=True)
+    }
+    assert groups == {
+        ("cifar100-lt", 1e-4, None), ("cifar100-lt-recipe", 2e-4, None),
+        ("cifar100-lt-recipe", 5e-4, None), ("cifar100-lt-head-500", 2e-4, 500),
+        ("cifar100-lt-head-500", 5e-4, 500),
+    }  # fmt: skip
+    assert {c.method for c in configs} - {c.method for c in configs if c.head_size} == {
+        "cdb-w-ce", "cdb-s",
+    }  # fmt: skip
 
 
 def test_cifar_table_4_runs_the_papers_cells_after_their_first_stages() -> None:

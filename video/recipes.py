@@ -28,8 +28,9 @@ from common.training.settings import resolved as resolved
 from common.training.settings import run_name as run_name
 
 VerbMethod = Literal[
-    "ce", "focal", "cb", "cfs", "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-ce"
-]
+    "ce", "focal", "cb", "cfs", "balanced-softmax", "logit-adjustment",
+    "logit-adjustment-post-hoc", "tau-normalisation", "cdb-s", "cdb-w-ce",
+]  # fmt: skip
 VideoModel = Literal["resnext101", "small-resnext"]
 Start = Literal["kinetics", "random"]
 Precision = Literal["float32", "bfloat16"]
@@ -44,8 +45,9 @@ class VideoConfig(UsualSettings, SteppedConfig, LogitConfig):
         VerbMethod,
         replace(
             METHOD,
-            documentation="Loss or sampler; Table 7's names, and two that are not in the paper: "
-            "balanced-softmax (Ren et al. 2020) and logit-adjustment (Menon et al. 2021).",
+            documentation="Loss or sampler; Table 7's names, and what is not in the paper: "
+            "balanced-softmax (Ren et al. 2020), logit-adjustment and logit-adjustment-post-hoc "
+            "(Menon et al. 2021), tau-normalisation (Kang et al. 2020).",
         ),
     ] = "ce"
     batch_size: Annotated[

@@ -152,10 +152,14 @@ class Training(loop.Training[Batch]):
         draws = batch.get("draws")
         return self.method.batch_loss(self._trained, clips, batch["labels"], draws, self._alone)
 
+    def evaluated(self) -> nn.Module:
+        """The network as the method has it tested."""
+        return self.method.for_evaluation(self.model)
+
     def performance(self) -> Tensor:
         """Accuracy per class, (C,), float64."""
         return measure(
-            self.model,
+            self.evaluated(),
             self._difficulty_frames,
             self._difficulty_labels,
             self.data.num_classes,
@@ -208,8 +212,9 @@ def begin(arguments: Arguments, device: torch.device) -> Training:
 
 def results(training: Training, workers: int) -> Results:
     """Weights and test metrics of the last epoch and of the best on the difficulty set."""
-    weights = training.history.evaluated_weights(training.model)
-    models = {name: copy.deepcopy(training.model) for name in weights}
+    network = training.evaluated()
+    weights = training.history.evaluated_weights(network)
+    models = {name: copy.deepcopy(network) for name in weights}
     for name, model in models.items():
         model.load_state_dict(weights[name])
     data, digest = training.data, training.start_digest

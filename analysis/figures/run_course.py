@@ -143,11 +143,11 @@ def _results(record: Record) -> str:
     last = metrics["last"]
     if "error" not in last:
         return f"{_averages(last)} at the last epoch"
-    best = metrics["best"]
-    return (
-        f"test error {last['error']:.2f} % at the last epoch, "
-        f"{best['error']:.2f} % at epoch {int(best['epoch'])} (dotted: best on the difficulty set)"
-    )
+    at_last = f"test error {last['error']:.2f} % at the last epoch"
+    if (best := metrics.get("best")) is None:
+        return at_last
+    at_best = f"{best['error']:.2f} % at epoch {int(best['epoch'])}"
+    return f"{at_last}, {at_best} (dotted: best on the difficulty set)"
 
 
 def _describe(record: Record) -> str:

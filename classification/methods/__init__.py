@@ -12,6 +12,7 @@ from torch import Tensor
 from classification.methods.l2rw import L2rw
 from classification.methods.ldam_drw import LdamDrw
 from classification.methods.meta_weight_net import MetaWeightNet
+from classification.methods.mixup import Mixup
 from classification.methods.oltr import Oltr
 from common.streams import Streams
 from common.training.methods import LOGIT_METHODS
@@ -22,6 +23,7 @@ METHODS: Final[Mapping[str, type[LogitMethod]]] = {
     "l2rw": L2rw,
     "meta-weight-net": MetaWeightNet,
     "ldam-drw": LdamDrw,
+    "mixup": Mixup,
     "oltr": Oltr,
 }
 """By the names of the command line; a refusal names the methods in this order."""

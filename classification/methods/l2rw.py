@@ -61,7 +61,7 @@ class L2rw(LogitMethod):
     """Cross-entropy, each sample weighted by how much it helps on a balanced batch."""
 
     Settings = L2rwSettings
-    whole_batch = True
+    whole_batch = needs_difficulty = True
 
     def draw(self, batch_size: int) -> Tensor:
         """Images of the difficulty set, with replacement, (V,)."""

@@ -235,7 +235,7 @@ class MetaWeightNet(LogitMethod):
     """Cross-entropy, each sample weighted by a network that sees its loss and learns to weigh."""
 
     Settings = MetaWeightNetSettings
-    whole_batch = True
+    whole_batch = needs_difficulty = True
 
     def __init__(self, config: Any, data: Any, streams: Streams, rate: Tensor) -> None:
         """Draw the weighting network; see :class:`LogitMethod`."""

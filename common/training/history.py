@@ -129,12 +129,21 @@ class History:
             self.best = {"epoch": epoch, "accuracy": balanced, "weights": weights}
 
     def evaluated_weights(self, model: nn.Module) -> dict[str, dict[str, Tensor]]:
-        """Weights of the best epoch and of the last, which a finished run is tested with."""
+        """Weights of the best epoch and of the last, which a finished run is tested with.
+
+        Of the last alone where no epoch was measured.
+        """
         last = {name: w.clone() for name, w in model.state_dict().items()}
-        return {"best": self.best["weights"], "last": last}
+        best = {"best": self.best["weights"]} if self.best["epoch"] else {}
+        return best | {"last": last}
 
     def measured(self) -> dict[str, dict[str, Any]]:
-        """For 'best' and 'last' the number of the epoch and its difficulty-set accuracy."""
+        """For 'best' and 'last' the number of the epoch and its difficulty-set accuracy.
+
+        For 'last' the number alone where no epoch was measured.
+        """
+        if not self.best["epoch"]:
+            return {"last": {"epoch": self.rows["epoch"][-1]}}
         epochs = {"best": self.best["epoch"], "last": self.rows["epoch"][-1]}
         return {
             name: {"epoch": epoch, "difficulty_set_accuracy": self._mean_accuracy(epoch)}

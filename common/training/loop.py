@@ -129,6 +129,10 @@ class Training(ABC, Generic[Batch]):
     def before_update(self) -> None:
         """What becomes of the gradients before an update."""
 
+    def evaluated(self) -> nn.Module:
+        """The network as it is measured, kept as the best and tested."""
+        return self.model
+
     def stopped(self) -> None:
         """The epoch has been stopped between two steps: a checkpoint follows; on every rank."""
 
@@ -210,7 +214,7 @@ class Training(ABC, Generic[Batch]):
         self.epoch += 1
         self._drawn = None
         if self.keeps_best and performance is not None:
-            self.history.keep_best(self.epoch, performance, self.model)
+            self.history.keep_best(self.epoch, performance, self.evaluated())
         return scalars
 
     def state_dict(self) -> dict[str, Any]:

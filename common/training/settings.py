@@ -73,7 +73,8 @@ NAME_ORDER: Final = (
     "stored_side", "crop", "max_angle", "flip", "colour_jitter", "detections", "score_threshold",
     "precision", "mwn_batch_size", "mwn_learning_rate", "ldam_margin", "ldam_scale", "drw_epoch",
     "hard_weight", "decay_bias", "difficulty_per_class", "mwn_virtual_step", "samples_per_class",
-    "stage1_epochs", "focal_alpha", "bags_beta", "calibration_threshold",
+    "stage1_epochs", "focal_alpha", "bags_beta", "calibration_threshold", "norm_tau",
+    "mixup_alpha", "head_size",
 )  # fmt: skip
 """In this order a run's name tells the settings that are not the recipe's; never to be changed. A
 setting that is not here comes after these, in the order of the configuration's fields."""

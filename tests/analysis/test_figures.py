@@ -111,6 +111,17 @@ def test_course_of_a_balanced_method_has_everything(make_record):
     assert len(figure.axes[1].lines) == 3
 
 
+def test_course_of_a_run_with_nothing_held_out_has_no_best_epoch(make_record):
+    record = make_record("ce")
+    del record["metrics"]["best"]
+    record["split"]["difficulty"] = [0, 0]
+    record["history"]["class_accuracy"] = [[None, None] for _ in record["history"]["epoch"]]
+    assert to_frame([record])[["error_best", "epoch_best"]].isna().all(axis=None)
+    figure = styled(lambda: run_course.draw(record))
+    said = figure._suptitle.get_text()
+    assert said.endswith(f"test error {record['metrics']['last']['error']:.2f} % at the last epoch")
+
+
 def test_course_of_a_detector_shows_ap_per_category_and_no_best_epoch(make_detection):
     record = make_detection("cdb-w-ce")
     figure = styled(lambda: run_course.draw(record))

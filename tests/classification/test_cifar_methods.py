@@ -233,7 +233,7 @@ def test_cdb_w_before_and_after_an_update(method: str, batch: tuple[Tensor, Tens
 
 @pytest.mark.parametrize(
     "method",
-    ["ce", "focal", "cb", "eql", "ldam-drw", "balanced-softmax", "cdb-w-fl", "cdb-w-ce"],
+    ["ce", "focal", "cb", "eql", "ldam-drw", "mixup", "balanced-softmax", "cdb-w-fl", "cdb-w-ce"],
 )
 def test_the_gradient_of_a_step_is_the_slope_of_its_loss(
     method: str, batch: tuple[Tensor, Tensor]
@@ -305,7 +305,8 @@ def test_class_aware_draws_every_class_once_a_round() -> None:
     "method",
     [
         "ce", "focal", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "balanced-softmax",
-        "logit-adjustment", "cdb-w-ce", "cdb-w-fl",
+        "logit-adjustment", "logit-adjustment-post-hoc", "tau-normalisation", "mixup", "cdb-w-ce",
+        "cdb-w-fl",
     ],
 )  # fmt: skip
 def test_the_other_methods_see_every_sample_once_an_epoch(method: str) -> None:

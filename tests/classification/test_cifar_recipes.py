@@ -50,7 +50,7 @@ OTHERS: dict[str, Any] = {
     "augmentation": "none", "precision": "float32", "mwn_batch_size": 10,
     "mwn_learning_rate": 0.001, "ldam_margin": 0.25, "ldam_scale": 10.0, "drw_epoch": 3,
     "hard_weight": 0.5, "sampler_unit": "image", "decay_bias": False, "difficulty_per_class": 25,
-    "mwn_virtual_step": "raw", "la_tau": 1.5,
+    "head_size": 500, "mwn_virtual_step": "raw", "la_tau": 1.5, "norm_tau": 0.5, "mixup_alpha": 0.4,
     "difficulty_average": 0.5, "difficulty_prior": 2.0, "weights_from_epoch": 2,
 }  # fmt: skip
 # Those of DecoupledConfig that its methods can use, and its own.
@@ -63,7 +63,9 @@ STAGE2_OTHERS: dict[str, Any] = {
 
 def for_option(name: str, recipe: ClassificationConfig = CIFAR100_LT) -> ClassificationConfig:
     """A configuration whose method the option is for; CDB-W-CE where it is for all."""
-    users = USED_BY.get(name, ("cdb-w-ce",))
+    # No method of the paper's does without images held out.
+    usual = "balanced-softmax" if name == "head_size" else "cdb-w-ce"
+    users = USED_BY.get(name, (usual,))
     method = "cdb-w-ce" if "cdb-w-ce" in users else users[0]
     return replace(recipe, method=method)
 
@@ -300,6 +302,7 @@ LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("hard_weight", (0, 1), (-0.1, 1.1)),
     ("split_seed", (0,), (-1,)),
     ("difficulty_per_class", (1, 25), (0,)),
+    ("head_size", (1, 500), (0, 501)),
 ]
 
 
@@ -330,9 +333,37 @@ def test_every_number_of_its_own_has_a_limit() -> None:
         for field in fields(CifarConfig)
         if field.name in own and type(field.default) in (int, float)
     }
-    assert numbers | {"split_seed", "drw_epoch", "difficulty_per_class"} == {
-        name for name, _, _ in LIMITS
-    }
+    optional = {"split_seed", "drw_epoch", "difficulty_per_class", "head_size"}
+    assert numbers | optional == {name for name, _, _ in LIMITS}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "words"),
+    [
+        ("cifar100-lt", {"method": "cdb-w-ce"}, "holds no images out, which cdb-w-ce needs"),
+        ("cifar100-lt", {"method": "cdb-s"}, "holds no images out, which cdb-s needs"),
+        ("cifar100-lt", {"method": "cdb-w-fl"}, "holds no images out, which cdb-w-fl needs"),
+        ("cifar100-lt", {"method": "l2rw"}, "holds no images out, which l2rw needs"),
+        ("cifar100-lt", {"method": "meta-weight-net"}, "out, which meta-weight-net needs"),
+        ("cifar100-lt-crt", {"stage1": "cdb-w-ce"}, "holds no images out, which cdb-w-ce needs"),
+        ("cifar100-lt", {"difficulty_per_class": 25}, "contradicts --difficulty-per-class 25"),
+    ],
+)
+def test_a_head_size_is_refused_where_images_must_be_held_out(
+    recipe: str, change: dict[str, Any], words: str
+) -> None:
+    usual = changed(RECIPES[recipe], **change)
+    with pytest.raises(UserError, match=f"^--head-size 500 .*{words}; leave one of them out.$"):
+        changed(usual, head_size=500)
+
+
+def test_the_methods_that_need_no_images_held_out_take_a_head_size() -> None:
+    needing = {"cdb-s", "cdb-w-fl", "cdb-w-ce", "l2rw", "meta-weight-net"}
+    for method in {*METHODS} - needing:
+        config = changed(CIFAR100_LT, method=method, head_size=500)
+        assert run_name(config) == run_name(replace(config, head_size=None)).replace(
+            "_seed-0", "_head-size-500_seed-0"
+        )
 
 
 @pytest.mark.parametrize("bad", [(0, 5), (-1,), (5, 5), (6, 5), (1, 3, 2)])
@@ -403,7 +434,7 @@ EACH = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(STAGE2_OTHERS.keys() - EACH - {"la_tau"}))
+@pytest.mark.parametrize("name", sorted(STAGE2_OTHERS.keys() - EACH - {"la_tau", "head_size"}))
 @pytest.mark.parametrize("method", ["class-aware", "cdb-s"])
 def test_a_first_stage_has_every_setting_of_the_second_that_its_method_can_use(
     name: str, method: str
@@ -412,6 +443,11 @@ def test_a_first_stage_has_every_setting_of_the_second_that_its_method_can_use(
     second = changed(CRT, method=method, stage1="cdb-s", **{name: value})
     usual = replace(CIFAR100_LT, method="cdb-s")
     assert second.stage1_config() == resolved(changed(usual, **{name: value}))
+
+
+def test_a_first_stage_has_the_head_of_the_second() -> None:
+    first = changed(CRT, head_size=500).stage1_config()
+    assert first == resolved(replace(CIFAR100_LT, head_size=500))
 
 
 @pytest.mark.parametrize("name", sorted(name for name in STAGE2_OTHERS if name in USED_BY))
@@ -449,6 +485,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
     "cfs_q": ("cfs", {}, 0.0),
     "cb_beta": ("cb", {}, 0.5),
     "la_tau": ("logit-adjustment", {}, 0.5),
+    "mixup_alpha": ("mixup", {}, 0.1),
     "eql_gamma": ("eql", {}, 0.1),
     "eql_threshold": ("eql", {}, 0.1),
     "l2rw_batch_size": ("l2rw", {}, 5),
@@ -482,11 +519,13 @@ MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("cb_beta", "ldam-drw", {}, 0.5),
     ("loss_reduction", "ldam-drw", {}, "batch-size"),
 ]
-# The loader's (imbalance, split_seed, difficulty_per_class); of what is recorded and not of the
-# weights (hard_weight); of accuracies that change (difficulty_average: test_steadiers.py).
+# The loader's (imbalance, split_seed, ..., head_size); of what is recorded and not of the
+# weights (hard_weight); of accuracies that change (difficulty_average: test_steadiers.py); of what
+# is tested alone (norm_tau: methods/test_post_hoc.py).
 ELSEWHERE = {
-    "dataset", "recipe", "imbalance", "split_seed", "difficulty_per_class", "hard_weight",
-    "difficulty_average",
+    "dataset", "recipe", "imbalance", "split_seed", "difficulty_per_class", "head_size",
+    "hard_weight",
+    "difficulty_average", "norm_tau",
 }  # fmt: skip
 
 

@@ -178,6 +178,7 @@ OF_THE_DATA = {
     "imbalance",
     "split_seed",
     "difficulty_per_class",
+    "head_size",
 }  # See the test but one below.
 OF_THE_FIRST_STAGE = {"stage1", "stage1_epochs"}  # See test_cifar_recipes.py.
 OF_CHANGING_ACCURACIES = {"difficulty_average"}  # See test_steadiers.py.
@@ -237,6 +238,7 @@ def test_every_option_of_the_data_changes_the_data(monkeypatch: pytest.MonkeyPat
     assert digest(imbalance=8.0) != usual
     assert digest(split_seed=1) != usual
     assert digest(difficulty_per_class=3) != usual
+    assert digest(head_size=28) != usual
     assert digest(seed=1) == usual  # The split has its own seed.
     assert digest(split_seed=None, seed=1) == digest(split_seed=1)
     assert digest(recipe="cifar100-lt-crt") == usual

@@ -49,10 +49,13 @@ def test_cao_et_als_settings_of_ldam() -> None:
     )  # fmt: skip
 
 
-NOT_IN_THE_PAPER = {"balanced-softmax", "logit-adjustment"}
+NOT_IN_THE_PAPER = {
+    "balanced-softmax", "logit-adjustment", "logit-adjustment-post-hoc", "tau-normalisation",
+    "mixup",
+}  # fmt: skip
 
 
-def test_cifar_has_all_methods_of_table_1_and_mnist_nine_and_two_that_are_not_in_the_paper() -> (
+def test_cifar_has_all_methods_of_table_1_and_mnist_nine_and_those_that_are_not_in_the_paper() -> (
     None
 ):
     assert len({*METHODS} - NOT_IN_THE_PAPER) == 12
@@ -121,7 +124,14 @@ def test_resolving_twice_changes_nothing_more(recipe: str) -> None:
     once = resolved(RECIPES[recipe])
     assert resolved(once) == once
     for field in fields(once):
-        may_be_absent = {"tau", "drw_epoch", "stage1_epochs", "lists", "difficulty_per_class"}
+        may_be_absent = {
+            "tau",
+            "drw_epoch",
+            "stage1_epochs",
+            "lists",
+            "difficulty_per_class",
+            "head_size",
+        }
         assert getattr(once, field.name) is not None or field.name in may_be_absent
 
 
@@ -170,7 +180,10 @@ def test_a_second_stage_stands_in_table_4_by_its_names(config: DecoupledConfig) 
 
 def test_a_first_stages_variant_is_its_tau() -> None:
     assert CIFAR100_LT.variant == ""
-    adjusted = resolved(replace(CIFAR100_LT, method="logit-adjustment"))
-    assert (adjusted.variant, replace(adjusted, la_tau=2).variant) == ("", "tau=2.0")
+    for method in ("logit-adjustment", "logit-adjustment-post-hoc"):
+        adjusted = resolved(replace(CIFAR100_LT, method=method))
+        assert (adjusted.variant, replace(adjusted, la_tau=2).variant) == ("", "tau=2.0")
+    normalised = resolved(replace(CIFAR100_LT, method="tau-normalisation"))
+    assert (normalised.variant, replace(normalised, norm_tau=0.5).variant) == ("", "tau=0.5")
     assert resolved(replace(CIFAR100_LT, method="cdb-s")).variant == "tau=sigmoid"
     assert resolved(replace(CIFAR100_LT, method="cdb-s", tau="1")).variant == "tau=1.0"

@@ -40,6 +40,8 @@ MNIST: dict[str, dict[str, Any]] = {
     "cdb-w-ce": {"method": "cdb-w-ce", "loss_reduction": "weight-sum"},
     "eql": {"method": "eql"},
     "logit-adjustment": {"method": "logit-adjustment", "la_tau": 1.5},
+    "logit-adjustment-post-hoc": {"method": "logit-adjustment-post-hoc"},
+    "mixup": {"method": "mixup"},
     "l2rw": {"method": "l2rw"},
     "sum": {"method": "cb", "loss_reduction": "sum", "learning_rate": 0.001},
 }
@@ -49,6 +51,8 @@ CIFAR: dict[str, dict[str, Any]] = {
     "cifar cdb-w-fl": {"method": "cdb-w-fl", "hard_weight": 0.5},
     "cifar eql": {"method": "eql"},
     "cifar class-aware": {"method": "class-aware"},
+    "cifar mixup": {"method": "mixup", "mixup_alpha": 0.5},
+    "cifar tau-normalisation": {"method": "tau-normalisation"},
     "cifar ldam-drw": {"method": "ldam-drw"},
     "cifar l2rw": {"method": "l2rw"},
     "cifar meta-weight-net": {"method": "meta-weight-net"},
@@ -59,6 +63,12 @@ IMAGES: dict[str, dict[str, Any]] = {
     # Two images are left for the last batch: nothing for a third rank.
     "images cdb-s": {
         "method": "cdb-s",
+        "epochs": EPOCHS,
+        "learning_rate": 0.01,
+        "batch_size": 35,
+    },
+    "images mixup": {
+        "method": "mixup",
         "epochs": EPOCHS,
         "learning_rate": 0.01,
         "batch_size": 35,
@@ -105,7 +115,7 @@ def use_small_networks(patch: pytest.MonkeyPatch) -> None:
 
 def end_of(run: Training) -> dict[str, Any]:
     """Weights, history and test metrics."""
-    metrics = evaluate(run.model, run.data)
+    metrics = evaluate(run.evaluated(), run.data)
     return {"weights": run.model.state_dict(), "rows": run.history.rows, "metrics": metrics}
 
 

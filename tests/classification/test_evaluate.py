@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from classification import evaluate as evaluate_module
 from classification.evaluate import evaluate, measure, read_config
 from common.errors import UserError, run_main
-from common.training.folder import RunFolder
-from tests.classification.small_cifar import STAND_INS, small_run
+from common.training.folder import RunFolder, load_tensors
+from data_prep.cifar100 import training_sizes
+from tests.classification.small_cifar import CLASSES, IMBALANCE, STAND_INS, small_run
 from tests.classification.synthetic import small_data
 from tests.classification.trainer import Trainer, read_record
 
@@ -153,3 +154,41 @@ def test_a_run_without_weights_is_refused_with_their_name(
     with pytest.raises(SystemExit, match="2"):
         run_main(evaluate_module.main)
     assert str(tmp_path / "weights.pt") in capsys.readouterr().err
+
+
+# Nothing held out.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cifar100-lt", "ce"), ("cifar100-lt", "tau-normalisation"), ("cifar100-lt", "focal"),
+        ("cifar100-lt-crt", "class-aware"),
+    ],
+)  # fmt: skip
+def test_with_a_head_size_a_run_has_its_last_epoch_alone(
+    trainer: Trainer,
+    words: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # All images of a class of the small set.
+    run = trainer.reference(*small_run(*words, "--head-size", "28"))
+    record = read_record(run)
+    assert record["split"]["train"] == list(training_sizes(IMBALANCE, CLASSES, 28))
+    assert record["split"]["difficulty"] == [0] * CLASSES
+    assert record["history"]["class_accuracy"] == [[None] * CLASSES] * 3
+    assert record["metrics"].keys() == {"last"}
+    assert record["metrics"]["last"].keys() == {
+        "epoch", "error", "class_accuracy", "shot_accuracy",
+    }  # fmt: skip
+    assert load_tensors(run / "weights.pt").keys() == {"last"}
+    assert run.name.endswith("_head-size-28_seed-0")
+    # The weights on the test set once more.
+    for module, name, value in STAND_INS:
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(run)])
+    run_main(evaluate_module.main)
+    said = capsys.readouterr().out
+    assert said.startswith(f"last epoch: error {record['metrics']['last']['error']:.2f} %")
+    assert len(said.splitlines()) == 1

@@ -29,6 +29,7 @@ OTHERS: dict[str, Any] = {
     "focal_gamma": 2.0, "cfs_q": 0.25, "cb_beta": 0.9, "eql_gamma": 0.5, "eql_threshold": 0.1,
     "l2rw_batch_size": 10, "epochs": 3, "batch_size": 50, "learning_rate": 0.1,
     "momentum": 0.5, "weight_decay": 0.0, "sampler_unit": "image", "la_tau": 1.5,
+    "norm_tau": 0.5, "mixup_alpha": 0.4,
     "difficulty_average": 0.5, "difficulty_prior": 2.0, "weights_from_epoch": 2,
 }  # fmt: skip
 for _name, _choice in get_type_hints(MnistConfig).items():
@@ -139,6 +140,8 @@ LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("cfs_q", (0, 1), (-0.1,)),
     ("cb_beta", (0, 0.9999), (-0.1, 1)),
     ("la_tau", (0, 2.5), (-0.1,)),
+    ("norm_tau", (0, 2.5), (-0.1,)),
+    ("mixup_alpha", (0.01, 8), (0, -0.1)),
     ("eql_gamma", (0, 1), (-0.1, 1.1)),
     ("eql_threshold", (0, 1), (-0.1, 1.1)),
     ("l2rw_batch_size", (1,), (0,)),

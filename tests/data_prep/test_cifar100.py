@@ -710,6 +710,23 @@ def test_the_split_equals_a_literal_draw_one_image_at_a_time(labelled: Cifar100)
     assert split.difficulty_index.tolist() == sorted(difficulty)
 
 
+@pytest.mark.parametrize("imbalance", [10, 50, 100, 200])
+def test_with_a_head_size_the_split_is_that_of_other_papers(
+    labelled: Cifar100, imbalance: int
+) -> None:
+    """Cui et al. 2019 and Cao et al. 2019: n_c = int(500 imbalance^(-c / 99)), c = 0..99."""
+    split = split_cifar100_lt(labelled, imbalance, 0, head_size=500)
+    assert split.train_counts == tuple(int(500 * (1 / imbalance) ** (c / 99)) for c in range(100))
+    labels = labelled.train_labels[split.train_index]
+    assert tuple(torch.bincount(labels).tolist()) == split.train_counts
+    assert (split.difficulty_counts, len(split.difficulty_index)) == ((0,) * 100, 0)
+
+
+def test_their_split_at_100_has_the_10847_images_that_are_known() -> None:
+    sizes = training_sizes(100, head=500)
+    assert (sum(sizes), sizes[0], sizes[-1]) == (10847, 500, 5)
+
+
 def test_what_is_not_held_out_for_the_difficulty_is_the_heads(labelled: Cifar100) -> None:
     split = split_cifar100_lt(labelled, 100, 0, difficulty_per_class=25)
     assert (split.train_counts[0], split.train_counts[-1]) == (475, 4)

@@ -67,7 +67,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(registry, after, f"from {module} import {method}\n{after}")
     edit(registry, '    "ce": CrossEntropy,\n', '    "ce": CrossEntropy,\n' + REGISTRY)
     edit(recipes, "MnistMethod = Literal[", f'MnistMethod = Literal["{name}",')
-    bases = "L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig"
+    bases = "MixupSettings, L2rwSettings, EqlSettings, UsualSettings, SubsampledConfig"
     edit(recipes, f"class MnistConfig({bases}):\n", CONFIG)
     after = "from classification.methods import METHODS\n"
     edit(recipes, after, f"from {module} import {settings}\n{after}")

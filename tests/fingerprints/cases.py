@@ -46,16 +46,17 @@ class Case:
 
 MNIST: Final = (
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "balanced-softmax", "logit-adjustment",
-    "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "logit-adjustment-post-hoc", "tau-normalisation", "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 )  # fmt: skip
 CIFAR: Final = (
     "ce", "focal", "cfs", "cb", "eql", "l2rw", "meta-weight-net", "ldam-drw", "class-aware",
-    "balanced-softmax", "logit-adjustment", "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "balanced-softmax", "logit-adjustment", "logit-adjustment-post-hoc", "tau-normalisation",
+    "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 )  # fmt: skip
 DECOUPLED: Final = ("class-aware", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s")
 IMAGES: Final = (
     "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
-    "cdb-s", "cdb-w-fl", "cdb-w-ce",
+    "logit-adjustment-post-hoc", "tau-normalisation", "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 )  # fmt: skip
 DETECTORS: Final = ("ce", "rfs", "eql", "cdb-s", "cdb-w-ce")
 CLASSIFIERS: Final = ("focal", "lrw", "bags", "cdb-w-ce", "simcal", "calib")
@@ -66,6 +67,8 @@ VERBS: Final = (
     "cfs",
     "balanced-softmax",
     "logit-adjustment",
+    "logit-adjustment-post-hoc",
+    "tau-normalisation",
     "cdb-s",
     "cdb-w-ce",
 )
@@ -105,7 +108,9 @@ COUNTS_FOR: Final[Mapping[str, Words]] = {
     "hard_weight": ("focal", "cdb-w-fl"),
     "cfs_q": ("cfs",),
     "cb_beta": ("cb", "ldam-drw"),
-    "la_tau": ("logit-adjustment",),
+    "la_tau": ("logit-adjustment", "logit-adjustment-post-hoc"),
+    "norm_tau": ("tau-normalisation",),
+    "mixup_alpha": ("mixup",),
     "eql_gamma": ("eql",),
     "eql_threshold": ("eql",),
     "l2rw_batch_size": ("l2rw",),
@@ -127,7 +132,9 @@ _OWN: Final[Mapping[str, Words]] = {
     "cfs": ("--cfs-q", "0.7"),
     "cb": ("--cb-beta", "0.99"),
     "eql": ("--eql-threshold", "0.2"),
-    "logit-adjustment": ("--la-tau", "1.5"),
+    **dict.fromkeys(("logit-adjustment", "logit-adjustment-post-hoc"), ("--la-tau", "1.5")),
+    "tau-normalisation": ("--norm-tau", "0.7"),
+    "mixup": ("--mixup-alpha", "0.4"),
     "l2rw": ("--l2rw-batch-size", "50"),
     "meta-weight-net": ("--mwn-batch-size", "50"),
     "ldam-drw": ("--ldam-scale", "20"),

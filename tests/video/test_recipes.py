@@ -28,7 +28,8 @@ CDB = replace(EGTEA_VERBS, method="cdb-w-ce")
 OTHERS: dict[str, Any] = {
     "method": "cdb-s", "seed": 1, "tau": "2", "tau_max": 1.0, "tau_power": 3.0, "eps": 0.1,
     "normalize_weights": False, "loss_reduction": "sum", "focal_gamma": 2.0, "cfs_q": 0.25,
-    "sampler_unit": "image", "la_tau": 1.5, "difficulty_average": 0.5, "difficulty_prior": 2.0,
+    "sampler_unit": "image", "la_tau": 1.5, "norm_tau": 0.5,
+    "difficulty_average": 0.5, "difficulty_prior": 2.0,
     "weights_from_epoch": 2,
     "cb_beta": 0.9, "epochs": 3, "batch_size": 8, "learning_rate": 0.1, "momentum": 0.5,
     "weight_decay": 0.0, "milestones": (5, 7), "lr_decay": 0.5, "model": "small-resnext",
@@ -65,9 +66,10 @@ def test_the_learning_rate_falls_to_a_tenth_after_60_epochs() -> None:
     assert rates[60:] == pytest.approx([0.0001] * 40)
 
 
-def test_the_methods_are_those_of_table_7_and_two_that_are_not_in_the_paper() -> None:
+def test_the_methods_are_those_of_table_7_and_four_that_are_not_in_the_paper() -> None:
     table_7 = ("ce", "focal", "cb", "cfs", "cdb-s", "cdb-w-ce")
-    assert {*METHODS} == {*table_7, "balanced-softmax", "logit-adjustment"}
+    ours = ("balanced-softmax", "logit-adjustment", "logit-adjustment-post-hoc")
+    assert {*METHODS} == {*table_7, *ours, "tau-normalisation"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,6 +155,7 @@ LIMITS: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
     ("cfs_q", (0, 1), (-0.1,)),
     ("cb_beta", (0, 0.9999), (-0.1, 1)),
     ("la_tau", (0, 2.5), (-0.1,)),
+    ("norm_tau", (0, 2.5), (-0.1,)),
     ("epochs", (1,), (0,)),
     ("batch_size", (1,), (0,)),
     ("learning_rate", (1e-9,), (0, -1)),

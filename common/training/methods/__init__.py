@@ -16,6 +16,8 @@ from common.training.methods.class_aware import ClassAware
 from common.training.methods.eql import Equalization
 from common.training.methods.focal import Focal
 from common.training.methods.logit_adjustment import LogitAdjustment, LogitAdjustmentSettings
+from common.training.methods.logit_adjustment_post_hoc import LogitAdjustmentPostHoc
+from common.training.methods.tau_normalisation import TauNormalisation, TauNormalisationSettings
 from common.training.settings import MethodSettings, RunConfig
 
 LOGIT_METHODS: Final[Mapping[str, type[LogitMethod]]] = {
@@ -27,6 +29,8 @@ LOGIT_METHODS: Final[Mapping[str, type[LogitMethod]]] = {
     "class-aware": ClassAware,
     "balanced-softmax": BalancedSoftmax,
     "logit-adjustment": LogitAdjustment,
+    "logit-adjustment-post-hoc": LogitAdjustmentPostHoc,
+    "tau-normalisation": TauNormalisation,
     "cdb-s": CdbS,
     "cdb-w-ce": CdbWCe,
     "cdb-w-fl": CdbWFl,
@@ -35,8 +39,22 @@ LOGIT_METHODS: Final[Mapping[str, type[LogitMethod]]] = {
 
 
 @dataclass(frozen=True)
-class UsualSettings(CdbSSettings, CdbWFlSettings, CfsSettings, CbSettings, LogitAdjustmentSettings):
+class UsualSettings(
+    CdbSSettings,
+    CdbWFlSettings,
+    CfsSettings,
+    CbSettings,
+    LogitAdjustmentSettings,
+    TauNormalisationSettings,
+):
     """Of the methods that every single stage on images or clips has."""
+
+
+_FACTORS: Final = {
+    "la_tau": LogitAdjustmentSettings.la_tau,
+    "norm_tau": TauNormalisationSettings.norm_tau,
+}
+"""What other methods than CDB call tau, and its usual value, which no variant tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +71,9 @@ class LogitConfig(RunConfig):
     @property
     def variant(self) -> str:
         """The record's ``variant``, as the paper's tables name it."""
-        factor = getattr(self, "la_tau", LogitAdjustmentSettings.la_tau)
-        if factor != LogitAdjustmentSettings.la_tau:
-            return f"tau={float(factor)}"
+        for name, usual in _FACTORS.items():
+            if (factor := getattr(self, name, usual)) != usual:
+                return f"tau={float(factor)}"
         by_image = getattr(self, "sampler_unit", "class") == "image"
         unit = " unit=image" if by_image else ""
         return "" if self.tau is None else f"tau={self.tau}{unit}{self.steadied}"

@@ -3,6 +3,7 @@
 Shapes: B samples a step, C classes, N training samples.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ class LogitMethod(Method):
 
     whole_batch: ClassVar[bool] = False
     """Whether the weights of a step's samples depend on each other: every rank then needs all."""
+    needs_difficulty: ClassVar[bool] = False
+    """Whether it cannot do without images that are held out."""
     cosine: ClassVar[bool] = False
     """Whether it is for a network whose logits are cosines."""
 
@@ -227,6 +230,34 @@ class LogitMethod(Method):
             train: this rank's share of the training set.
         """
 
+    def for_evaluation(self, model: nn.Module) -> nn.Module:
+        """What is measured on the difficulty set, kept as the best, tested and saved.
+
+        Args:
+            model: as it is trained; it stays as it is.
+
+        Returns:
+            A network of the same layers, so that whoever reads its weights needs to know no more;
+            on the same device.
+        """
+        return model
+
+
+class PostHocMethod(LogitMethod, ABC):
+    """Trained as cross-entropy; what is tested has another classifier, its last linear layer."""
+
+    def for_evaluation(self, model: nn.Module) -> nn.Module:
+        """A copy with another classifier."""
+        changed = copy.deepcopy(model)
+        *_, classifier = (layer for layer in changed.modules() if isinstance(layer, nn.Linear))
+        with torch.no_grad():
+            self.change(classifier)
+        return changed
+
+    @abstractmethod
+    def change(self, classifier: nn.Linear) -> None:
+        """Change weight (C, D) and bias (C,) in place."""
+
 
 class ClassWeightedMethod(LogitMethod, ABC):
     """A method that weighs each sample by its class, throughout the run."""
@@ -270,6 +301,7 @@ class DifficultyMethod(LogitMethod):
     """What the paper's methods share: a balancer that follows the accuracy of each class."""
 
     Settings: ClassVar[type[MethodSettings]] = AccuracySettings
+    needs_difficulty = True
     balancer: ClassDifficultyBalancer
 
     def __init__(self, config: Any, data: Any, streams: Streams, rate: Tensor) -> None:

@@ -17,8 +17,8 @@ class LogitAdjustmentSettings(MethodSettings):
     la_tau: Annotated[
         float,
         Setting(
-            "logit-adjustment: factor of the logarithm of each class's share; 1: as "
-            "balanced-softmax.",
+            "logit-adjustment, and post hoc: factor of the logarithm of each class's share; with "
+            "1 the loss is that of balanced-softmax.",
             at_least=0,
             earlier=1.0,
         ),

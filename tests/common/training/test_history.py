@@ -87,6 +87,14 @@ def test_the_first_of_equally_good_epochs_is_the_best() -> None:
     assert float(weights["last"]["bias"]) == 4.0
 
 
+def test_without_any_measurement_there_is_a_last_epoch_and_no_best() -> None:
+    rows = history()
+    rows.add(1, 0.5, 0.1, None, None)
+    assert rows.measured() == {"last": {"epoch": 1}}
+    assert rows.evaluated_weights(model_of(4.0)).keys() == {"last"}
+    assert rows.rows["class_accuracy"] == [[None] * 3]
+
+
 def test_an_epoch_without_any_right_answer_can_be_the_best() -> None:
     rows = history()
     rows.keep_best(1, torch.zeros(3), model_of(1.0))

@@ -110,6 +110,14 @@ def test_a_classifier_needs_a_best_epoch_error_and_class_accuracy(task: str) -> 
     _refused(_with(record, 100.5, "metrics", "last", "error"), "metrics/last/error")
 
 
+def test_where_nothing_is_held_out_there_is_no_best_epoch_to_have() -> None:
+    record = _without(_with(_classification(), [0, 0], "split", "difficulty"), "metrics", "best")
+    check_record(record, "record.json")
+    _refused(_without(record, "metrics", "last"), "'last' is a required property")
+    held_out = _with(record, [0, 1], "split", "difficulty")
+    _refused(held_out, "metrics: 'best' is a required property")
+
+
 @pytest.mark.parametrize("task", ["classification", "video"])
 def test_averages_of_ap_do_not_make_a_classifiers_record(task: str) -> None:
     _refused(_with(_detection(), task, "task"), "required property")
