@@ -107,7 +107,7 @@ class Training(ABC, Generic[Batch]):
         self._alone = _sharing_tensors(model).train() if is_distributed() else model
         return synchronize_batch_norm(model)
 
-    def make_optimizer(self) -> torch.optim.SGD:
+    def make_optimizer(self) -> torch.optim.Optimizer:
         """SGD on all parameters."""
         return torch.optim.SGD(
             self.model.parameters(),
@@ -128,6 +128,10 @@ class Training(ABC, Generic[Batch]):
 
     def before_update(self) -> None:
         """What becomes of the gradients before an update."""
+
+    def complete(self) -> bool:
+        """Whether the epoch before was the last one; the same on every rank."""
+        return self.epoch >= self.config.epochs
 
     def stopped(self) -> None:
         """The epoch has been stopped between two steps: a checkpoint follows; on every rank."""
