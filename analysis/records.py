@@ -211,11 +211,17 @@ def stage_of(method: str) -> str:
     return method.partition("+")[0] if "+" in method else ""
 
 
+def _scheduled_epochs(rows: pd.DataFrame) -> pd.Series:
+    """The epochs of each run's schedule, which patience may have ended before."""
+    asked = rows["config"].map(lambda config: config["epochs"] if config.get("patience") else None)
+    return asked.fillna(rows["epochs"]).astype(int)
+
+
 def _usual_epochs(rows: pd.DataFrame) -> pd.Series:
-    """For each run how many epochs most runs of its stage have, of equal numbers the larger."""
+    """For each run the epochs of most schedules of its stage, of equal numbers the larger."""
     usual: dict[str, int] = {}
     stages = rows["method"].map(stage_of)
-    for stage, epochs in rows["epochs"].groupby(stages):
+    for stage, epochs in _scheduled_epochs(rows).groupby(stages):
         counts = Counter(epochs)
         usual[stage] = max(counts, key=lambda number: (counts[number], number))
     return stages.map(usual)
@@ -229,12 +235,13 @@ def experiment_runs(frame: pd.DataFrame, dataset: str, group: str = "") -> pd.Da
     the larger: a shortened trial run is not the experiment. :func:`left_out` names the others.
     """
     rows = frame[(frame["group"] == (group or dataset)) & (frame["dataset"] == dataset)]
-    return rows[rows["epochs"] == _usual_epochs(rows)]
+    return rows[_scheduled_epochs(rows) == _usual_epochs(rows)]
 
 
 def _other_schedules(frame: pd.DataFrame, dataset: str, group: str) -> list[str]:
     rows = frame[(frame["group"] == (group or dataset)) & (frame["dataset"] == dataset)]
     rows = rows.assign(usual=_usual_epochs(rows))
+    rows = rows.assign(epochs=_scheduled_epochs(rows))
     sentences = []
     for (usual, epochs), runs in rows[rows["epochs"] != rows["usual"]].groupby(["usual", "epochs"]):
         names = ", ".join(runs["run"].iloc[:3]) + (", ..." if len(runs) > 3 else "")

@@ -23,12 +23,23 @@ class Arguments(RunArguments):
     """Images in files: for each process that trains, so many others (threads, with a cache) read
     ahead; 0: none. With a GPU as many as there are cores for each."""
 
+    weights: Path | None = None
+    """Of --start pretrained the file, a state dict; None: torchvision's default weights where its
+    cache has them (nothing is downloaded), or what FUNCTION_weights() beside the network's
+    FUNCTION names."""
+
     def resolved(self) -> Self:
         """With every 'None: as ...' of the settings filled in.
 
         Raises:
             UserError: an option has no effect, or one's own lists are missing, damaged or others.
         """
+        self.config.check_network()
+        if self.weights is not None and not self.config.starts_pretrained:
+            raise UserError(
+                f"--weights {self.weights} has no effect without --start pretrained; leave it out, "
+                "or add that."
+            )
         config = resolved(self.config).with_lists(self.data)
         if config.in_files:
             return replace(self, config=config)
@@ -39,6 +50,18 @@ class Arguments(RunArguments):
                     "leave it out."
                 )
         return replace(self, config=config)
+
+    def weights_file(self) -> tuple[Path, str] | None:
+        """The file that the network starts from, and the remedy without it; None: none.
+
+        Raises:
+            UserError: --weights is left out, and nobody knows a file.
+        """
+        if not self.config.starts_pretrained:
+            return None
+        if self.weights is not None:
+            return self.weights, "name another file with --weights"
+        return self.config.usual_weights()
 
     def first_stage(self) -> Self | None:
         """The resolved first stage of a second one."""

@@ -72,6 +72,38 @@ class ClassificationConfig(LogitConfig, ABC):
         """Whether training images in memory are cropped and mirrored at random."""
         return False
 
+    @property
+    def draws_in_passes(self) -> bool:
+        """Whether the network draws random numbers in a step's passes (dropout)."""
+        return False
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether the network begins with published weights."""
+        return False
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether all but the network's last layer stays as it is at the start."""
+        return False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether AdamW is the optimizer, in place of SGD."""
+        return False
+
+    @property
+    def epochs_without_gain(self) -> int:
+        """The run ends after so many epochs that do not beat the best one; 0: it does not."""
+        return 0
+
+    def check_network(self) -> None:
+        """Refuse a network that there is not."""
+
+    def usual_weights(self) -> tuple[Path, str]:
+        """Of a run that starts pretrained the file, there or not, and what to do without it."""
+        raise NotImplementedError
+
     def with_lists(self, folder: Path | None) -> Self:
         """The configuration with what belongs to it of the lists in ``folder``, if it has lists."""
         return self

@@ -23,6 +23,7 @@ can be captured in a CUDA graph.
 Shapes: B batch, S pixels a side of a square, c pixels a side of a crop, N samples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -58,6 +59,10 @@ class CropFlipColour:
     jitter: float = 0.4
     """Brightness, contrast and saturation are multiplied by factors in [1 - jitter, 1 + jitter];
     0: colours stay as they are."""
+    mean: tuple[float, ...] = MEAN
+    """Of red, green and blue, in [0, 1], that images are normalised by."""
+    deviation: tuple[float, ...] = DEVIATION
+    """Standard deviation, likewise."""
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing.
@@ -134,7 +139,7 @@ class CropFlipColour:
             crops = sample(squares[part], boxes[part], self.crop)
             if factors is not None:
                 change_colours(crops, factors[part])
-            _normalise(crops)
+            _normalise(crops, self.mean, self.deviation)
             # Turned back: one transposition of a matrix, which PyTorch does by blocks.
             result[part].view(-1, 3 * self.crop).copy_(crops.flatten(2).flatten(0, 1).T)
         return result.permute(0, 3, 1, 2)
@@ -306,9 +311,9 @@ def change_colours(crops: Tensor, factors: Tensor) -> None:
         torch.addcmul(grey, colour, brightness * contrast * saturation, out=colour)
 
 
-def _normalise(crops: Tensor) -> None:
+def _normalise(crops: Tensor, means: Sequence[float], deviations: Sequence[float]) -> None:
     """Clamp, scale and centre (c, 3, B, c), in [0, 255], in place."""
     crops.clamp_(0, 255)
-    for colour, mean, deviation in zip(crops.unbind(1), MEAN, DEVIATION, strict=True):
+    for colour, mean, deviation in zip(crops.unbind(1), means, deviations, strict=True):
         start = torch.full((), -mean / deviation, device=crops.device)
         torch.add(start, colour, alpha=1 / (255 * deviation), out=colour)

@@ -145,7 +145,9 @@ def load_parts(
     Raises:
         UserError: a file cannot be read, or the cache cannot be written or is another's.
     """
-    augmentation = CropFlipColour(config.crop, config.flip, config.colour_jitter)
+    augmentation = CropFlipColour(
+        config.crop, config.flip, config.colour_jitter, *config.normalisation
+    )
     files = {
         name: ImageFiles(split.folder, images.paths, config.stored_side, config.turns)
         for name, images in split.parts.items()

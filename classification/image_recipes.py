@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, cast, get_args
 
 import torch
 import tyro
@@ -46,10 +46,15 @@ ImageMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
     "logit-adjustment-post-hoc", "tau-normalisation", "mixup", "cdb-s", "cdb-w-fl", "cdb-w-ce",
 ]  # fmt: skip
+Start = Literal["random", "pretrained"]
+Trained = Literal["all", "head"]
+Optimizer = Literal["sgd", "adamw"]
 ImageRecipe = Literal[
     "imagenet-lt", "imagenet-lt-oltr", "image-folder", "image-folder-oltr", "digit-images",
     "digit-images-oltr",
 ]  # fmt: skip
+_RESNET: Final = Setting("Network; see classification/models/resnet_image.py.")
+_RESNETS: Final = get_args(ImageNetwork)
 _CONDITIONS: Final = {"imagenet-lt": "256", "digit-images": "80", "image-folder": "lists"}
 """The imbalance of a data set whose lists are fixed."""
 
@@ -91,9 +96,7 @@ class ImageStage(SteppedConfig, ClassificationConfig):
         ),
     ] = ()
     lr_decay: Annotated[float, LR_DECAY] = 0.1
-    network: Annotated[
-        ImageNetwork, Setting("Network; see classification/models/resnet_image.py.")
-    ] = "resnet10"
+    network: Annotated[str, _RESNET] = "resnet10"
     stored_side: Annotated[
         int,
         Setting(
@@ -195,11 +198,18 @@ class ImageStage(SteppedConfig, ClassificationConfig):
         """Whether images are made upright, as their EXIF says: one's own are."""
         return self.dataset == "image-folder"
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of colours, in [0, 1], that an image is normalised by."""
+        from classification.image_augment import DEVIATION, MEAN
+
+        return MEAN, DEVIATION
+
     def make_preprocessing(self) -> Any:
         """The middle of the image, normalised, as in evaluation."""
         from classification.preprocessing import Middle
 
-        return Middle(self.stored_side, self.crop, self.turns)
+        return Middle(self.stored_side, self.crop, self.turns, *self.normalisation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,13 +218,129 @@ class ImageConfig(MixupSettings, EqlSettings, HardInstancesCounted, UsualSetting
 
     method: Annotated[ImageMethod, OF_TABLE_1] = "ce"
     eql_threshold: Annotated[float, EQL_THRESHOLD] = 4.3e-4
+    network: Annotated[
+        str,
+        Setting(
+            "resnet10, resnet18, resnet50 (classification/models/resnet_image.py), any "
+            "classification network of torchvision by its name, timm:NAME, or "
+            "package.module:function, which is called with num_classes=C."
+        ),
+    ] = "resnet10"
+    start: Annotated[
+        Start,
+        Setting(
+            "First weights: random, or pretrained, from --weights, with a new head, and images "
+            "normalised as for torchvision's weights. A function of one's own makes its first "
+            "weights itself.",
+            earlier="random",
+        ),
+    ] = "random"
+    trained: Annotated[
+        Trained,
+        Setting(
+            "All weights, or the head alone, the rest being frozen and in evaluation mode.",
+            earlier="all",
+        ),
+    ] = "all"
+    optimizer: Annotated[
+        Optimizer,
+        Setting(
+            "SGD with momentum, or AdamW (its beta_1 is --momentum), which wants a much smaller "
+            "--learning-rate, such as 0.001.",
+            earlier="sgd",
+        ),
+    ] = "sgd"
+    patience: Annotated[
+        int,
+        Setting(
+            "End the run after so many epochs without a better balanced accuracy on the "
+            "difficulty set; 0: never before --epochs, which the learning rate follows.",
+            at_least=0,
+            earlier=0,
+        ),
+    ] = 0
+
+    def _check_no_effect(self) -> None:
+        super()._check_no_effect()
+        if self.trained == "head" and self.start == "random" and ":" not in self.network:
+            raise UserError(
+                "--trained head leaves the random weights of --start random as they are; add "
+                "--start pretrained, or leave it out."
+            )
+        if self.patience >= self.epochs:
+            raise UserError(
+                f"--patience {self.patience} has no effect on {self.epochs} epochs; lower it, or "
+                "leave it out."
+            )
+
+    @property
+    def draws_in_passes(self) -> bool:
+        """Networks by a name may have dropout."""
+        return self.network not in _RESNETS
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether the network begins with published weights."""
+        return self.start == "pretrained"
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether all but the network's last layer stays as it is at the start."""
+        return self.trained == "head"
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether AdamW is the optimizer, in place of SGD."""
+        return self.optimizer == "adamw"
+
+    @property
+    def epochs_without_gain(self) -> int:
+        """The patience."""
+        return self.patience
+
+    # The networks by a name, and torchvision with them, are imported where one is asked for.
+
+    def check_network(self) -> None:
+        """Refuse a network that there is not."""
+        if self.network in _RESNETS:
+            return
+        from classification.models.named_network import check_name
+
+        check_name(self.network)
+
+    def usual_weights(self) -> tuple[Path, str]:
+        """torchvision's, in its cache; see :func:`named_network.usual_weights`."""
+        from classification.models.named_network import usual_weights
+
+        return usual_weights(self.network)
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """ImageNet's; of pretrained weights their own."""
+        if not self.starts_pretrained:
+            return super().normalisation
+        from classification.models.named_network import normalisation
+
+        return normalisation(self.network)
 
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
-        """A ResNet for images."""
-        from classification.models.resnet_image import make_image_resnet
-
+        """A ResNet for images, or a network by its name."""
         mixed = self.precision == "bfloat16"
-        return make_image_resnet(num_classes, generator, self.network, mixed=mixed)
+        if self.network in _RESNETS:
+            from classification.models.resnet_image import make_image_resnet
+
+            resnet = cast(ImageNetwork, self.network)
+            return make_image_resnet(num_classes, generator, resnet, mixed=mixed)
+        from classification.models.named_network import make_named_network
+
+        return make_named_network(
+            num_classes,
+            generator,
+            self.network,
+            crop=self.crop,
+            mixed=mixed,
+            pretrained=self.starts_pretrained,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +352,7 @@ class OltrConfig(OltrSettings, ImageStage):
     """
 
     recipe: Annotated[tyro.conf.Fixed[ImageRecipe], RECIPE] = "imagenet-lt-oltr"
+    network: Annotated[ImageNetwork, _RESNET] = "resnet10"
     method: Annotated[Literal["oltr"], replace(METHOD, documentation="Table 1's name.")] = "oltr"
     epochs: Annotated[int, replace(EPOCHS, documentation="Epochs of the second stage.")] = 60
     batch_size: Annotated[

@@ -130,6 +130,10 @@ class Middle:
     """c."""
     turn: bool
     """Make pictures upright, as their EXIF says."""
+    mean: tuple[float, ...] = MEAN
+    """Red, green, blue, in [0, 1]."""
+    deviation: tuple[float, ...] = DEVIATION
+    """Likewise."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -140,7 +144,8 @@ class Middle:
         """(3, c, c)."""
         pixels, size = _square(picture, self.stored_side, self.turn)
         sizes = torch.tensor([size], dtype=torch.float32)
-        return CropFlipColour(self.crop).centre(pixels[None], sizes)[0]
+        cut = CropFlipColour(self.crop, mean=self.mean, deviation=self.deviation)
+        return cut.centre(pixels[None], sizes)[0]
 
     def describe(self) -> dict[str, Any]:
         """As ImageNet's are usually made."""
@@ -150,6 +155,6 @@ class Middle:
             "resize": f"the short side to {resized_side(self.crop)} pixels{upright}, then the "
             f"middle {self.crop} x {self.crop}; here sampled from the picture squeezed to "
             f"{self.stored_side} x {self.stored_side}",
-            "mean": [255 * value for value in MEAN],
-            "std": [255 * value for value in DEVIATION],
+            "mean": [255 * value for value in self.mean],
+            "std": [255 * value for value in self.deviation],
         }

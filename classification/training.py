@@ -5,7 +5,9 @@ synchronised batch statistics the numbers, are the same for any number of ranks.
 step over all ranks, C classes, S samples an epoch.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from common.training.history import History
 from common.training.loop import Weights
 from common.training.methods.base import Group, LogitMethod
 from common.training.process_group import say
+from common.training.random_draws import global_draws_from
 from common.training.task import Results
 
 
@@ -43,9 +46,13 @@ def _training_source(config: ClassificationConfig, data: LongTailedData) -> Trai
 
 
 def _network(
-    config: ClassificationConfig, num_classes: int, streams: Streams, first_stage: Weights | None
+    config: ClassificationConfig,
+    num_classes: int,
+    streams: Streams,
+    first_stage: Weights | None,
+    pretrained: tuple[Path, str] | None,
 ) -> nn.Module:
-    """The network at its first step; a second stage has its first stage's weights."""
+    """The network at its first step, with its first stage's or pretrained weights."""
     model: Any = make_model(config, num_classes, streams)
     if config.stage1_config() is not None:
         assert first_stage is not None
@@ -53,8 +60,26 @@ def _network(
             model.load_first_stage(first_stage)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ForeignWeightsError(f"the weights are another network's: {error}.") from error
+    if pretrained is not None:
+        from classification.models.pretrained import load_pretrained
+
+        load_pretrained(model, *pretrained)
+    if config.trains_head_alone:
+        model.train_head_alone()
     network: nn.Module = model
     return network
+
+
+def _with_own_draws(
+    step: Callable[[Inputs], Tensor], generator: torch.Generator, device: torch.device
+) -> Callable[[Inputs], Tensor]:
+    """A step whose passes draw (dropout) from the run's own stream, other numbers on each rank."""
+
+    def drawn(inputs: Inputs) -> Tensor:
+        with global_draws_from(generator, device, per_rank=True):
+            return step(inputs)
+
+    return drawn
 
 
 @torch.no_grad()
@@ -82,6 +107,8 @@ class Training(loop.Training[Inputs]):
 
     config: ClassificationConfig
     method: LogitMethod
+    start_digest = ""
+    """SHA-256 of the file of pretrained weights; empty without one."""
 
     def __init__(
         self,
@@ -89,6 +116,7 @@ class Training(loop.Training[Inputs]):
         data: LongTailedData,
         device: torch.device,
         first_stage: Weights | None = None,
+        pretrained: tuple[Path, str] | None = None,
     ):
         """Start at epoch 0.
 
@@ -97,14 +125,15 @@ class Training(loop.Training[Inputs]):
             data: on ``device``.
             device: where the network lives.
             first_stage: weights of the first stage, for a second one.
+            pretrained: file of the first weights of all but the head, and the remedy without it.
 
         Raises:
-            UserError: when the batch size does not fit.
+            UserError: when the batch size or the file does not fit.
             ForeignWeightsError: ``first_stage`` is another network's.
         """
         config.check_last_batch(data.train.labels.numel())
         streams = Streams(config.seed)
-        network = _network(config, data.num_classes, streams, first_stage).to(device)
+        network = _network(config, data.num_classes, streams, first_stage, pretrained).to(device)
         # A tensor: a recorded CUDA graph reads it anew in every step. CUDA's fused SGD takes a
         # float32 one, the CPU's rounds only where the weights do.
         dtype = torch.float32 if device.type == "cuda" else torch.float64
@@ -119,30 +148,43 @@ class Training(loop.Training[Inputs]):
         self._difficulty: ImageSet = data.difficulty.of_rank()
         if isinstance(self.model, SecondStage) and isinstance(self._difficulty, LabelledImages):
             self._difficulty = _as_features(self._difficulty, self.model)
+        self.captured: CapturedStep | None = None
         if device.type == "cuda" and not is_distributed():
-            self.step = CapturedStep(self.train_step, self._changed_by_a_step, device)
+            self.step = self.captured = CapturedStep(
+                self.train_step, self._changed_by_a_step, device
+            )
+        if config.draws_in_passes:
+            self.step = _with_own_draws(self.step, streams["network"], device)
 
-    def make_optimizer(self) -> torch.optim.SGD:
-        """SGD, with a share of the learning rate and of the weight decay for each group."""
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """SGD or AdamW, with a share of learning rate and weight decay for each group."""
         of_method = self.method.parameter_groups(self.model)
         groups = [*_sparing(self.model, of_method, self.config.without_decay)]
         # For each group its share of the rate, and the tensor that holds the product.
         self._rates = [(factor, self._rate * factor) for _, factor, _ in groups]
-        decay = self.config.weight_decay
-        return torch.optim.SGD(
-            [
-                {"params": parameters, "lr": rate, "weight_decay": decay * share}
-                for (parameters, _, share), (_, rate) in zip(groups, self._rates, strict=True)
-            ],
-            momentum=self.config.momentum,
-            fused=True,
-        )
+        decay, momentum = self.config.weight_decay, self.config.momentum
+        each = [
+            {"params": parameters, "lr": rate, "weight_decay": decay * share}
+            for (parameters, _, share), (_, rate) in zip(groups, self._rates, strict=True)
+        ]
+        if self.config.adaptive:
+            # Only a step count on the device can be part of a recorded step.
+            on_device = self.device.type == "cuda"
+            return torch.optim.AdamW(
+                each, betas=(momentum, 0.999), fused=True, capturable=on_device
+            )
+        return torch.optim.SGD(each, momentum=momentum, fused=True)
 
     def set_rate(self, rate: float) -> None:
         """Change the tensors in place."""
         self._rate.fill_(rate)
         for factor, tensor in self._rates:
             tensor.fill_(rate * factor)
+
+    def complete(self) -> bool:
+        """After the last epoch, or when patience is at its end."""
+        patience, best = self.config.epochs_without_gain, self.history.best["epoch"]
+        return super().complete() or 0 < patience <= self.epoch - best
 
     def _changed_by_a_step(self) -> dict[str, Any]:
         """The live tensors that a step changes."""
@@ -200,8 +242,8 @@ class Training(loop.Training[Inputs]):
         super().load_state_dict(state)
         for group, (_, rate) in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
-        if isinstance(self.step, CapturedStep):
-            self.step.forget()
+        if self.captured is not None:
+            self.captured.forget()
 
 
 def begin(arguments: Arguments, device: torch.device, first_stage: Weights | None) -> Training:
@@ -212,8 +254,11 @@ def begin(arguments: Arguments, device: torch.device, first_stage: Weights | Non
         ValueError: when the data cannot be trained on.
     """
     config, reading = arguments.config, Reading(arguments.cache, arguments.workers)
+    pretrained = arguments.weights_file()
     data = load_data(config, device, arguments.data, reading)
-    training = Training(config, data, device, first_stage)
+    training = Training(config, data, device, first_stage, pretrained)
+    if pretrained is not None:
+        training.start_digest = hashlib.sha256(pretrained[0].read_bytes()).hexdigest()
     say(f"{config.dataset}: {describe_split(data, config.wanted_imbalance)}")
     return training
 
@@ -225,6 +270,7 @@ def results(training: Training) -> Results:
     for name, measured in training.history.measured().items():
         network.load_state_dict(weights[name])
         metrics[name] = measured | evaluate(network, training.data)
+    digest = training.start_digest
     errors = {name: f"{values['error']:.2f} %" for name, values in metrics.items()}
     best = f" (best epoch {errors['best']})" if "best" in errors else ""
     return Results(
@@ -232,5 +278,6 @@ def results(training: Training) -> Results:
         metrics,
         split=training.data.description,
         condition=training.config.condition,
+        versions={"pretrained_weights_sha256": digest} if digest else {},
         summary=f"error {errors['last']}{best}",
     )

@@ -18,6 +18,7 @@ from common.training import loop
 from common.training.history import History
 from common.training.loop import Weights
 from common.training.process_group import say
+from common.training.random_draws import global_draws_from
 from common.training.task import Results
 from detection.arguments import Arguments
 from detection.data import DetectionData, draw_requests, load_batches
@@ -25,7 +26,6 @@ from detection.evaluate import describe, measure_ap, metrics_of
 from detection.methods import METHODS
 from detection.methods.base import DetectionMethod
 from detection.models import ProposalAccuracy, Rcnn, total_loss
-from detection.models.random_draws import global_draws_from
 from detection.networks import make_model
 from detection.prediction_pictures import write_pictures
 from detection.recipes import DetectionConfig

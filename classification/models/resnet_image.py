@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from classification.models import ImageNetwork
 from classification.models.resnet_cifar import initialise_resnet
+from classification.models.with_head import WithHead
 
 _BLOCKS: Final[dict[ImageNetwork, tuple[type[BasicBlock | Bottleneck], Sequence[int]]]] = {
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
@@ -34,7 +35,7 @@ def _empty(network: ImageNetwork) -> ResNet:
     return empty.to_empty(device="cpu")
 
 
-class ImageResNet(nn.Module):
+class ImageResNet(WithHead):
     """Normalised images -> logits; passes in bfloat16 if ``mixed``, the classifier in float32."""
 
     classifier: nn.Linear
@@ -54,6 +55,16 @@ class ImageResNet(nn.Module):
         whole = _empty(network)
         self.layers = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in _BODY))
         self.classifier = nn.utils.skip_init(nn.Linear, whole.fc.in_features, num_classes)
+
+    @property
+    def head(self) -> nn.Module:
+        """The classifier."""
+        return self.classifier
+
+    @property
+    def as_published(self) -> tuple[nn.Module, str]:
+        """The layers; torchvision's head is ``fc``, which is not among them."""
+        return self.layers, "fc."
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), float32 -> maps (B, D, h, w), h = H / 32 rounded up."""

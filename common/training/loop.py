@@ -107,7 +107,7 @@ class Training(ABC, Generic[Batch]):
         self._alone = _sharing_tensors(model).train() if is_distributed() else model
         return synchronize_batch_norm(model)
 
-    def make_optimizer(self) -> torch.optim.SGD:
+    def make_optimizer(self) -> torch.optim.Optimizer:
         """SGD on all parameters."""
         return torch.optim.SGD(
             self.model.parameters(),
@@ -132,6 +132,10 @@ class Training(ABC, Generic[Batch]):
     def evaluated(self) -> nn.Module:
         """The network as it is measured, kept as the best and tested."""
         return self.model
+
+    def complete(self) -> bool:
+        """Whether the epoch before was the last one; the same on every rank."""
+        return self.epoch >= self.config.epochs
 
     def stopped(self) -> None:
         """The epoch has been stopped between two steps: a checkpoint follows; on every rank."""

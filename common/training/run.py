@@ -256,7 +256,7 @@ def _train(
     """Train to the last epoch, with checkpoints; False: a stop request came, the state is saved."""
     with stop, ExitStack() as stack:
         course = _Course(stack, folder.path, training, display)
-        while training.epoch < training.config.epochs:
+        while not training.complete():
             if (yield from training.epoch_steps(stop)):
                 scalars = training.end_epoch()
                 course.epoch(training.epoch, scalars)

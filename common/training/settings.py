@@ -74,7 +74,7 @@ NAME_ORDER: Final = (
     "precision", "mwn_batch_size", "mwn_learning_rate", "ldam_margin", "ldam_scale", "drw_epoch",
     "hard_weight", "decay_bias", "difficulty_per_class", "mwn_virtual_step", "samples_per_class",
     "stage1_epochs", "focal_alpha", "bags_beta", "calibration_threshold", "norm_tau",
-    "mixup_alpha", "head_size",
+    "mixup_alpha", "head_size", "trained", "optimizer", "patience",
 )  # fmt: skip
 """In this order a run's name tells the settings that are not the recipe's; never to be changed. A
 setting that is not here comes after these, in the order of the configuration's fields."""
@@ -520,7 +520,8 @@ def changed_settings(config: RunConfig, usual: RunConfig) -> list[str]:
         value = now[name]
         if name not in _NOT_NAMED and _counts(name, config) and value != before[name]:
             text = "-".join(map(str, value)) if isinstance(value, list) else value
-            parts.append(f"{name.replace('_', '-')}-{text}")
+            # A folder's name has no slash.
+            parts.append(f"{name.replace('_', '-')}-{text}".replace("/", "+"))
     return parts
 
 

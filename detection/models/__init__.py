@@ -1,7 +1,7 @@
 """Detectors: torchvision's Faster and Mask R-CNN with the classification heads plugged in."""
 
+from common.training.random_draws import global_draws_from
 from detection.models.pretrained import load_published
-from detection.models.random_draws import global_draws_from
 from detection.models.roi_heads import Losses, Prediction, ProposalAccuracy, total_loss
 from detection.models.second_stage import (
     add_calibrated_classifier,

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from common.training.random_draws import global_draws_from
 from detection.heads import CalibratedHead, ClassificationHead
-from detection.models.random_draws import global_draws_from
 from detection.models.roi_heads import make_class_layer
 from detection.models.torchvision_rcnn import Rcnn
 

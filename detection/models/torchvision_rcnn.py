@@ -24,10 +24,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from torchvision.ops import MultiScaleRoIAlign
 
 from common.errors import UserError
+from common.training.random_draws import global_draws_from
 from detection.heads import ClassificationHead
 from detection.models.backbones import ALL_LAYERS, SmallResNetFpn, make_resnet50_fpn
 from detection.models.pretrained import load_published
-from detection.models.random_draws import global_draws_from
 from detection.models.roi_heads import (
     BoxPredictor,
     HeadRoIHeads,
@@ -146,7 +146,7 @@ class Rcnn(GeneralizedRCNN):  # type: ignore[misc]  # torchvision has no types
     """A detector: losses in training, predictions in evaluation.
 
     In training the proposals are sampled from torch's global generator; see
-    :func:`detection.models.random_draws.global_draws_from` for how a run draws them from its own.
+    :func:`common.training.random_draws.global_draws_from` for how a run draws them from its own.
     """
 
     roi_heads: HeadRoIHeads

@@ -282,3 +282,12 @@ def test_record_of_a_video_run_that_does_not_fit_the_schema_is_refused(make_verb
     part[where[-1]] = value
     with pytest.raises(UserError, match=where[-1]):
         check_record(record, "the record")
+
+
+def test_runs_that_patience_has_ended_are_in_the_table(make_record):
+    records = [make_record(seed=seed, epochs=4 - (seed == 3)) for seed in range(4)]
+    for record in records:
+        record["config"] |= {"patience": 1, "epochs": 4}
+    frame = to_frame(records)
+    assert set(paper_runs(frame, "mnist-lt")["seed"]) == {0, 1, 2, 3}
+    assert left_out(frame, "mnist-lt") == []

@@ -171,7 +171,7 @@ def first_stage_weights() -> Weights:
 
 def to_the_end(run: Training) -> Training:
     """Train what is left of a run."""
-    while run.epoch < run.config.epochs:
+    while not run.complete():
         assert run.run_epoch(StopRequest())
         run.end_epoch()
     return run

@@ -101,7 +101,7 @@ def at_once(work: Callable[[], object]) -> None:
 def captured(run: Training) -> Training:
     """The run with its step on tape, as it is in a graph on a GPU."""
     state = run._changed_by_a_step
-    run.step = CapturedStep(
+    run.step = run.captured = CapturedStep(
         run.train_step, state, CPU, record=record_on_tape(state), warm_up=at_once
     )
     return run

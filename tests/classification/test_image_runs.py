@@ -185,7 +185,7 @@ def test_killed_within_an_epoch_the_run_ends_as_the_undisturbed_one(
 CHANGES: dict[str, Any] = {
     "flip": 0.0, "colour_jitter": 0.0, "crop": 64, "stored_side": 44, "batch_size": 8,
     "learning_rate": 0.04, "milestones": (1,), "momentum": 0.5, "weight_decay": 0.01,
-    "epochs": 2, "seed": 1, "precision": "bfloat16",
+    "epochs": 2, "seed": 1, "precision": "bfloat16", "optimizer": "adamw",
 }  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def test_no_option_is_left_out_of_these_tests() -> None:
     of_methods = set(used_by(ImageConfig))
     elsewhere = {
         "dataset", "recipe", "method", "lr_decay", "samples_per_class", "stage1_epochs",
-        "loss_reduction", "network", "lists",
+        "loss_reduction", "network", "lists", "start", "trained", "patience",
     }  # fmt: skip
     assert own - of_methods - elsewhere == set(CHANGES)
 

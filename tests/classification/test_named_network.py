@@ -1,0 +1,403 @@
+"""Networks by a name, their published weights, and fine-tuning."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from classification.data import load_data
+from classification.image_augment import DEVIATION, MEAN
+from classification.image_recipes import IMAGE_FOLDER, ImageConfig
+from classification.models import named_network
+from classification.models.named_network import (
+    NamedNetwork,
+    check_name,
+    make_named_network,
+    normalisation,
+)
+from classification.models.pretrained import load_pretrained
+from classification.models.resnet_image import make_image_resnet
+from classification.predict import load_run
+from classification.reading import Reading
+from classification.recipes import resolved, run_name
+from classification.train import TASK
+from classification.training import Training
+from common.errors import UserError
+from common.training.run import run
+from common.training.settings import plain, read_config
+from tests.classification.small_images import CLASSES, settings, small_run, write_images
+from tests.classification.synthetic import same_weights, to_the_end
+from tests.classification.tape import captured
+from tests.states import assert_same_state
+from tests.stopping import StopAfter
+
+CPU = torch.device("cpu")
+OWN = "tests.classification.own_networks"
+SMALL = "squeezenet1_1"
+"""The fewest weights of torchvision's; it has dropout, and a convolution as its head."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images") / "set")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def config_of(**changes: Any) -> ImageConfig:
+    usual = {"network": f"{OWN}:steady"}
+    config = resolved(replace(IMAGE_FOLDER, **settings("ce", **(usual | changes))))
+    assert isinstance(config, ImageConfig)
+    return config
+
+
+def training(images: Path, pretrained: Path | None = None, **changes: Any) -> Training:
+    """A run at its first step."""
+    config = config_of(**changes)
+    data = load_data(config, CPU, images, Reading())
+    return Training(config, data, CPU, pretrained=pretrained and (pretrained, "name another"))
+
+
+def random_file(network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """A file of published weights: none of them is the network's own."""
+    torch.manual_seed(7)
+    state = {
+        name: torch.rand_like(value) if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+    torch.save(state, path)
+    return state
+
+
+# Names.
+
+
+def test_a_networks_weights_are_drawn_from_the_runs_stream_alone() -> None:
+    before = torch.random.get_rng_state()
+    one, same, other = (
+        make_named_network(4, generator(seed), SMALL, crop=32).state_dict() for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["network.classifier.1.weight"], other["network.classifier.1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mobilenet_v3", "did you mean .*mobilenet_v3_small"),
+        ("restnet18", "did you mean resnet18"),
+        ("???", "name one of torchvision's classification networks, timm:NAME"),
+        ("a/b:c", "name one of torchvision"),
+    ],
+)
+def test_an_unknown_name_is_refused_before_anything_is_read(name: str, words: str) -> None:
+    arguments = TASK.parse(["image-folder", "--network", name, "--data", "nowhere"])
+    with pytest.raises(UserError, match=f"^--network .* is not known; .*{words}"):
+        TASK.resolve(arguments)
+    with pytest.raises(UserError, match="--network"):
+        check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no.such.module:net", "cannot be imported"),
+        (f"{OWN}:nothing", "has no function nothing"),
+        (f"{OWN}:without_classes", "is called with num_classes=4 alone, which it does not take"),
+        (f"{OWN}:number", "gives a int"),
+        (f"{OWN}:features", "gives no logits of 4 classes"),
+        ("vit_b_32", "does not take images of --crop 32 .*choose another --crop"),
+    ],
+)
+def test_what_is_no_network_for_these_images_is_refused_in_one_sentence(
+    name: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        make_named_network(4, generator(), name, crop=32)
+
+
+def test_timm_is_asked_for_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Timm:
+        list_models = staticmethod(lambda: ["tiny_net"])
+        get_pretrained_cfg = staticmethod(
+            lambda name: type("Cfg", (), {"mean": (0.5,) * 3, "std": (0.25,) * 3})
+        )
+
+        @staticmethod
+        def create_model(name: str, pretrained: bool, num_classes: int) -> nn.Module:
+            assert (name, pretrained) == ("tiny_net.a1", False)
+            return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, num_classes))
+
+    monkeypatch.setattr(named_network, "_timm", lambda: Timm)
+    network = make_named_network(4, generator(), "timm:tiny_net.a1", crop=8)
+    assert network.head.weight.shape == (4, 192)
+    assert normalisation("timm:tiny_net.a1") == ((0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(UserError, match="timm has no tiny_nat; did you mean tiny_net"):
+        make_named_network(4, generator(), "timm:tiny_nat", crop=8)
+
+
+def test_runs_are_named_after_the_network_and_without_slashes() -> None:
+    config = config_of(network="timm:hf-hub:some/net", start="pretrained", patience=2)
+    assert run_name(config) == (
+        "ce_epochs-3_batch-size-10_learning-rate-0.05_network-timm:hf-hub:some+net_"
+        "start-pretrained_stored-side-40_crop-32_precision-float32_patience-2_seed-0"
+    )
+
+
+def test_runs_from_before_were_started_at_random_by_sgd_and_trained_to_the_end() -> None:
+    before = plain(resolved(IMAGE_FOLDER))
+    for name in ("start", "trained", "optimizer", "patience"):
+        before.pop(name, None)
+    assert read_config(before, {"image-folder": IMAGE_FOLDER}) == resolved(IMAGE_FOLDER)
+    assert run_name(IMAGE_FOLDER) == "ce_seed-0"
+
+
+def test_in_bfloat16_a_linear_head_still_gives_float32() -> None:
+    network = make_named_network(4, generator(), f"{OWN}:steady", crop=32, mixed=True).eval()
+    image = torch.rand(2, 3, 32, 32, generator=generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        features = network.network.get_submodule("body")(image).mean((2, 3))
+    assert features.dtype == torch.bfloat16
+    head = network.head
+    assert isinstance(head, nn.Linear)
+    assert torch.equal(network(image), features.float() @ head.weight.T + head.bias)
+
+
+def test_the_further_classifiers_of_googlenet_are_left_out() -> None:
+    with pytest.warns(FutureWarning):
+        network = named_network._of_torchvision("googlenet", 4, pretrained=True)
+    assert not [name for name in network.state_dict() if name.startswith("aux")]
+    assert network.train()(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+    assert network.transform_input is True
+
+
+# Published weights.
+
+
+def test_our_resnet18_computes_torchvisions_features_from_torchvisions_file(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), tmp_path / "file.pth")
+    ours = make_image_resnet(4, generator(), "resnet18", mixed=False)
+    load_pretrained(ours, tmp_path / "file.pth", "none")
+    theirs.fc = ours.classifier
+    image = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(ours.eval()(image), theirs.eval()(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [SMALL, f"{OWN}:steady"])
+def test_everything_but_the_head_is_taken_from_the_file(name: str, tmp_path: Path) -> None:
+    classes = {"network": 5, "file": 9}
+    network = make_named_network(classes["network"], generator(), name, crop=32)
+    head = {name: value.clone() for name, value in network.head.state_dict().items()}
+    of_file = make_named_network(classes["file"], generator(1), name, crop=32).network
+    state = random_file(of_file, tmp_path / "file.pth")
+    load_pretrained(network, tmp_path / "file.pth", "none")
+    for key, value in network.network.state_dict().items():
+        if not key.startswith(network._head_name):
+            assert torch.equal(value, state[key]), key
+    assert all(torch.equal(value, head[key]) for key, value in network.head.state_dict().items())
+
+
+def test_names_of_densenets_first_files_are_understood(tmp_path: Path) -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.denselayer1 = nn.ModuleDict({"norm1": nn.BatchNorm1d(2)})
+            self.fc = nn.Linear(2, 3)
+
+    network = NamedNetwork(Dense(), "fc")
+    state = {
+        name.replace("norm1.", "norm.1."): value + 1 for name, value in Dense().state_dict().items()
+    }
+    torch.save(state, tmp_path / "old.pth")
+    load_pretrained(network, tmp_path / "old.pth", "none")
+    taken = network.network.state_dict()["denselayer1.norm1.weight"]
+    assert torch.equal(taken, torch.full((2,), 2.0))
+
+
+def test_a_file_of_another_network_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    network = make_named_network(4, generator(), f"{OWN}:steady", crop=32)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.save({"body.0.weight": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other.pth does not fit: it lacks body.0.bias, .*more"):
+        load_pretrained(network, tmp_path / "other.pth", "name another")
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_a_missing_file_is_named_with_its_place_and_never_downloaded(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    words = small_run("ce", "--network", SMALL, "--start", "pretrained")
+    arguments = TASK.parse([*words, "--data", str(images), "--out", str(tmp_path / "runs")])
+    file = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url.rpartition("/")[2]
+    place = tmp_path / "torch/hub/checkpoints" / file
+    with pytest.raises(UserError) as refused:
+        run(TASK, arguments)
+    assert str(refused.value).startswith(f"{place} is missing; put torchvision's {file} (")
+    assert str(refused.value).endswith("there, or name its place with --weights.")
+    assert not place.exists()
+
+
+def test_without_a_known_file_weights_has_to_name_one() -> None:
+    with pytest.raises(UserError, match="no file of weights is known for --network resnet10"):
+        config_of(network="resnet10", start="pretrained").usual_weights()
+    assert config_of(start="pretrained").usual_weights()[0] == Path("own.pth")
+
+
+def test_weights_without_a_pretrained_start_are_refused(images: Path) -> None:
+    words = [*small_run("ce"), "--data", str(images), "--weights", "file.pth"]
+    with pytest.raises(UserError, match=r"--weights file.pth has no effect without --start"):
+        TASK.resolve(TASK.parse(words))
+
+
+def test_a_pretrained_runs_record_has_the_files_checksum_and_predicts_with_its_network(
+    images: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.pth"
+    random_file(make_named_network(9, generator(), f"{OWN}:dropping", crop=32).network, file)
+    words = small_run("ce", "--network", f"{OWN}:dropping", "--start", "pretrained")
+    out = ["--data", str(images), "--weights", str(file), "--out", str(tmp_path / "runs")]
+    arguments = TASK.resolve(TASK.parse([*words, *out]))
+    record = run(TASK, arguments)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["provenance"]["versions"]["pretrained_weights_sha256"] == digest
+    model = load_run(TASK.folder(arguments))
+    assert model(torch.zeros(1, *model.preprocessing.shape)).shape == (1, CLASSES)
+
+
+def test_pretrained_weights_own_normalisation_reaches_training_evaluation_and_predictions(
+    images: Path,
+) -> None:
+    half, usual = ((0.5,) * 3, (0.5,) * 3), (MEAN, DEVIATION)
+    pretrained = config_of(network="efficientnet_v2_l", start="pretrained")
+    assert pretrained.normalisation == half
+    # Weights that are drawn at random know no other images.
+    assert config_of(network="efficientnet_v2_l").normalisation == usual
+    assert config_of(network="resnet18", start="pretrained").normalisation == usual
+    middle = pretrained.make_preprocessing()
+    assert middle.describe()["mean"] == [127.5] * 3
+    data = load_data(pretrained, CPU, images, Reading())
+    for part in (data.train, data.difficulty, data.test):
+        assert (part.augmentation.mean, part.augmentation.deviation) == half  # type: ignore[union-attr]
+    batch, _ = next(iter(data.test.evaluation_batches()))
+    assert torch.equal(middle(data.test.reader.files.path(0)), batch[0])  # type: ignore[union-attr]
+    # x in [0, 1]: (x - 0.5) / 0.5 = 2 x - 1.
+    by_imagenet, _ = next(
+        iter(load_data(config_of(), CPU, images, Reading()).test.evaluation_batches())
+    )
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in usual)
+    assert torch.allclose(batch, 2 * (by_imagenet * deviation + mean) - 1, atol=1e-5)
+
+
+# Fine-tuning.
+
+
+@pytest.mark.parametrize("network", [f"{OWN}:steady", f"{OWN}:dropping"])
+def test_the_head_alone_is_trained_and_batch_statistics_stay(images: Path, network: str) -> None:
+    start = training(images, network=network, trained="head")
+    before = {name: value.clone() for name, value in start.model.state_dict().items()}
+    after = to_the_end(start).model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"network.classifier.weight", "network.classifier.bias"}
+
+
+def test_resnets_train_their_classifier_alone() -> None:
+    network = make_image_resnet(4, generator(), mixed=False)
+    network.train_head_alone()
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"classifier.weight", "classifier.bias"}
+    network.train()
+    assert network.classifier.training
+    assert not any(layer.training for layer in network.layers.modules())
+
+
+def test_dropout_draws_from_the_runs_stream_and_a_resumed_run_is_the_whole_one(
+    images: Path,
+) -> None:
+    torch.manual_seed(1)
+    whole = to_the_end(training(images, network=f"{OWN}:dropping"))
+    torch.manual_seed(2)
+    stopped = training(images, network=f"{OWN}:dropping")
+    stopped.run_epoch(StopAfter(2))
+    torch.manual_seed(3)
+    resumed = training(images, network=f"{OWN}:dropping")
+    resumed.load_state_dict(stopped.state_dict())
+    assert_same_state(to_the_end(resumed).state_dict(), whole.state_dict())
+    assert not same_weights(whole, to_the_end(training(images)))
+
+
+def test_adamw_takes_the_steps_of_torchs_plain_loop(images: Path) -> None:
+    run = training(images, optimizer="adamw", learning_rate=0.01, weight_decay=0.1)
+    copies = {n: p.detach().clone().requires_grad_() for n, p in run.model.named_parameters()}
+    plain_steps = torch.optim.AdamW(
+        copies.values(), lr=0.5, betas=(0.9, 0.999), weight_decay=0.1, foreach=False
+    )
+    for rate in (0.01, 0.002):
+        run.set_rate(rate)
+        plain_steps.param_groups[0]["lr"] = rate
+        batch = next(run.batches(run.draw_epoch(), 0))
+        run.step(batch)
+        for name, parameter in run.model.named_parameters():
+            assert parameter.grad is not None
+            copies[name].grad = parameter.grad.clone()
+        plain_steps.step()
+        for name, parameter in run.model.named_parameters():
+            assert torch.allclose(parameter, copies[name], atol=1e-7), name
+
+
+def test_captured_steps_of_adamw_equal_the_eager_ones_and_resume(images: Path) -> None:
+    changes: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 0.01}
+    eager, recorded = training(images, **changes), captured(training(images, **changes))
+    recorded.run_epoch(StopAfter(2))
+    resumed = training(images, **changes)
+    resumed.load_state_dict(recorded.state_dict())
+    to_the_end(captured(resumed))
+    assert same_weights(resumed, to_the_end(eager))
+    assert len(set(eager.history.rows["learning_rate"])) == 3
+
+
+def test_a_run_ends_when_patience_does_and_a_resumed_one_no_later(images: Path) -> None:
+    # A rate that changes nothing: the first epoch stays the best.
+    changes: dict[str, Any] = {"learning_rate": 1e-12, "epochs": 9, "patience": 2}
+    whole = to_the_end(training(images, **changes, trained="head"))
+    assert whole.history.rows["epoch"] == [1, 2, 3]
+    stopped = training(images, **changes, trained="head")
+    for _ in range(2):
+        stopped.run_epoch(StopAfter(100))
+        stopped.end_epoch()
+    assert not stopped.complete()
+    resumed = training(images, **changes, trained="head")
+    resumed.load_state_dict(stopped.state_dict())
+    assert to_the_end(resumed).history.rows["epoch"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trained": "head", "network": "resnet10"}, "--trained head .* --start pretrained"),
+        ({"patience": 3}, "--patience 3 has no effect on 3 epochs"),
+        ({"patience": -1}, "--patience must be at least 0"),
+        ({"optimizer": "adam"}, "--optimizer adam is not one of sgd, adamw"),
+    ],
+)
+def test_settings_of_fine_tuning_that_make_no_sense_are_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        config_of(**changes)
+
+
+def test_settings_are_plain_json() -> None:
+    config = config_of(start="pretrained", trained="head", optimizer="adamw", patience=1)
+    assert json.loads(json.dumps(plain(config)))["trained"] == "head"
