@@ -24,9 +24,9 @@ class Arguments(RunArguments):
     ahead; 0: none. With a GPU as many as there are cores for each."""
 
     weights: Path | None = None
-    """Of --start pretrained the file, a state dict; None: torchvision's default weights where its
-    cache has them (nothing is downloaded), or what FUNCTION_weights() beside the network's
-    FUNCTION names."""
+    """Images in files: of --start pretrained the file, a state dict; None: torchvision's default
+    weights where its cache has them (nothing is downloaded), or what FUNCTION_weights() beside the
+    network's FUNCTION names."""
 
     def resolved(self) -> Self:
         """With every 'None: as ...' of the settings filled in.
@@ -35,21 +35,23 @@ class Arguments(RunArguments):
             UserError: an option has no effect, or one's own lists are missing, damaged or others.
         """
         self.config.check_network()
-        if self.weights is not None and not self.config.starts_pretrained:
-            raise UserError(
-                f"--weights {self.weights} has no effect without --start pretrained; leave it out, "
-                "or add that."
-            )
-        config = resolved(self.config).with_lists(self.data)
-        if config.in_files:
-            return replace(self, config=config)
-        for option, given in (("--cache", self.cache), ("--workers", self.workers)):
-            if given:
+        self._check_effect()
+        return replace(self, config=resolved(self.config).with_lists(self.data))
+
+    def _check_effect(self) -> None:
+        config = self.config
+        of_files = {"--cache": self.cache, "--workers": self.workers, "--weights": self.weights}
+        for option, given in of_files.items():
+            if given and not config.in_files:
                 raise UserError(
                     f"{option} {given} has no effect on {config.dataset}, which is kept in memory; "
                     "leave it out."
                 )
-        return replace(self, config=config)
+        if self.weights is not None and not config.starts_pretrained:
+            raise UserError(
+                f"--weights {self.weights} has no effect without --start pretrained; leave it out, "
+                "or add that."
+            )
 
     def weights_file(self) -> tuple[Path, str] | None:
         """The file that the network starts from, and the remedy without it; None: none.

@@ -377,7 +377,7 @@ def test_wrong_options_are_refused(
     assert_refused(trainer, tmp_path, words, *small_run("ce"), *options)
 
 
-@pytest.mark.parametrize("options", [("--cache", "x"), ("--workers", "1")])
+@pytest.mark.parametrize("options", [("--cache", "x"), ("--workers", "1"), ("--weights", "x")])
 def test_reading_options_are_refused_where_nothing_is_read_from_files(
     trainer: Trainer, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
