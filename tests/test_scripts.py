@@ -1229,7 +1229,7 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 2 + 9 + 3 + 3
     assert (
         len([line for line in trained if " cifar100-lt" in line])
-        == 2 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1
+        == 2 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 1
     )
     assert all(f"--out {tmp_path}/out/smoke --epochs 2" in line for line in trained)
     assert calls.count(CHECK) == 1

@@ -229,7 +229,7 @@ def test_a_value_out_of_range(
             ("--eql-threshold 0.001 is refused",),
         ),
         (("cifar100-lt-crt", "--stage1-epochs", "0"), ("--stage1-epochs must be at least 1",)),
-        (("cifar100-lt-crt", "--focal-gamma", "2"), ("--focal-gamma 2", "; leave it out.")),
+        (("cifar100-lt-crt", "--la-tau", "2"), ("--la-tau 2", "or choose logit-adjustment")),
         (("cifar100-lt", "--data", "/nowhere/cifar"), ("/nowhere/cifar is missing",)),
         (("cifar100-lt-crt", "--data", "/nowhere/cifar"), ("/nowhere/cifar is missing",)),
     ],
