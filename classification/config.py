@@ -100,9 +100,9 @@ class ClassificationConfig(LogitConfig, ABC):
     def check_network(self) -> None:
         """Refuse a network that there is not."""
 
-    def usual_weights(self) -> tuple[Path, str]:
+    def usual_weights(self) -> tuple[Path, str] | None:
         """Of a run that starts pretrained the file, there or not, and what to do without it."""
-        raise NotImplementedError
+        return None
 
     def with_lists(self, folder: Path | None) -> Self:
         """The configuration with what belongs to it of the lists in ``folder``, if it has lists."""

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
 # Classifiers.
 
 
-class TrainedClassifier(nn.Module):
+class TrainedClassifier(nn.Module, ABC):
     """A finished run's network, with what makes its inputs and the names of its classes.
 
     Attributes:
@@ -204,13 +205,13 @@ class TrainedClassifier(nn.Module):
         self.network, self.class_names = network, class_names
         self.eval()
 
+    @abstractmethod
     def preprocess(self, item: Any) -> Tensor:
         """The input of one file; ``torch.stack`` makes a batch of several.
 
         Raises:
             UserError: it cannot be read.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
