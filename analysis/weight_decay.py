@@ -19,7 +19,7 @@ from analysis.measured import measured_value
 from analysis.records import CELL, SHOTS, Record, imbalance_of, stage_of
 from analysis.shot_tables import cost_of, in_papers_order
 from analysis.summary import errors_by_seed, paired_difference, summarize
-from analysis.words import MISSING, condition_name, number, run_name, signed
+from analysis.words import MISSING, condition_name, number, run_name, scientific, signed
 from common.training.record import STEADIERS
 
 DATASET: Final = "cifar100-lt"
@@ -87,11 +87,6 @@ def _name(cell: Cell, other: str) -> str:
     return "; ".join(part for part in (name, where, other) if part)
 
 
-def _scientific(value: float) -> str:
-    """``5e-4``."""
-    return f"{value:.0e}".replace("e-0", "e-")
-
-
 def _mean(runs: pd.DataFrame, column: str) -> str:
     return summarize(list(runs[column])).with_n()
 
@@ -132,7 +127,7 @@ def _rows(frame: pd.DataFrame, row: Row, *, second_stage: bool) -> tuple[tuple[s
         of_cell = runs[runs["cell"] == cell]
         for (decay, other), same in of_cell.groupby(["weight_decay", "other"], sort=True):
             plain = runs[(runs["weight_decay"] == decay) & (runs["other"] == other)]
-            rows.append((_name(cell, other), _scientific(decay), *row(same, plain)))
+            rows.append((_name(cell, other), scientific(decay), *row(same, plain)))
     return tuple(rows)
 
 

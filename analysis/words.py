@@ -171,6 +171,15 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+def scientific(value: float) -> str:
+    """With one digit, as weight decays are written.
+
+    >>> scientific(0.0005)
+    '5e-4'
+    """
+    return f"{value:.0e}".replace("e-0", "e-")
+
+
 def value_text(value: object) -> str:
     """A recorded value as text; 2.0, which some programs make of 2, is 2."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
