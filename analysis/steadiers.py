@@ -78,7 +78,7 @@ def steadier_of(variant: str) -> str:
     return _STEADY_NAMES.get(parts, " ".join(parts))
 
 
-def _law_of(variant: str) -> str:
+def law_of(variant: str) -> str:
     """``τ sigmoid``; empty for a method without tau."""
     return variant_name(variant.partition(" ")[0]) if variant else ""
 
@@ -132,7 +132,7 @@ def steadiers_grid(name: str, frame: pd.DataFrame) -> Grid:
         records = list(same["record"])
         rows.append(
             (
-                condition_name(condition), method_name(method), _law_of(variant),
+                condition_name(condition), method_name(method), law_of(variant),
                 steadier_of(variant) if variant else "",
                 summarize(list(same["difficulty_error_last"])).with_n(),
                 summarize(list(same["error_last"])).with_n(),

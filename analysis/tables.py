@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from analysis.blocks import check_pages, write_pages
+from analysis.bridge import bridge_grid
 from analysis.claims import DEMOS, claims_grid, demo_claims_makers, short_claims_grid
 from analysis.comparison import SHORT_NAMES, comparison_grid, tables_of
 from analysis.detection import LVIS, lvis_makers, scenes_makers
@@ -40,6 +41,7 @@ from analysis.records import (
 from analysis.scale import growth_sentences, scale_makers
 from analysis.shot_tables import SHORT_GROUPS, short_grid, shots_grid
 from analysis.steadiers import steadiers_makers
+from analysis.steadiers_choice import choice_sentences
 from analysis.verbs import demo_makers, one_frame_sentence, verb_makers
 from analysis.weight_decay import decay_makers
 from common.errors import UserError, run_main
@@ -110,6 +112,7 @@ def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     for short in SHORT_GROUPS:
         makers |= short_makers(short, frame)
     makers |= decay_makers(frame) | steadiers_makers(frame)
+    makers["cifar100-head-500"] = partial(bridge_grid, "cifar100-head-500", frame)
     makers["mnist-recipe"] = partial(recipe_grid, "mnist-recipe", frame)
     makers |= lvis_makers(frame) | verb_makers(frame)
     makers |= apart_makers(frame)
@@ -133,6 +136,7 @@ def block_makers(frame: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "mnist-readings-findings": readings_findings,
         "mnist-recipe-sentence": recipe_sentence,
         "motion-digits-one-frame": one_frame_sentence,
+        "steadiers-choice": choice_sentences,
     }
     blocks |= {name: partial(make, frame) for name, make in sentences.items()}
     return blocks | {"scale-growth": growth_sentences}
