@@ -49,23 +49,43 @@ def jumps(record: Record) -> int:
     return int((np.abs(np.diff(accuracy)) > _JUMP).sum())
 
 
+def changes(record: Record) -> np.ndarray:
+    """Mean distance in points of a class's accuracy from that of the epoch before, (E - 1,)."""
+    change = 100.0 * np.abs(np.diff(_array(record["history"]["class_accuracy"]), axis=0))
+    measured = np.isfinite(change)
+    count = measured.sum(axis=1)
+    total = np.where(measured, change, 0.0).sum(axis=1)
+    nothing = np.full(len(total), math.nan)
+    return np.asarray(np.divide(total, count, out=nothing, where=count > 0))
+
+
 def mean_change(record: Record) -> float:
-    """Mean distance in points of a class's accuracy from that of the epoch before."""
-    change = np.abs(np.diff(_array(record["history"]["class_accuracy"]), axis=0))
-    return float(100 * np.nanmean(change)) if change.size else math.nan
+    """The mean of :func:`changes` over the epochs; NaN where nothing was measured twice."""
+    known = changes(record)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else math.nan
 
 
-def weight_jumps(record: Record) -> float:
-    """Share in % of (epoch, class) whose weight is over three times that before, or under a third.
+def far_weights(record: Record) -> np.ndarray:
+    """Share in % of the classes whose weight is over three times that before, or under a third.
 
-    From 0 to more, or back, counts as well; NaN for a run without weights.
+    From 0 to more, or back, counts as well.
+
+    Returns:
+        Of each epoch from the second on, (E - 1,); (0,) of a run without weights.
     """
     weights = courses(record).get("class_weights")
     if not weights or len(weights) < 2:
-        return math.nan
+        return np.zeros(0)
     before, after = _array(weights[:-1]), _array(weights[1:])
     far = np.maximum(before, after) > _FACTOR * np.minimum(before, after)
-    return float(100 * far.mean())
+    return np.asarray(100.0 * far.mean(axis=1))
+
+
+def weight_jumps(record: Record) -> float:
+    """The mean of :func:`far_weights` over the epochs; NaN for a run without weights."""
+    shares = far_weights(record)
+    return float(shares.mean()) if len(shares) else math.nan
 
 
 def steadier_of(variant: str) -> str:

@@ -29,6 +29,7 @@ from analysis.figures import (
     fig6,
     run_course,
     shots_by_decay,
+    swing,
     tau_sweep,
 )
 from analysis.figures.experiment import Experiment
@@ -88,6 +89,8 @@ def result_figures(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, Ca
             makers[f"tau_sweep_{dataset}"] = partial(tau_sweep.draw, dataset, ours)
     if not shots_by_decay.lacks(published):
         makers["shots_by_decay_cifar100-lt"] = partial(shots_by_decay.draw, published)
+    if not swing.lacks(published):
+        makers["swing_cifar100-lt"] = partial(swing.draw, published)
     return makers
 
 
