@@ -271,7 +271,7 @@ RUNS = {
     CIFAR["table3"]: 11 * 5 * 3,
     CIFAR["table4"]: 3 * 2 * 3 + 3 * 2 * 3 * 2 * 3,
     CIFAR["figures"]: 3 * 3,
-    CIFAR["short"]: 6 * 2 + 2 + 2 * 3,
+    CIFAR["short"]: 6 * 2 + 2 + 4 + 2 * 3,
     CIFAR["readings"]: 3 * 2 + 2,
     CIFAR["recipe"]: 33 * 3 + 4,
     CIFAR["steadiers"]: 52 * 3,
