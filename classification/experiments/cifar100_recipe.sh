@@ -3,7 +3,7 @@
 # Paper: Sec. 4.1.2, what it leaves open or prints otherwise than its code; docs/cifar100.md
 # Data: CIFAR-100: see data_prep/README.md
 # Check: data_prep.cifar100 check
-# Cost: 103 runs; measured: one of 200 epochs 1 min on an H100, 130 min on one AMD EPYC core with bfloat16 instructions, a second stage 5 min
+# Cost: 121 runs; measured: one of 200 epochs 1 min on an H100, 130 min on one AMD EPYC core with bfloat16 instructions, a second stage 5 min
 # Smoke: SEEDS=0 ROWS="^code +cifar100-lt-code +all +--method ce"
 SEEDS=${SEEDS:-"0 1 2"}
 ROWS=${ROWS:-.} # only the lines of the table that this extended regular expression matches
@@ -32,6 +32,12 @@ rows() {
   s    cifar100-lt-lws  all  --stage1 cdb-w-ce --method class-aware --tau sigmoid-accv --weight-decay 5e-4
   s    cifar100-lt-lws  all  --stage1 cdb-w-ce --method cdb-w-ce --tau sigmoid-accv --weight-decay 5e-4
   s    cifar100-lt-lws  all  --stage1 cdb-w-ce --method cdb-s --tau sigmoid-accv --weight-decay 5e-4
+  t    cifar100-lt-lws  all  --stage1 ce --method balanced-softmax --weight-decay 5e-4
+  t    cifar100-lt-crt  all  --stage1 ce --method balanced-softmax --weight-decay 5e-4
+  t    cifar100-lt-lws  all  --stage1 ce --method cdb-s --tau 1 --weight-decay 5e-4
+  t    cifar100-lt-crt  all  --stage1 ce --method cdb-s --tau 1 --weight-decay 5e-4
+  t    cifar100-lt-lws  all  --stage1 ce --method cdb-w-ce --tau 1 --weight-decay 5e-4
+  t    cifar100-lt-lws  all  --stage1 ce --method cdb-s --tau sigmoid-accv --difficulty-average 0.9 --weight-decay 5e-4
   8    cifar100-lt      all  --method ldam-drw --weight-decay 5e-4
   5    cifar100-lt      all  --method ce --weight-decay 2e-4
   5    cifar100-lt      all  --method cdb-w-ce --tau sigmoid-accv --weight-decay 2e-4
