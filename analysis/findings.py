@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.comparison import Cell, cells_of, error_table, paper_summary, tables_of
 from analysis.records import Record, paper_runs
 from analysis.summary import Summary, errors_by_seed, paired_difference, summarize
-from analysis.weight_decay import DATASET, decay_runs
+from analysis.weight_decay import DATASET, cell_name, decay_runs
 from analysis.words import number, run_name, signed
 from common.training.record import STEADIERS
 
@@ -101,7 +101,7 @@ class Findings:
     def best(self) -> tuple[str, str]:
         """The run with the lowest error on the difficulty set, and its test error."""
         row = self.runs.loc[self.runs["difficulty_error_last"].idxmin()]
-        return run_name(row["method"], row["variant"].partition(", ")[0]), number(row["error_last"])
+        return cell_name(row["cell"], row["other"]), number(row["error_last"])
 
     @property
     def trade(self) -> str:

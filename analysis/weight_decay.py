@@ -77,7 +77,8 @@ def decay_runs(frame: pd.DataFrame, *, every: bool = False) -> pd.DataFrame:
     return runs.assign(cell=list(runs[CELL].itertuples(index=False, name=None)))
 
 
-def _name(cell: Cell, other: str) -> str:
+def cell_name(cell: Cell, other: str) -> str:
+    """Of a row: method, tau and first stage, imbalance if not 100, and what else was changed."""
     method, variant, condition = cell
     stage, comma, tau = variant.partition(", τ ")
     name = run_name(method, stage).removesuffix(")" if comma else "") + (
@@ -127,7 +128,7 @@ def _rows(frame: pd.DataFrame, row: Row, *, second_stage: bool) -> tuple[tuple[s
         of_cell = runs[runs["cell"] == cell]
         for (decay, other), same in of_cell.groupby(["weight_decay", "other"], sort=True):
             plain = runs[(runs["weight_decay"] == decay) & (runs["other"] == other)]
-            rows.append((_name(cell, other), scientific(decay), *row(same, plain)))
+            rows.append((cell_name(cell, other), scientific(decay), *row(same, plain)))
     return tuple(rows)
 
 
