@@ -5,7 +5,7 @@ A policy is 25 sub-policies of two operations. Each time that an image is seen i
 
 Magnitude m, 0 to 9, is m / 9 of the way through the operation's range (:data:`OPERATIONS`), which
 is the paper's (its appendix), so that m = 0 does nothing; the direction of what moves or blends is
-+ or -, each with probability 1/2. So read the public codes for long-tailed sets and torchvision.
++ or -, each with probability 1/2. So torchvision and Ren et al. 2020's code for long-tailed CIFAR.
 The authors' own code for CIFAR (tensorflow/models, research/autoaugment) has m / 10 of the range,
 moves by up to 10 pixels (the paper's 150, of ImageNet's 331, are here a share of the side), blends
 with 0.1 + 0.18 m without a sign, and keeps 4 to 1 bits where the paper has 8 to 4.
@@ -342,47 +342,46 @@ def make_tables(levels: Tensor, grey: Tensor, changes: Mapping[str, Tensor]) -> 
     mean = (2 * grey.sum((1, 2)) + pixels) // (2 * pixels)
     pivot = (mean * changes["about_mean"])[:, None].float()
     scaled = pivot + changes["gain"][:, None] * (changes["table"] - pivot)
-    scaled = scaled.clamp(0, 255).long()[:, None]
+    scaled = scaled.clamp(0, 255).to(torch.uint8)[:, None]
     counts = levels.new_zeros(*levels.shape[:2], _LEVELS)
     counts.scatter_add_(2, levels, counts.new_ones(()).expand_as(levels))
+    ends = levels.aminmax(dim=2, keepdim=True)
     stretches, equalises = (changes[n][:, None, None] for n in ("stretches", "equalises"))
-    tables = torch.where(stretches, stretching(counts), scaled)
-    return torch.where(equalises, equalising(counts), tables).to(torch.uint8)
+    tables = torch.where(stretches, stretching(ends.min, ends.max), scaled)
+    return torch.where(equalises, equalising(counts, ends.max), tables)
 
 
-def stretching(counts: Tensor) -> Tensor:
-    """Tables, (..., 256) int64, that bring the least level to 0 and the greatest to 255.
+def stretching(least: Tensor, greatest: Tensor) -> Tensor:
+    """Tables that bring the least level to 0 and the greatest to 255: (..., 256) uint8.
 
     Args:
-        counts: pixels at each level, (..., 256) int64.
+        least: the least level of each channel, (..., 1) int64.
+        greatest: likewise.
     """
-    levels = torch.arange(_LEVELS, device=counts.device)
-    there = counts > 0
-    least = torch.where(there, levels, 255).amin(-1, keepdim=True)
-    greatest = torch.where(there, levels, 0).amax(-1, keepdim=True)
+    levels = torch.arange(_LEVELS, device=least.device)
     span = (greatest - least).clamp(min=1).double()
     # A number divided by a tensor would be the number times its reciprocal: 254 for 255.
     scale = torch.full_like(span, 255) / span
-    table = (levels * scale - least * scale).clamp(0, 255).long()
-    return torch.where(greatest > least, table, levels)
+    table = levels * scale - least * scale
+    return torch.where(greatest > least, table, levels).clamp_(0, 255).to(torch.uint8)
 
 
-def equalising(counts: Tensor) -> Tensor:
-    """Tables, (..., 256) int64, that make every level about equally frequent.
+def equalising(counts: Tensor, greatest: Tensor) -> Tensor:
+    """Tables that make every level about equally frequent: (..., 256) uint8.
 
     With s = (pixels - those at the greatest level) // 255, level v becomes (s // 2 + the number of
     pixels below v) // s; where s is 0, nothing is changed.
 
     Args:
         counts: pixels at each level, (..., 256) int64.
+        greatest: the greatest level of each channel, (..., 1) int64.
     """
     levels = torch.arange(_LEVELS, device=counts.device)
-    greatest = torch.where(counts > 0, levels, 0).amax(-1, keepdim=True)
     step = (counts.sum(-1, keepdim=True) - counts.gather(-1, greatest)) // 255
-    below = counts.cumsum(-1) - counts
-    # In float64 the floor of such a quotient is exact, and on a CPU three times as fast.
-    table = ((step // 2 + below).double() / step.clamp(min=1)).floor().clamp(max=255).long()
-    return torch.where(step > 0, table, levels)
+    below = counts.cumsum(-1, dtype=torch.float64) - counts
+    # In float64 such a quotient is cut to the whole number that is meant.
+    table = (step // 2 + below) / step.clamp(min=1)
+    return torch.where(step > 0, table, levels).clamp_(max=255).to(torch.uint8)
 
 
 def smooth(images: Tensor) -> Tensor:
