@@ -337,7 +337,7 @@ def make_tables(levels: Tensor, grey: Tensor, changes: Mapping[str, Tensor]) -> 
     Returns:
         (B, 3, 256), uint8.
     """
-    pixels = grey[0].numel()
+    pixels = levels.shape[2]
     # To the nearest whole number, halves up.
     mean = (2 * grey.sum((1, 2)) + pixels) // (2 * pixels)
     pivot = (mean * changes["about_mean"])[:, None].float()

@@ -374,6 +374,15 @@ def test_what_is_drawn_as_nothing_changes_nothing() -> None:
     assert torch.equal(made(IMAGENET_POLICY).apply(images, draws), images)
 
 
+def test_a_rank_may_have_no_images_of_a_batch() -> None:
+    ours = made(CIFAR_POLICY)
+    nothing = ours.apply(noise(0), ours.draw(0, generator()))
+    assert (nothing.shape, nothing.dtype) == ((0, 3, SIDE, SIDE), torch.uint8)
+    fill = torch.zeros(3, dtype=torch.uint8)
+    centres = torch.empty(0, 2, dtype=torch.int64)
+    assert cut_out(nothing, centres, 16, fill).shape == nothing.shape
+
+
 @pytest.mark.parametrize("policy", [CIFAR_POLICY, IMAGENET_POLICY])
 def test_nothing_is_read_back_from_the_device(policy: Policy) -> None:
     """On the meta device there are no values: whatever waits for one fails."""

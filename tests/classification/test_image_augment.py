@@ -324,9 +324,11 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:
         assert torch.allclose(whole[one], alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("with_policy", [False, True])
 @pytest.mark.parametrize("number", [0, 1, 5])
-def test_images_come_as_the_network_takes_them(number: int) -> None:
-    augmentation = CropFlipColour(crop=12)
+def test_images_come_as_the_network_takes_them(number: int, with_policy: bool) -> None:
+    policy = AutoAugment(IMAGENET_POLICY, 12, 12, MEAN, torch.device("cpu"))
+    augmentation = CropFlipColour(crop=12, policy=policy if with_policy else None)
     squares, sizes = noise(number, 16), torch.full((number, 2), 16.0)
     for images in (
         augmentation.apply(squares, sizes, augmentation.draw(number, generator())),
