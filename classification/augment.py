@@ -3,17 +3,22 @@
 Shapes: N images, B batch, S samples an epoch, H x W pixels.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from classification.autoaugment import CIFAR_POLICY, AutoAugment, cut_out, in_bytes
 from classification.capture import Inputs
+from classification.models.resnet_cifar import CIFAR100_MEAN
 
 CROP_PADDING = 4
 """Black pixels around an image before a crop of its own size (He et al. 2016)."""
+CUTOUT_SIDE: Final = 16
+"""Of Cutout's square, in pixels: what AutoAugment has for CIFAR-10 and CIFAR-100 (Cubuk et al.
+2019, Sec. 4.1); DeVries and Taylor have 16 for the one and 8 for the other."""
 
 
 class ImageSource(Protocol):
@@ -116,3 +121,46 @@ class CropsAndFlips:
         # What starts at ``left`` starts as far from the other edge in the mirrored image.
         left = torch.where(mirrored.bool(), self._last_place - left, left)
         return self._windows[index, mirrored, :, top, left]
+
+
+class AutoAugmentCutout:
+    """Crops and mirroring, then AutoAugment's policy for CIFAR, then Cutout.
+
+    In this order by the paper (Cubuk et al. 2019, Sec. 4.1); the authors' code crops and mirrors
+    after the policy. What the policy moves in from outside, and Cutout's square, have the mean
+    colour, which the network scales to 0 (to half a level); it is 0 in that code. Cutout's centre
+    is uniform over the image, so that the square may lie partly outside.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        """Pad and mirror the images once.
+
+        Args:
+            images: (N, 3, H, W), uint8.
+        """
+        height, width = self._size = images.shape[2:]
+        self._crops = CropsAndFlips(images)
+        self._policy = AutoAugment(CIFAR_POLICY, height, width, CIFAR100_MEAN, images.device)
+        self._fill = in_bytes(CIFAR100_MEAN, images.device)
+
+    def draw(self, number: int, generator: torch.Generator) -> Tensor:
+        """That of crops (3), the policy's two changes, row and column of Cutout: (number, 7)."""
+        crops = self._crops.draw(number, generator)
+        changes = self._policy.draw(number, generator)
+        centre = [torch.randint(side, (number, 1), generator=generator) for side in self._size]
+        return torch.cat([crops, changes, *centre], dim=1)
+
+    def take(self, index: Tensor, draws: Tensor | None) -> Tensor:
+        """Changed crops (B, 3, H, W), uint8."""
+        assert draws is not None
+        crops, changes, centres = draws.split([3, 2, 2], dim=1)
+        images = self._policy.apply(self._crops.take(index, crops), changes)
+        return cut_out(images, centres, CUTOUT_SIDE, self._fill)
+
+
+AUGMENTATIONS: Final[Mapping[str, Callable[[Tensor], ImageSource]]] = {
+    "crop-flip": CropsAndFlips,
+    "none": PlainImages,
+    "autoaugment-cutout": AutoAugmentCutout,
+}
+"""Of the settings' ``augmentation``: what is made of the images, (N, 3, H, W), uint8."""

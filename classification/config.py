@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from classification.methods import METHODS
 from common.losses import Reduction
@@ -68,11 +68,6 @@ class ClassificationConfig(LogitConfig, ABC):
         return ()
 
     @property
-    def crops_and_flips(self) -> bool:
-        """Whether training images in memory are cropped and mirrored at random."""
-        return False
-
-    @property
     def draws_in_passes(self) -> bool:
         """Whether the network draws random numbers in a step's passes (dropout)."""
         return False
@@ -124,6 +119,12 @@ class ClassificationConfig(LogitConfig, ABC):
     @abstractmethod
     def load_data(self, device: torch.device, source: Path | None, reading: Any) -> Any:
         """The data set on ``device``, as :func:`classification.data.load_data` is asked for it."""
+
+    def image_source(self, images: Tensor) -> Any:
+        """What changes training images in memory, (N, ...): :class:`augment.ImageSource`."""
+        from classification.augment import PlainImages
+
+        return PlainImages(images)
 
     @abstractmethod
     def make_preprocessing(self) -> Any:

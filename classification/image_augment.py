@@ -17,6 +17,9 @@ f x + (1 - f) g(x). The three commute (the weights of grey sum to 1), so that ea
 and the order of the three, which torchvision draws, is of no account. It is there only through the
 clamping to [0, 1] after each of them; here we depart from it, and clamp once, at the end.
 
+A policy of AutoAugment, where there is one, comes after these, on whole levels 0 to 255
+(:mod:`classification.autoaugment`), as the baseline's changes come before it in Cubuk et al. 2019.
+
 Nothing loops over images, has a shape that depends on data, or waits for the device: the methods
 can be captured in a CUDA graph.
 
@@ -31,6 +34,8 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from classification.autoaugment import AutoAugment
 
 MEAN: Final = (0.485, 0.456, 0.406)
 """Of ImageNet's training images, red, green, blue, in [0, 1] (torchvision)."""
@@ -63,6 +68,8 @@ class CropFlipColour:
     """Of red, green and blue, in [0, 1], that images are normalised by."""
     deviation: tuple[float, ...] = DEVIATION
     """Standard deviation, likewise."""
+    policy: AutoAugment | None = None
+    """Of images of c x c pixels, on the device of the squares."""
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing.
@@ -82,9 +89,12 @@ class CropFlipColour:
 
         Columns: area and aspect ratio of ten tries of a crop, its place down and across, mirrored,
         factors of brightness, contrast and saturation. An image takes as many random numbers
-        whatever the settings.
+        whatever the settings; with a policy two more, which are whole: its two changes.
         """
-        return torch.rand(number, _COLUMNS, generator=generator)
+        draws = torch.rand(number, _COLUMNS, generator=generator)
+        if self.policy is None:
+            return draws
+        return torch.cat([draws, self.policy.draw(number, generator)], 1)
 
     @torch.no_grad()
     def apply(self, squares: Tensor, sizes: Tensor, draws: Tensor) -> Tensor:
@@ -93,13 +103,14 @@ class CropFlipColour:
         Args:
             squares: (B, S, S, 3), uint8, S >= 2.
             sizes: (B, 2), widths and heights of the images before they became squares, in pixels.
-            draws: (B, 26), of :meth:`draw`.
+            draws: (B, 26 or 28), of :meth:`draw`.
 
         Returns:
             (B, 3, c, c) float32, channels last in memory.
         """
         sizes = sizes.to(squares.device, non_blocking=True)
         draws = draws.to(squares.device, non_blocking=True)
+        draws, of_policy = draws.tensor_split([_COLUMNS], 1)
         boxes = draw_boxes(sizes, draws)
         if self.flip > 0:
             left, top, width, height = boxes.unbind(1)
@@ -107,7 +118,7 @@ class CropFlipColour:
             flipped = torch.stack([left + width, top, -width, height], 1)
             boxes = torch.where(mirrored[:, None], flipped, boxes)
         factors = 1 + self.jitter * (2 * draws[:, -3:] - 1)
-        return self._cut(squares, boxes, factors if self.jitter > 0 else None)
+        return self._cut(squares, boxes, factors if self.jitter > 0 else None, of_policy.long())
 
     @torch.no_grad()
     def centre(self, squares: Tensor, sizes: Tensor) -> Tensor:
@@ -126,8 +137,14 @@ class CropFlipColour:
         sizes = sizes.to(squares.device, non_blocking=True)
         return self._cut(squares, centre_boxes(sizes, self.crop))
 
-    def _cut(self, squares: Tensor, boxes: Tensor, factors: Tensor | None = None) -> Tensor:
-        """Crops with their colours changed and normalised, a few images at a time on a CPU."""
+    def _cut(
+        self,
+        squares: Tensor,
+        boxes: Tensor,
+        factors: Tensor | None = None,
+        of_policy: Tensor | None = None,
+    ) -> Tensor:
+        """Crops, changed and normalised, a few images at a time on a CPU."""
         batch = len(squares)
         result = torch.empty(batch, self.crop, self.crop, 3, device=squares.device)
         at_once = max(1, batch)
@@ -139,6 +156,8 @@ class CropFlipColour:
             crops = sample(squares[part], boxes[part], self.crop)
             if factors is not None:
                 change_colours(crops, factors[part])
+            if self.policy is not None and of_policy is not None:
+                crops = _changed(crops, self.policy, of_policy[part])
             _normalise(crops, self.mean, self.deviation)
             # Turned back: one transposition of a matrix, which PyTorch does by blocks.
             result[part].view(-1, 3 * self.crop).copy_(crops.flatten(2).flatten(0, 1).T)
@@ -309,6 +328,12 @@ def change_colours(crops: Tensor, factors: Tensor) -> None:
     torch.addcmul(of_mean, grey, brightness * contrast * (1 - saturation), out=grey)
     for colour in (red, green, blue):
         torch.addcmul(grey, colour, brightness * contrast * saturation, out=colour)
+
+
+def _changed(crops: Tensor, policy: AutoAugment, draws: Tensor) -> Tensor:
+    """Crops (c, 3, B, c): x, colour, image, y; in [0, 255], after a policy on whole levels."""
+    images = crops.clamp(0, 255).round_().to(torch.uint8).permute(2, 1, 3, 0)
+    return policy.apply(images, draws).permute(3, 1, 0, 2).float().contiguous()
 
 
 def _normalise(crops: Tensor, means: Sequence[float], deviations: Sequence[float]) -> None:

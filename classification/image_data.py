@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from classification.autoaugment import IMAGENET_POLICY, AutoAugment
 from classification.capture import Inputs
 from classification.image_augment import CropFlipColour
 from classification.image_cache import ImageCache, fill
@@ -60,7 +61,7 @@ class FromFiles:
         self._images = images
 
     def draw(self, number: int, generator: torch.Generator) -> Tensor:
-        """What augmentation does to each sample, (number, 26) float32."""
+        """What augmentation does to each sample, (number, 26 or 28) float32."""
         return self._images.augmentation.draw(number, generator)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Inputs]:
@@ -137,6 +138,13 @@ def lists_digest(config: ImageStage, folder: Path | None) -> str | None:
     return digest
 
 
+def _augmentation(config: ImageStage, device: torch.device) -> CropFlipColour:
+    policy, (mean, deviation) = None, config.normalisation
+    if config.augmentation == "autoaugment":
+        policy = AutoAugment(IMAGENET_POLICY, config.crop, config.crop, mean, device)
+    return CropFlipColour(config.crop, config.flip, config.colour_jitter, mean, deviation, policy)
+
+
 def load_parts(
     config: ImageStage, split: ImageSplit, device: torch.device, reading: Reading
 ) -> dict[str, SquareImages]:
@@ -145,9 +153,7 @@ def load_parts(
     Raises:
         UserError: a file cannot be read, or the cache cannot be written or is another's.
     """
-    augmentation = CropFlipColour(
-        config.crop, config.flip, config.colour_jitter, *config.normalisation
-    )
+    augmentation = _augmentation(config, device)
     files = {
         name: ImageFiles(split.folder, images.paths, config.stored_side, config.turns)
         for name, images in split.parts.items()

@@ -49,6 +49,7 @@ ImageMethod = Literal[
 Start = Literal["random", "pretrained"]
 Trained = Literal["all", "head"]
 Optimizer = Literal["sgd", "adamw"]
+ImageAugmentation = Literal["crop-flip-colour", "autoaugment"]
 ImageRecipe = Literal[
     "imagenet-lt", "imagenet-lt-oltr", "image-folder", "image-folder-oltr", "digit-images",
     "digit-images-oltr",
@@ -118,6 +119,14 @@ class ImageStage(SteppedConfig, ClassificationConfig):
             at_most=1,
         ),
     ] = 0.4
+    augmentation: Annotated[
+        ImageAugmentation,
+        Setting(
+            "Random crops, mirroring and colours, as --crop, --flip and --colour-jitter say; or, "
+            "not in the paper, after these AutoAugment's policy for ImageNet (Cubuk et al. 2019).",
+            earlier="crop-flip-colour",
+        ),
+    ] = "crop-flip-colour"
     precision: Annotated[Precision, PRECISION] = "bfloat16"
 
     in_files: ClassVar[bool] = True
@@ -385,7 +394,8 @@ class OltrConfig(OltrSettings, ImageStage):
             name: getattr(self, name)
             for name in (
                 "lists", "seed", "batch_size", "learning_rate", "momentum", "weight_decay",
-                "lr_decay", "network", "stored_side", "crop", "flip", "colour_jitter", "precision",
+                "lr_decay", "network", "stored_side", "crop", "flip", "colour_jitter",
+                "augmentation", "precision",
             )
         }  # fmt: skip
         first = replace(recipe, epochs=self.stage1_epochs, milestones=milestones, **same)

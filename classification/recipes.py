@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 import torch
 import tyro
-from torch import nn
+from torch import Tensor, nn
 
 from classification.config import (
     OF_TABLE_1,
@@ -74,7 +74,7 @@ SecondStageMethod = Literal[
     "class-aware", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s"
 ]
 InputScaling = Literal["standardise", "unit", "raw"]
-Augmentation = Literal["crop-flip", "none"]
+Augmentation = Literal["crop-flip", "none", "autoaugment-cutout"]
 CifarRecipe = Literal[
     "cifar100-lt", "cifar100-lt-crt", "cifar100-lt-lws",
     "cifar100-lt-code", "cifar100-lt-code-crt", "cifar100-lt-code-lws",
@@ -152,7 +152,9 @@ class CifarStage(SteppedConfig, SubsampledConfig):
     augmentation: Annotated[
         Augmentation,
         Setting(
-            "Random crops of 32 x 32 pixels after padding by 4, and random mirroring; or none."
+            "Random crops of 32 x 32 pixels after padding by 4, and random mirroring; or none; or, "
+            "not in the paper, after these AutoAugment's policy for CIFAR (Cubuk et al. 2019) and "
+            "Cutout of 16 x 16 pixels (DeVries and Taylor 2017)."
         ),
     ] = "crop-flip"
     precision: Annotated[Precision, PRECISION] = "bfloat16"
@@ -208,11 +210,6 @@ class CifarStage(SteppedConfig, SubsampledConfig):
         return () if self.decay_bias else ("classifier.bias",)
 
     @property
-    def crops_and_flips(self) -> bool:
-        """Whether training images are cropped and mirrored at random."""
-        return self.augmentation == "crop-flip"
-
-    @property
     def growing_epochs(self) -> float:
         """Epochs over which the learning rate grows, step by step."""
         return self.warmup_epochs
@@ -222,6 +219,12 @@ class CifarStage(SteppedConfig, SubsampledConfig):
         from classification.data import load_cifar100_lt
 
         return load_cifar100_lt(self, device, source)
+
+    def image_source(self, images: Tensor) -> Any:
+        """As its augmentation has it."""
+        from classification.augment import AUGMENTATIONS
+
+        return AUGMENTATIONS[self.augmentation](images)
 
     def make_preprocessing(self) -> Any:
         """32 x 32 pixels, which the network scales."""

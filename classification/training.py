@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from classification.arguments import Arguments
-from classification.augment import CropsAndFlips, InMemory, PlainImages, TrainingSource
+from classification.augment import InMemory, TrainingSource
 from classification.capture import CapturedStep, Inputs
 from classification.config import ClassificationConfig
 from classification.data import ImageSet, LabelledImages, LongTailedData, describe_split, load_data
@@ -39,10 +39,7 @@ def _training_source(config: ClassificationConfig, data: LongTailedData) -> Trai
         from classification.image_data import FromFiles
 
         return FromFiles(data.train)
-    images, labels = data.train.images, data.train.labels
-    if config.crops_and_flips:
-        return InMemory(CropsAndFlips(images), labels)
-    return InMemory(PlainImages(images), labels)
+    return InMemory(config.image_source(data.train.images), data.train.labels)
 
 
 def _network(

@@ -94,6 +94,7 @@ CHANGES = (
     "SEEDS", "IMBALANCES", "METHODS", "TAUS", "READINGS", "REDUCTIONS", "STAGE1", "STAGE2",
     "STAGE1_EPOCHS", "CLASSIFIERS", "AT_200", "GPUS", "CACHE", "NETWORK", "WORKERS",
     "RFS_THRESHOLD", "PYTHON", "DECAYS", "BRIDGE",
+    "AUGMENTATIONS", "AUGMENTED",
     "CONDA_PREFIX", "TASK", "ONE_FRAME", "CDB_CIFAR100", "CDB_EGTEA", "CDB_MOTION_DIGITS",
     "WARNING", "SIZE", "CDB_IMAGENET", "CDB_IMAGENET_LT", "CDB_DIGIT_IMAGES",
     "CDB_KINETICS", "CDB_LVIS", "CDB_COCO", "CDB_DIGIT_SCENES",
@@ -275,7 +276,7 @@ RUNS = {
     CIFAR["readings"]: 3 * 2 + 2,
     CIFAR["recipe"]: 39 * 3 + 4,
     CIFAR["steadiers"]: 52 * 3,
-    CIFAR["today"]: (10 * 3 + 6 * 2) * 3,
+    CIFAR["today"]: (10 * 3 + 3 + 6 * 2) * 3,
     IMAGES["imagenet_table1"]: 8 * 3,
     IMAGES["imagenet_table2"]: 11 * 3,
     IMAGES["imagenet_table3"]: 11 * 3,
@@ -496,14 +497,24 @@ def test_cifar_today_has_the_written_recipes_runs_where_they_are_and_the_others_
     commands = dry_run(CIFAR["today"], SEEDS="0")
     configs = configs_of(CIFAR["today"])
     groups = {
-        (option(w, "--group") if "--group" in w else "cifar100-lt", c.weight_decay, c.head_size)
+        (
+            option(w, "--group") if "--group" in w else "cifar100-lt",
+            c.weight_decay, c.head_size, c.augmentation,
+        )
         for w, c in zip(commands, configs, strict=True)
-    }
-    assert groups == {
-        ("cifar100-lt", 1e-4, None), ("cifar100-lt-recipe", 2e-4, None),
-        ("cifar100-lt-recipe", 5e-4, None), ("cifar100-lt-head-500", 2e-4, 500),
-        ("cifar100-lt-head-500", 5e-4, 500),
     }  # fmt: skip
+    assert groups == {
+        ("cifar100-lt", 1e-4, None, "crop-flip"),
+        ("cifar100-lt-recipe", 2e-4, None, "crop-flip"),
+        ("cifar100-lt-recipe", 5e-4, None, "crop-flip"),
+        ("cifar100-lt-head-500", 2e-4, 500, "crop-flip"),
+        ("cifar100-lt-head-500", 5e-4, 500, "crop-flip"),
+        ("cifar100-lt-autoaugment", 5e-4, None, "autoaugment-cutout"),
+    }
+    augmented = [(c.method, c.tau) for c in configs if c.augmentation != "crop-flip"]
+    assert augmented == [
+        ("ce", None), ("balanced-softmax", None), ("cdb-w-ce", "sigmoid-accv"),
+    ]  # fmt: skip
     assert {c.method for c in configs} - {c.method for c in configs if c.head_size} == {
         "cdb-w-ce", "cdb-s",
     }  # fmt: skip
@@ -1229,7 +1240,7 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 2 + 9 + 3 + 3
     assert (
         len([line for line in trained if " cifar100-lt" in line])
-        == 2 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 1
+        == 2 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 2
     )
     assert all(f"--out {tmp_path}/out/smoke --epochs 2" in line for line in trained)
     assert calls.count(CHECK) == 1

@@ -9,7 +9,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as vision
 
-from classification.augment import CROP_PADDING, CropsAndFlips, ImageSource, PlainImages
+from classification.augment import (
+    AUGMENTATIONS,
+    CROP_PADDING,
+    CUTOUT_SIDE,
+    AutoAugmentCutout,
+    CropsAndFlips,
+    ImageSource,
+    PlainImages,
+)
+from classification.autoaugment import CIFAR_POLICY, AutoAugment, cut_out
+from classification.models.resnet_cifar import CIFAR100_MEAN, CIFAR100_STD, PixelScaling
 
 EVERY_CHANGE = torch.tensor(list(itertools.product(range(9), range(9), range(2))))
 """The 81 places of a crop after padding by 4, each as it is and mirrored: (162, 3)."""
@@ -83,8 +93,9 @@ def test_every_place_and_both_flips_are_drawn_equally_often() -> None:
     assert 55 < int(counts.min()) <= int(counts.max()) < 145
 
 
-def test_an_epoch_is_drawn_from_its_own_generator_alone() -> None:
-    source = CropsAndFlips(random_images(1))
+@pytest.mark.parametrize("kind", [CropsAndFlips, AutoAugmentCutout])
+def test_an_epoch_is_drawn_from_its_own_generator_alone(kind: type[CropsAndFlips]) -> None:
+    source = kind(random_images(1))
     before = torch.get_rng_state()
     one, again, other = (source.draw(50, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -92,9 +103,10 @@ def test_an_epoch_is_drawn_from_its_own_generator_alone() -> None:
     assert not torch.equal(one, other)
 
 
-def test_taking_a_batch_draws_nothing() -> None:
+@pytest.mark.parametrize("kind", [CropsAndFlips, AutoAugmentCutout])
+def test_taking_a_batch_draws_nothing(kind: type[CropsAndFlips]) -> None:
     generator = torch.Generator().manual_seed(0)
-    source = CropsAndFlips(random_images(2))
+    source = kind(random_images(2))
     draws = source.draw(2, generator)
     states = generator.get_state(), torch.get_rng_state()
     one, again = (source.take(torch.arange(2), draws) for _ in range(2))
@@ -144,3 +156,54 @@ def test_plain_images_are_as_they_are_and_draw_nothing(channels: int) -> None:
     assert torch.equal(generator.get_state(), before)
     index = torch.tensor([4, 0, 0])
     assert torch.equal(source.take(index, None), images[index])
+
+
+# AutoAugment and Cutout.
+
+
+def test_crops_come_first_then_the_policy_then_cutout() -> None:
+    images = random_images(6)
+    index = torch.arange(300) % 6
+    source = AutoAugmentCutout(images)
+    draws = source.draw(300, torch.Generator().manual_seed(0))
+    crops, changes, centres = draws[:, :3], draws[:, 3:5], draws[:, 5:]
+    mean = torch.tensor([round(255 * value) for value in CIFAR100_MEAN], dtype=torch.uint8)
+    policy = AutoAugment(CIFAR_POLICY, 32, 32, CIFAR100_MEAN, images.device)
+    wanted = policy.apply(CropsAndFlips(images).take(index, crops), changes)
+    assert torch.equal(source.take(index, draws), cut_out(wanted, centres, CUTOUT_SIDE, mean))
+    assert CUTOUT_SIDE == 16
+
+
+def test_the_crops_are_those_of_crops_and_flips_of_the_same_generator() -> None:
+    images = random_images(2)
+    ours, plain = (
+        kind(images).draw(40, torch.Generator().manual_seed(3))
+        for kind in (AutoAugmentCutout, CropsAndFlips)
+    )
+    assert (ours.shape, ours.dtype) == ((40, 7), torch.int64)
+    assert torch.equal(ours[:, :3], plain)
+
+
+def test_cutouts_centre_is_uniform_over_the_image() -> None:
+    images = random_images(1)[:, :, :4, :8].contiguous()
+    draws = AutoAugmentCutout(images).draw(32 * 100, torch.Generator().manual_seed(0))
+    counts = torch.bincount(draws[:, 5] * 8 + draws[:, 6], minlength=32)
+    assert counts.numel() == 32
+    # 100 +- 10 each: four standard deviations and a half.
+    assert 55 < int(counts.min()) <= int(counts.max()) < 145
+
+
+def test_what_is_cut_out_and_moved_in_is_nothing_to_the_network_to_half_a_level() -> None:
+    source = AutoAugmentCutout(random_images(1))
+    level = 1 / 255 / torch.tensor(CIFAR100_STD)
+    for fill in (source._fill, source._policy._fill):
+        seen = PixelScaling(CIFAR100_MEAN, CIFAR100_STD)(fill.view(1, 3, 1, 1)).flatten()
+        assert (seen.abs() <= level / 2).all()
+
+
+def test_every_augmentation_takes_batches_of_bytes_of_the_images_size() -> None:
+    images, index = random_images(5), torch.tensor([4, 0, 0])
+    for kind in AUGMENTATIONS.values():
+        source = kind(images)
+        taken = source.take(index, source.draw(3, torch.Generator().manual_seed(0)))
+        assert (taken.shape, taken.dtype) == ((3, 3, 32, 32), torch.uint8)

@@ -86,20 +86,37 @@ def test_captured_steps_see_the_weights_at_the_epoch_that_they_are_deferred_to(m
     assert not same_weights(run, to_the_end(training(method="ce")))
 
 
-@pytest.mark.parametrize("method", ["ce", "meta-weight-net"])
-def test_a_resumed_run_of_captured_steps_equals_the_eager_run(method: str) -> None:
-    eager, run = training(method=method), captured(training(method=method))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "ce"},
+        {"method": "meta-weight-net"},
+        {"method": "cdb-w-ce", "augmentation": "autoaugment-cutout"},
+    ],
+    ids=lambda settings: "_".join(settings.values()),
+)
+def test_a_resumed_run_of_captured_steps_equals_the_eager_run(settings: dict[str, str]) -> None:
+    eager, run = training(**settings), captured(training(**settings))
     run.run_epoch(StopAfter(2))
-    resumed = training(method=method)
+    resumed = training(**settings)
     resumed.load_state_dict(copy.deepcopy(run.state_dict()))
     to_the_end(captured(resumed))
     to_the_end(eager)
     assert_same_state(resumed.state_dict(), eager.state_dict())
 
 
-@pytest.mark.parametrize(("recipe", "method"), RUNS)
-def test_no_step_waits_for_the_device_or_draws_random_numbers(recipe: str, method: str) -> None:
-    run = training(recipe, method=method)
+@pytest.mark.parametrize(
+    ("recipe", "method", "augmentation"),
+    [(*run, "crop-flip") for run in RUNS]
+    + [
+        (recipe, "balanced-softmax", "autoaugment-cutout")
+        for recipe in ("cifar100-lt", "cifar100-lt-lws")
+    ],
+)
+def test_no_step_waits_for_the_device_or_draws_random_numbers(
+    recipe: str, method: str, augmentation: str
+) -> None:
+    run = training(recipe, method=method, augmentation=augmentation)
 
     def step(inputs: Inputs) -> Tensor:
         with NothingWaits():

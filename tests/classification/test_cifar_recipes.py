@@ -197,6 +197,29 @@ def test_the_words_of_the_papers_tables() -> None:
     assert by_image.variant == "tau=1.5 unit=image"
 
 
+AUTOAUGMENT = {
+    name: "autoaugment-cutout" if name.startswith("cifar100-lt") else "autoaugment"
+    for name in RECIPES
+    if name != "mnist-lt"
+}
+
+
+@pytest.mark.parametrize(("name", "augmentation"), AUTOAUGMENT.items())
+def test_every_recipe_of_colours_has_autoaugment_and_names_it(name: str, augmentation: str) -> None:
+    config = changed(RECIPES[name], augmentation=augmentation)
+    told = f"_augmentation-{augmentation}"
+    assert run_name(config).replace(told, "") == run_name(RECIPES[name])
+    assert config_from(json.loads(json.dumps(plain(config)))) == config
+    first = config.stage1_config()
+    if first is not None:
+        assert first.augmentation == augmentation  # type: ignore[attr-defined]
+        assert told in run_name(first)
+
+
+def test_grey_digits_have_no_choice_of_augmentation() -> None:
+    assert "augmentation" not in {field.name for field in fields(MnistConfig)}
+
+
 # What is filled in.
 
 
@@ -516,6 +539,8 @@ MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("method", "ce", {}, "class-aware"),
     ("method", "ce", {}, "balanced-softmax"),
     ("method", "cdb-w-ce", {}, "cdb-w-fl"),
+    ("augmentation", "ce", {}, "autoaugment-cutout"),
+    ("augmentation", "mixup", {}, "autoaugment-cutout"),
     ("cb_beta", "ldam-drw", {}, 0.5),
     ("loss_reduction", "ldam-drw", {}, "batch-size"),
 ]

@@ -171,6 +171,7 @@ CHANGES: dict[str, tuple[str, dict[str, object], object]] = {
 MORE_CHANGES: list[tuple[str, str, dict[str, object], object]] = [
     ("tau", "cdb-s", {}, "0.5"),
     ("method", "cdb-s", {}, "cdb-w-ce"),
+    ("augmentation", "class-aware", {}, "autoaugment-cutout"),
 ]
 OF_THE_DATA = {
     "dataset",

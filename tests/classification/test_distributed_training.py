@@ -51,6 +51,7 @@ CIFAR: dict[str, dict[str, Any]] = {
     "cifar cdb-w-fl": {"method": "cdb-w-fl", "hard_weight": 0.5},
     "cifar eql": {"method": "eql"},
     "cifar class-aware": {"method": "class-aware"},
+    "cifar autoaugment": {"method": "ce", "augmentation": "autoaugment-cutout"},
     "cifar mixup": {"method": "mixup", "mixup_alpha": 0.5},
     "cifar tau-normalisation": {"method": "tau-normalisation"},
     "cifar ldam-drw": {"method": "ldam-drw"},
@@ -69,6 +70,13 @@ IMAGES: dict[str, dict[str, Any]] = {
     },
     "images mixup": {
         "method": "mixup",
+        "epochs": EPOCHS,
+        "learning_rate": 0.01,
+        "batch_size": 35,
+    },
+    "images autoaugment": {
+        "method": "ce",
+        "augmentation": "autoaugment",
         "epochs": EPOCHS,
         "learning_rate": 0.01,
         "batch_size": 35,

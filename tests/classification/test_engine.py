@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classification.augment import CropsAndFlips
+from classification.augment import AUGMENTATIONS, CropsAndFlips
 from classification.capture import Inputs
 from classification.evaluate import measure
 from classification.methods.ldam_drw import LdamDrw
@@ -87,6 +87,16 @@ def test_a_copy_made_from_the_state_at_any_step_ends_alike_to_the_bit(
         assert_same_state(to_the_end(resumed).state_dict(), undisturbed)
 
 
+@pytest.mark.parametrize("recipe", ["cifar100-lt", "cifar100-lt-crt"])
+def test_autoaugment_goes_on_within_an_epoch_with_the_changes_that_were_drawn(recipe: str) -> None:
+    settings = {"method": "class-aware", "augmentation": "autoaugment-cutout"}
+    run, resumed = training(recipe, **settings), training(recipe, **settings)
+    assert not run.run_epoch(StopAfter(1))
+    resumed.load_state_dict(written_and_read(run.state_dict()))
+    undisturbed = to_the_end(training(recipe, **settings)).state_dict()
+    assert_same_state(to_the_end(resumed).state_dict(), undisturbed)
+
+
 def test_a_state_between_the_last_step_and_the_end_of_the_epoch_is_whole() -> None:
     undisturbed, run, resumed = (training(method="cdb-w-fl") for _ in range(3))
     assert run.run_epoch(StopRequest())
@@ -135,7 +145,7 @@ def keep_images(images: list[Tensor], model: nn.Module, inputs: tuple[Tensor]) -
 
 
 def test_the_network_sees_the_changed_images_and_without_augmentation_the_images() -> None:
-    for augmentation in ("crop-flip", "none"):
+    for augmentation, source in AUGMENTATIONS.items():
         run = training(augmentation=augmentation)
         seen: list[Inputs] = []
         images: list[Tensor] = []
@@ -144,11 +154,10 @@ def test_the_network_sees_the_changed_images_and_without_augmentation_the_images
         assert run.run_epoch(StopRequest())
         whole = run.data.train.images
         for inputs, got in zip(seen, images, strict=True):
-            expected = whole[inputs["index"]]
-            if augmentation == "crop-flip":
-                expected = CropsAndFlips(whole).take(inputs["index"], inputs["changes"])
+            expected = source(whole).take(inputs["index"], inputs.get("changes"))
             assert torch.equal(got, expected)
-            assert ("changes" in inputs) is (augmentation == "crop-flip")
+            assert ("changes" in inputs) is (augmentation != "none")
+            assert torch.equal(got, whole[inputs["index"]]) is (augmentation == "none")
 
 
 # The learning rate.

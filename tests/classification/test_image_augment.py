@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as reference
 
+from classification.autoaugment import IMAGENET_POLICY, AutoAugment
 from classification.image_augment import (
     DEVIATION,
     GREY,
@@ -264,6 +265,39 @@ def test_colours_stay_between_black_and_white() -> None:
     assert (found > 255 - 1e-3).any()
 
 
+# AutoAugment
+
+
+def test_a_policy_follows_on_whole_levels_before_normalisation() -> None:
+    policy = AutoAugment(IMAGENET_POLICY, 12, 12, MEAN, torch.device("cpu"))
+    augmentation = CropFlipColour(crop=12, policy=policy)
+    squares, sizes = noise(60, 16), torch.full((60, 2), 40.0)
+    draws = augmentation.draw(60, generator())
+    plain = in_bytes(CropFlipColour(crop=12).apply(squares, sizes, draws[:, :26]))
+    images = plain.round().to(torch.uint8).contiguous()
+    wanted = policy.apply(images, draws[:, 26:].long())
+    assert not torch.equal(wanted, images)
+    found = in_bytes(augmentation.apply(squares, sizes, draws))
+    # A level that lies between two whole ones may be rounded otherwise after normalisation.
+    whole = (plain - plain.floor() - 0.5).abs().flatten(1).amin(1) > 1e-3
+    assert int(whole.sum()) > 30
+    assert torch.allclose(found[whole], wanted[whole].float(), atol=1e-3)
+
+
+def test_a_policy_leaves_the_numbers_drawn_for_crops_and_colours_as_they_are() -> None:
+    policy = AutoAugment(IMAGENET_POLICY, 8, 8, MEAN, torch.device("cpu"))
+    draws = CropFlipColour(crop=8, policy=policy).draw(9, generator())
+    assert draws.shape == (9, 28)
+    assert torch.equal(draws[:, :26], PLAIN.draw(9, generator()))
+
+
+def test_a_policy_leaves_the_centre_as_it_is() -> None:
+    policy = AutoAugment(IMAGENET_POLICY, 64, 64, MEAN, torch.device("cpu"))
+    squares, sizes = noise(3, 70), torch.full((3, 2), 70.0)
+    found = replace(PLAIN, policy=policy).centre(squares, sizes)
+    assert torch.equal(found, PLAIN.centre(squares, sizes))
+
+
 # As a whole
 
 
@@ -290,9 +324,11 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:
         assert torch.allclose(whole[one], alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("with_policy", [False, True])
 @pytest.mark.parametrize("number", [0, 1, 5])
-def test_images_come_as_the_network_takes_them(number: int) -> None:
-    augmentation = CropFlipColour(crop=12)
+def test_images_come_as_the_network_takes_them(number: int, with_policy: bool) -> None:
+    policy = AutoAugment(IMAGENET_POLICY, 12, 12, MEAN, torch.device("cpu"))
+    augmentation = CropFlipColour(crop=12, policy=policy if with_policy else None)
     squares, sizes = noise(number, 16), torch.full((number, 2), 16.0)
     for images in (
         augmentation.apply(squares, sizes, augmentation.draw(number, generator())),
@@ -318,9 +354,11 @@ def test_settings_that_mean_nothing_are_refused(change: dict[str, float], said: 
         CropFlipColour(**change)  # type: ignore[arg-type]
 
 
-def test_nothing_is_read_back_from_the_device() -> None:
+@pytest.mark.parametrize("with_policy", [False, True])
+def test_nothing_is_read_back_from_the_device(with_policy: bool) -> None:
     """On the meta device there are no values: whatever waits for one fails."""
-    augmentation = CropFlipColour(crop=8)
+    policy = AutoAugment(IMAGENET_POLICY, 8, 8, MEAN, torch.device("meta"))
+    augmentation = CropFlipColour(crop=8, policy=policy if with_policy else None)
     squares = torch.empty(3, 16, 16, 3, dtype=torch.uint8, device="meta")
     sizes, draws = torch.empty(3, 2, device="meta"), augmentation.draw(3, generator()).to("meta")
     assert augmentation.apply(squares, sizes, draws).shape == (3, 3, 8, 8)

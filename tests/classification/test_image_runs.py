@@ -186,6 +186,7 @@ CHANGES: dict[str, Any] = {
     "flip": 0.0, "colour_jitter": 0.0, "crop": 64, "stored_side": 44, "batch_size": 8,
     "learning_rate": 0.04, "milestones": (1,), "momentum": 0.5, "weight_decay": 0.01,
     "epochs": 2, "seed": 1, "precision": "bfloat16", "optimizer": "adamw",
+    "augmentation": "autoaugment",
 }  # fmt: skip
 
 
@@ -383,6 +384,14 @@ def test_reading_options_are_refused_where_nothing_is_read_from_files(
 ) -> None:
     words = (f"{' '.join(options)} has no effect on mnist-lt",)
     assert_refused(trainer, tmp_path, words, "mnist-lt", "--epochs", "1", *options)
+
+
+def test_autoaugment_moves_in_the_colour_that_images_are_normalised_by(images: Path) -> None:
+    run = make_training(images, "ce", augmentation="autoaugment")
+    augmentation = run.data.train.augmentation  # type: ignore[union-attr]
+    assert augmentation.policy is not None
+    assert augmentation.policy._fill.tolist() == [round(255 * mean) for mean in augmentation.mean]
+    assert run._begin_epoch()["changes"].shape == (37, 28)
 
 
 def first_images(run: Training) -> Tensor:

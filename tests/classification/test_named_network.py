@@ -155,7 +155,7 @@ def test_runs_are_named_after_the_network_and_without_slashes() -> None:
 
 def test_runs_from_before_were_started_at_random_by_sgd_and_trained_to_the_end() -> None:
     before = plain(resolved(IMAGE_FOLDER))
-    for name in ("start", "trained", "optimizer", "patience"):
+    for name in ("start", "trained", "optimizer", "patience", "augmentation"):
         before.pop(name, None)
     assert read_config(before, {"image-folder": IMAGE_FOLDER}) == resolved(IMAGE_FOLDER)
     assert run_name(IMAGE_FOLDER) == "ce_seed-0"
