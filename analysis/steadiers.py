@@ -105,7 +105,7 @@ def law_of(variant: str) -> str:
 
 def _belongs(config: dict[str, Any]) -> bool:
     """Whether a run is of this experiment, where its group has others: one thing changed."""
-    usual = {"sampler_unit": "class"}
+    usual = {"sampler_unit": "class", "augmentation": "crop-flip"}
     return all(config.get(name, value) == value for name, value in usual.items())
 
 

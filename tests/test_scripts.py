@@ -509,7 +509,7 @@ def test_cifar_today_has_the_written_recipes_runs_where_they_are_and_the_others_
         ("cifar100-lt-recipe", 5e-4, None, "crop-flip"),
         ("cifar100-lt-head-500", 2e-4, 500, "crop-flip"),
         ("cifar100-lt-head-500", 5e-4, 500, "crop-flip"),
-        ("cifar100-lt-autoaugment", 5e-4, None, "autoaugment-cutout"),
+        ("cifar100-lt-recipe", 5e-4, None, "autoaugment-cutout"),
     }
     augmented = [(c.method, c.tau) for c in configs if c.augmentation != "crop-flip"]
     assert augmented == [

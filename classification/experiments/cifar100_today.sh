@@ -39,12 +39,11 @@ for seed in $SEEDS; do
       done
     done
   done
-  # A group of its own: the recipe's tables have one augmentation.
   for augmentation in $AUGMENTATIONS; do
     for method in $AUGMENTED; do
       tau=()
       [[ $method != cdb-* ]] || tau=(--tau sigmoid-accv) # the one whose runs at 5e-4 are recorded
-      run classification.train cifar100-lt --group cifar100-lt-autoaugment --weight-decay 5e-4 \
+      run classification.train cifar100-lt --group cifar100-lt-recipe --weight-decay 5e-4 \
         --augmentation "$augmentation" --method "$method" "${tau[@]}" --seed "$seed"
     done
   done

@@ -73,3 +73,21 @@ def test_a_row_holds_a_setting_and_its_seeds_and_no_run_of_another_group(course,
     assert "4.50 ± 0.71 (2)" in text
     assert "| imbalance 99 | CE |  |  |" in text
     assert "1.00" not in text
+
+
+def test_on_cifar_nothing_but_law_and_steadier_departs_from_the_recipe(make_cifar):
+    def run(variant, method="cdb-w-ce", **config):
+        settings = {"weight_decay": 5e-4, "epochs": 200, "tau": "1.0", **config}
+        return make_cifar(
+            method, variant, epochs=200, group="cifar100-lt-recipe", config=settings,
+            run=f"{method}{variant}{config}",
+        )  # fmt: skip
+
+    steadied = run("tau=1.0 average=0.9", difficulty_average=0.9)
+    others = [
+        run("tau=1.0 unit=image", sampler_unit="image"),
+        run("tau=1.0", augmentation="autoaugment-cutout"),
+        run("tau=1.0", weight_decay=2e-4),
+    ]
+    grid = steadiers_grid("steadiers-cifar100", to_frame([steadied, *others]))
+    assert [row[2:4] for row in grid.rows] == [("τ 1.0", "average")]
