@@ -30,6 +30,7 @@ from analysis.images import folder_groups
 from analysis.measured import measured_makers
 from analysis.mnist_findings import mnist_findings, readings_findings
 from analysis.mnist_recipe import recipe_grid, recipe_sentence
+from analysis.photo_crops import photo_crops_makers
 from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
@@ -93,7 +94,7 @@ def apart_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     With what is rendered come its answers to the claims' questions.
     """
     tables = scenes_makers(frame) | demo_makers(frame) | image_makers(frame)
-    return tables | demo_claims_makers(frame)
+    return tables | photo_crops_makers(frame) | demo_claims_makers(frame)
 
 
 def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
