@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.errors import UserError, run_main
 from common.terminal import printable
-from common.training.drawing import default_style
+from common.training.drawing import default_style, write_figure
 from common.training.predicting import (
     EXIT_CODES,
     Device,
@@ -32,7 +32,7 @@ from detection.data import read_new_image
 from detection.evaluate import read_config, read_weights
 from detection.models import Rcnn
 from detection.networks import make_trained_model
-from detection.prediction_pictures import draw_image, write_figure
+from detection.prediction_pictures import draw_image
 from detection.record import TASK
 from detection.sets import load_training_annotations
 
