@@ -36,6 +36,7 @@ from common.training.predicting import (
     find_files,
     rank_classes,
     refuse_missing_folder,
+    refuse_several_runs,
 )
 from common.training.process_group import choose_device
 from data_prep.image_tree import SUFFIXES
@@ -180,6 +181,7 @@ class Arguments(RankingArguments):
 
 def main() -> None:
     """Command line."""
+    refuse_several_runs()
     arguments = tyro.cli(
         Arguments,
         prog="python -m classification.predict",

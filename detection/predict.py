@@ -24,6 +24,7 @@ from common.training.predicting import (
     find_files,
     finished_record,
     refuse_missing_folder,
+    refuse_several_runs,
     write_table,
 )
 from common.training.process_group import choose_device
@@ -146,6 +147,7 @@ def _write_drawn(path: Path, image: Tensor, found: Found, names: Sequence[str]) 
 
 def main() -> None:
     """Command line."""
+    refuse_several_runs()
     arguments = tyro.cli(
         Arguments,
         prog="python -m detection.predict",

@@ -73,6 +73,22 @@ def class_names_of(folder: Path, task: str) -> tuple[str, ...]:
     return tuple(finished_record(folder, task)["split"]["class_names"])
 
 
+def refuse_several_runs() -> None:
+    """Refuse the command line if a star on it has become several runs, of which one is meant.
+
+    Raises:
+        UserError: it says which of them have finished.
+    """
+    runs = [word for word in sys.argv[1:] if (Path(word) / "config.json").is_file()]
+    if len(runs) > 1:
+        ended = [word for word in runs if (Path(word) / "record.json").is_file()]
+        raise UserError(
+            f"{len(runs)} runs are named, of which {len(ended)} "
+            f"{'has' if len(ended) == 1 else 'have'} finished{': ' if ended else ''}"
+            f"{', '.join(ended)}; name one."
+        )
+
+
 def _task_of(path: Path) -> str | None:
     """The ``task`` of a record; None where it is no record, of which more is said on reading it."""
     try:
