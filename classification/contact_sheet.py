@@ -34,7 +34,7 @@ def _shortened(text: str) -> str:
 
 
 def draw_sheet(rows: Sequence[Row]) -> Figure:
-    """Pictures in rows of eight; below each its most likely class with its probability.
+    """Pictures in rows of eight; above each its most likely class with its probability.
 
     Args:
         rows: of :func:`common.training.predicting.rank_classes`; those of rank 1 are drawn, of more
@@ -51,7 +51,7 @@ def draw_sheet(rows: Sequence[Row]) -> Figure:
         pixels, (width, height) = read_square(path, _SIDE, turn=True)
         axes.imshow(pixels.numpy(), aspect=height / width)
         words = f"{drawn(_shortened(name))}\n{value:.2f}"
-        axes.set_title(words, y=-0.02, va="top", fontsize=7, font=FONT, parse_math=False)
+        axes.set_title(words, fontsize=7, font=FONT, parse_math=False)
     return figure
 
 
