@@ -51,7 +51,7 @@ def draw_sheet(rows: Sequence[Row]) -> Figure:
         pixels, (width, height) = read_square(path, _SIDE, turn=True)
         axes.imshow(pixels.numpy(), aspect=height / width)
         words = f"{drawn(_shortened(name))}\n{value:.2f}"
-        axes.set_title(words, fontsize=7, font=FONT, parse_math=False)
+        axes.set_title(words, fontsize=7, fontfamily=FONT, parse_math=False)
     return figure
 
 
