@@ -1,12 +1,12 @@
 """Finished runs beside each other, class by class.
 
-Use: ``python -m analysis.by_class runs/mine``: all runs below the folder, of one split; several
-seeds of a method stand together as their mean.
+Use: ``python -m analysis.by_class runs/mine``: all runs below the folder, of one split, or of
+several that every method was trained on; seeds and splits of a method stand together as their mean.
 
 Shapes: C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -19,13 +19,17 @@ from analysis.grid import Grid
 from analysis.records import Record, require_folder
 from analysis.words import run_name
 from common.errors import UserError, run_main
-from common.training.record import read_record
+from common.training.record import config_differences, read_record
 
 Epoch = Literal["last", "best"]
 _NOTE: Final = (
-    "Accuracy on the test set in %, at the {epoch} epoch{best}; means over {seeds}. Classes by "
-    "their training images."
+    "Accuracy on the test set in %, at the {epoch} epoch{best}; means over {seeds}{splits}. "
+    "Classes by their training images."
 )
+_OF_A_RUN: Final = ("seed", "split_seed", "lists")
+"""Settings in which the runs of one column may differ."""
+_SHAPE: Final = ("class_names", "train", "difficulty", "test")
+"""Of a split, what the splits of one table have in common."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,14 @@ def _columns(records: Sequence[Record]) -> dict[str, list[Record]]:
     """The runs of each method, by its name.
 
     Raises:
-        UserError: two of them differ in more than the seed.
+        UserError: two of them differ in more than seed and split.
     """
     columns: dict[str, list[Record]] = {}
     for record in records:
         name = run_name(record["method"], record["variant"])
         first, *_ = columns.setdefault(name, [record])
-        if first["config"] | {"seed": 0} != record["config"] | {"seed": 0}:
+        both = first["config"], record["config"]
+        if not set(config_differences(*both)) <= set(_OF_A_RUN):
             raise UserError(
                 f"{first['run']} and {record['run']} are of one method and differ in more than the "
                 "seed; train each setting with a --group of its own, and name its folder."
@@ -65,6 +70,24 @@ def _percent(runs: Sequence[Record], epoch: str) -> np.ndarray:
     return percent
 
 
+def _check_splits(columns: Mapping[str, Sequence[Record]]) -> int:
+    """How many splits each method was trained on.
+
+    Raises:
+        UserError: their classes have other names or numbers of images, or a method lacks one.
+    """
+    runs = [run for own in columns.values() for run in own]
+    alike = {str([run["split"][name] for name in _SHAPE]) for run in runs}
+    digests = [{run["split"]["digest"] for run in own} for own in columns.values()]
+    if len(alike) > 1 or any(own != digests[0] for own in digests):
+        raise UserError(
+            "the runs are of several splits, which have other classes or numbers of images or are "
+            "not the same for each method; name a folder of runs that belong together (train them "
+            "with a --group of their own)."
+        )
+    return len(digests[0])
+
+
 def by_class(records: Sequence[Record], epoch: Epoch) -> Grid:
     """A row a class, the most frequent first, and the mean over the classes; a column a method.
 
@@ -73,14 +96,10 @@ def by_class(records: Sequence[Record], epoch: Epoch) -> Grid:
         epoch: which weights.
 
     Raises:
-        UserError: the runs are of several splits.
+        UserError: the runs are of several splits that do not belong together.
     """
-    if len({run["split"]["digest"] for run in records}) > 1:
-        raise UserError(
-            "the runs are of several splits, whose classes have other images; name a folder of "
-            "runs on one split (train them with a --group of their own)."
-        )
     split, columns = records[0]["split"], _columns(records)
+    splits = _check_splits(columns)
     percent = [_percent(runs, epoch) for runs in columns.values()]
     order = sorted(range(len(split["train"])), key=lambda c: -split["train"][c])
     rows = [
@@ -98,6 +117,7 @@ def by_class(records: Sequence[Record], epoch: Epoch) -> Grid:
             epoch=epoch,
             best=" (chosen on the difficulty set)" if epoch == "best" else "",
             seeds=" and ".join(f"{len(runs)} of {name}" for name, runs in columns.items()),
+            splits=f", on {splits} splits" if splits > 1 else "",
         ),
     )
 

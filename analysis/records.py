@@ -58,6 +58,7 @@ COLUMNS: Final = (
     "difficulty_error_last", "difficulty_error_best", *_SHOT_COLUMNS, *_VERB_COLUMNS,
     *_AP_COLUMNS, "seconds", "hardware", "split", "config", "record",
 )  # fmt: skip
+_PARTS: Final = ("train", "difficulty", "test")
 CELL: Final = ["method", "variant", "condition"]
 
 
@@ -268,7 +269,7 @@ def group_runs(frame: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     rows = experiment_runs(frame, dataset, group)
     taken = pd.Series(False, index=rows.index)
     for _, runs in rows.groupby(CELL, sort=False):
-        settings = _settings(runs["config"])
+        settings = _settings(runs)
         most = max(settings, key=settings.count)
         taken[runs.index] = [setting == most for setting in settings]
     rows = rows[taken]
@@ -297,20 +298,30 @@ def _split_follows_seed(configs: Sequence[dict[str, Any]]) -> bool:
     return bool(following >= max(Counter(splits).values(), default=0))
 
 
-def _settings(configs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each config of one cell without what varies from run to run.
+def _lists_follow_seed(runs: pd.DataFrame) -> bool:
+    """Whether each run of a cell has lists of its own, with as many images of each class."""
+    lists = [config.get("lists") for config in runs["config"]]
+    if None in lists or len(set(lists)) < len(lists):
+        return False
+    splits = [record["split"] for record in runs["record"]]
+    return all(split[part] == splits[0][part] for split in splits for part in _PARTS)
 
-    That is the seed, and the split's seed where the cell's splits follow the seed; a split of its
-    own is another setting. A field that is null is left out: to ``config_differences`` it is as
-    good as absent, and what is mixed there must be mixed here. So is one that names no effect in
-    some of the cell's records and is not named in the others.
+
+def _settings(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The config of each run of one cell without what varies from run to run.
+
+    That is the seed, and the split's seed, or one's own lists, where the cell's splits follow the
+    seed; a split of its own is another setting. A field that is null is left out: to
+    ``config_differences`` it is as good as absent, and what is mixed there must be mixed here. So
+    is one that names no effect in some of the cell's records and is not named in the others.
     """
-    cell = list(configs)
+    cell = list(runs["config"])
     idle = {name for config in cell for name in NAMED_WITHOUT_EFFECT - config.keys()}
     follows = _split_follows_seed(cell)
+    varied = {"seed", "lists"} if _lists_follow_seed(runs) else {"seed"}
     settings = []
     for config in cell:
-        own = {"seed", *idle}
+        own = varied | idle
         if follows and config.get("split_seed") == config.get("seed"):
             own.add("split_seed")
         told = {name: value for name, value in config.items() if value is not None}
@@ -326,7 +337,7 @@ def mixed_settings(rows: pd.DataFrame) -> list[str]:
     """
     sentences = []
     for cell, runs in rows.groupby(CELL, sort=False):
-        first, *others = _settings(runs["config"])
+        first, *others = _settings(runs)
         odd = [setting for setting in others if setting != first]
         if odd:
             fields = ", ".join(config_differences(first, odd[0]))

@@ -25,11 +25,13 @@ from analysis.detection import LVIS, lvis_makers, scenes_makers
 from analysis.findings import cifar100_findings
 from analysis.front_page import front_grid
 from analysis.grid import Grid
+from analysis.images import FOLDER, folder_groups
 from analysis.images import apart_makers as image_makers
-from analysis.images import folder_groups
 from analysis.measured import measured_makers
 from analysis.mnist_findings import mnist_findings, readings_findings
 from analysis.mnist_recipe import recipe_grid, recipe_sentence
+from analysis.photo_crops import GROUP as EXAMPLE
+from analysis.photo_crops import photo_crops_makers
 from analysis.readings import readings_grid
 from analysis.records import (
     RESULTS,
@@ -93,7 +95,7 @@ def apart_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
     With what is rendered come its answers to the claims' questions.
     """
     tables = scenes_makers(frame) | demo_makers(frame) | image_makers(frame)
-    return tables | demo_claims_makers(frame)
+    return tables | photo_crops_makers(frame) | demo_claims_makers(frame)
 
 
 def table_makers(frame: pd.DataFrame) -> dict[str, Callable[[], Grid]]:
@@ -155,9 +157,13 @@ def datasets_run(*frames: pd.DataFrame) -> list[str]:
 
 
 def counted_groups() -> list[tuple[str, str]]:
-    """Data set and group of every experiment with tables: the paper's, the shortened, rendered."""
+    """Data set and group of every experiment with tables.
+
+    The paper's, the shortened, rendered, and the example of one's own images.
+    """
     papers = [(dataset, dataset) for dataset in SHORT_NAMES.values()]
-    return [*papers, *SHORT_GROUPS.values(), *((demo, demo) for demo in DEMOS)]
+    demos = [(demo, demo) for demo in DEMOS]
+    return [*papers, *SHORT_GROUPS.values(), *demos, (FOLDER, EXAMPLE)]
 
 
 def check_settings(frame: pd.DataFrame) -> None:

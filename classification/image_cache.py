@@ -42,6 +42,7 @@ from common.distributed import barrier, rank, world_size
 from common.errors import UserError
 from common.files import remove, write_atomically
 from common.training.cache_folder import (
+    FILES,
     check_room,
     claim_folder,
     file_stamp,
@@ -137,7 +138,7 @@ class ImageCache:
             "side": files.side,
             "images": len(files),
             "images_per_shard": images_per_shard,
-            "names": hashlib.sha256("\n".join(files.names).encode()).hexdigest(),
+            FILES: hashlib.sha256("\n".join(files.names).encode()).hexdigest(),
             "pillow": PIL.__version__,
         }
         if files.turn:

@@ -12,6 +12,7 @@ Shapes: B batch, C classes.
 import copy
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -29,11 +30,13 @@ from common.training.predicting import (
     EXIT_CODES,
     Epoch,
     RankingArguments,
+    Row,
     TrainedClassifier,
     class_names_of,
     find_files,
     rank_classes,
     refuse_missing_folder,
+    refuse_several_runs,
 )
 from common.training.process_group import choose_device
 from data_prep.image_tree import SUFFIXES
@@ -144,6 +147,9 @@ class Arguments(RankingArguments):
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE_OR_FOLDER")
     ] = None
     """A picture, or a folder: all pictures below it, sorted by path."""
+    sheet: Path | None = None
+    """Draw the pictures on one sheet (.png), each with its most likely class; of more than 48 so
+    many."""
     export: Path | None = None
     """Write the network to this file (.pt2) for torch.export.load, which needs nothing of this
     repository: any number of preprocessed pictures -> logits, in float32. With pictures or
@@ -158,13 +164,24 @@ class Arguments(RankingArguments):
         super().check()
         if self.images is None and self.export is None:
             raise UserError("there is nothing to do; name a picture or a folder, or --export FILE.")
-        if self.images is None and self.csv is not None:
-            raise UserError(f"--csv {self.csv} has no effect without pictures; name some.")
+        for option, path in (("--csv", self.csv), ("--sheet", self.sheet)):
+            if self.images is None and path is not None:
+                raise UserError(f"{option} {path} has no effect without pictures; name some.")
+        refuse_missing_folder("--sheet", self.sheet)
         refuse_missing_folder("--export", self.export)
+
+    def draw_sheet(self, rows: Sequence[Row]) -> None:
+        """Write the sheet, if there is to be one."""
+        if self.sheet is not None:
+            # Matplotlib takes a second to import.
+            from classification.contact_sheet import write_sheet
+
+            write_sheet(rows, self.sheet)
 
 
 def main() -> None:
     """Command line."""
+    refuse_several_runs()
     arguments = tyro.cli(
         Arguments,
         prog="python -m classification.predict",
@@ -178,7 +195,7 @@ def main() -> None:
     if arguments.export:
         export_program(model, arguments.export, run=arguments.run.name, epoch=arguments.epoch)
     if files:
-        rank_classes(model, files, arguments, device)
+        rank_classes(model, files, arguments, device, arguments.draw_sheet)
 
 
 if __name__ == "__main__":

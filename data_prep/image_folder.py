@@ -403,7 +403,7 @@ def check(
     """
     found = load_image_folder(folder)
     print_split(found)
-    remedy = "bring them back, or split the folder again"
+    remedy = "bring them back, or take away what cannot be read and split the folder again"
     check_images(found, decode, remedy, threads, report, own=True)
 
 

@@ -1,15 +1,21 @@
 """A folder of real pictures to try things on: what is inside the boxes of annotated photographs.
 
-    python -m data_prep.photo_crops --annotations train.json val.json --images FOLDER --out crops
+    python -m data_prep.photo_crops cut --annotations A.json B.json --images FOLDER --out crops
+    python -m data_prep.photo_crops prepare
 
 Photographs and boxes (LVIS's format) are yours to bring: nothing is downloaded. Each box becomes a
 JPEG file ``OUT/CATEGORY/IMAGE_ANNOTATION.jpg``; categories with few boxes are left out, so that
 ``data_prep.image_folder split`` can divide the rest. Two crops of one photograph can come to stand
 in different parts of the split.
+
+``prepare`` makes what classification/experiments/photo_crops.sh reads: the crops, and the lists of
+:data:`SPLITS` splits, one for each seed. So few pictures are held out that one split decides
+nothing.
 """
 
 import io
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +25,22 @@ from typing import Any, Final
 import tyro
 
 from common.errors import UserError, describe_os_error, run_main
-from common.files import write_atomically
+from common.files import chosen_path, write_atomically
 from common.training.image_file import as_rgb, open_picture
+from data_prep.image_folder import split_tree, write_lists
+from data_prep.image_tree import scan_tree
 from data_prep.lvis_annotations import Annotations
 from data_prep.lvis_format import find_images, read_lvis
 
 PHOTOGRAPHS_VARIABLE: Final = "CDB_COCO_MINI"
 """Folder of train.json, val.json and the photographs that they name."""
+FOLDER_VARIABLE: Final = "CDB_PHOTO_CROPS"
+DEFAULT_FOLDER: Final = Path("data/photo-crops")
+PICTURES: Final = "pictures"
+"""Of what ``prepare`` makes, the crops; beside them lie the lists, ``split-0`` and so on."""
+SPLITS: Final = 10
+_HELD_OUT: Final = 4
+"""Crops a class, to measure difficulty on and to test on."""
 _JPEG_QUALITY: Final = 95
 
 
@@ -137,16 +152,60 @@ def make_folder(arguments: Arguments) -> Counter[str]:
             f"{len(kept)} of {len(counts)} categories have {arguments.least} crops or more; lower "
             "--least or --least-side."
         )
-    write_crops([crop for crop in crops if crop.category in kept], arguments.out)
+    partial = arguments.out.absolute().with_name(f".{arguments.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write_crops([crop for crop in crops if crop.category in kept], partial)
+    partial.replace(arguments.out)
     return kept
 
 
-def main() -> None:
-    """Command line."""
-    arguments = tyro.cli(Arguments, prog="python -m data_prep.photo_crops")
+def cut(arguments: tyro.conf.OmitArgPrefixes[Arguments]) -> None:
+    """Cut annotated photographs into a folder of pictures for each category.
+
+    Args:
+        arguments: which, and where to.
+    """
     counts = make_folder(arguments)
     most, least = max(counts.values()), min(counts.values())
     print(f"{arguments.out}: {counts.total()} crops, {len(counts)} classes, {most} to {least} each")
+
+
+def default_folder() -> Path:
+    """What is read when none is named: $CDB_PHOTO_CROPS, else data/photo-crops."""
+    return chosen_path(None, FOLDER_VARIABLE, DEFAULT_FOLDER)
+
+
+def prepare(folder: Path | None = None) -> None:
+    """Cut the photographs of CDB_COCO_MINI, if that is not done yet, and list ten splits of them.
+
+    Args:
+        folder: where to; else CDB_PHOTO_CROPS, else data/photo-crops. Its sub-folder 'pictures' may
+            be yours: a folder of pictures for each class.
+
+    Raises:
+        UserError: there are no photographs, other lists are there, or a class has too few pictures.
+    """
+    folder = default_folder() if folder is None else folder
+    pictures = folder / PICTURES
+    if not pictures.exists():
+        if PHOTOGRAPHS_VARIABLE not in os.environ:
+            raise UserError(
+                f"{pictures} is missing; set {PHOTOGRAPHS_VARIABLE} to a folder with train.json, "
+                "val.json and their photographs, or put a folder of pictures for each class there."
+            )
+        cut(Arguments(pictures))
+    tree = scan_tree(pictures)
+    for seed in range(SPLITS):
+        parts = split_tree(tree, _HELD_OUT, _HELD_OUT, seed)
+        write_lists(folder / f"split-{seed}", tree.class_names, parts, False, pictures)
+    print(f"{folder}: {len(tree.images)} pictures, lists split-0 to split-{SPLITS - 1}")
+
+
+def main() -> None:
+    """Run the ``cut`` or the ``prepare`` command."""
+    tyro.extras.subcommand_cli_from_dict(
+        {"cut": cut, "prepare": prepare}, prog="data_prep.photo_crops"
+    )
 
 
 if __name__ == "__main__":

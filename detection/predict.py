@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.errors import UserError, run_main
 from common.terminal import printable
-from common.training.drawing import default_style
+from common.training.drawing import default_style, write_figure
 from common.training.predicting import (
     EXIT_CODES,
     Device,
@@ -24,6 +24,7 @@ from common.training.predicting import (
     find_files,
     finished_record,
     refuse_missing_folder,
+    refuse_several_runs,
     write_table,
 )
 from common.training.process_group import choose_device
@@ -32,7 +33,7 @@ from detection.data import read_new_image
 from detection.evaluate import read_config, read_weights
 from detection.models import Rcnn
 from detection.networks import make_trained_model
-from detection.prediction_pictures import draw_image, write_figure
+from detection.prediction_pictures import draw_image
 from detection.record import TASK
 from detection.sets import load_training_annotations
 
@@ -146,6 +147,7 @@ def _write_drawn(path: Path, image: Tensor, found: Found, names: Sequence[str]) 
 
 def main() -> None:
     """Command line."""
+    refuse_several_runs()
     arguments = tyro.cli(
         Arguments,
         prog="python -m detection.predict",

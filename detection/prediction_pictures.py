@@ -1,6 +1,5 @@
 """Predictions beside the ground truth, as one picture that a run leaves in its folder."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,16 +13,12 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.files import write_atomically
-from common.training.drawing import class_labels, default_style
+from common.training.drawing import DOTS, class_labels, default_style, write_figure
 from detection.data import DetectionData, load_batches, plain_requests
 
 _IMAGES: Final = 4
 _SHOWN_SCORE: Final = 0.3
 """Predictions that score less are left out of the picture."""
-
-_DOTS: Final = 110
-"""An inch."""
 _SMALL, _LARGE = 5.0, 9.0
 """Points of a name, among several images and on one by itself."""
 _LEAST_SIDE: Final = 640
@@ -114,8 +109,8 @@ def draw_image(image: Tensor, found: dict[str, Tensor], names: Sequence[str]) ->
         names: of the categories, (C,).
     """
     height, width = image.shape[1:]
-    scale = max(1.0, _LEAST_SIDE / max(height, width)) / _DOTS
-    figure = Figure(figsize=(width * scale, height * scale), dpi=_DOTS)
+    scale = max(1.0, _LEAST_SIDE / max(height, width)) / DOTS
+    figure = Figure(figsize=(width * scale, height * scale), dpi=DOTS)
     axes = figure.add_axes((0, 0, 1, 1))
     _panel(axes, image, found, class_labels(names), _LARGE)
     for text in axes.texts:
@@ -123,17 +118,6 @@ def draw_image(image: Tensor, found: dict[str, Tensor], names: Sequence[str]) ->
         if text.get_position()[1] < 2 * _LARGE / (72 * scale):
             text.set_verticalalignment("top")
     return figure
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG.
-
-    Raises:
-        UserError: when there is no room or no permission.
-    """
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DOTS)
-    write_atomically(path, content.getvalue())
 
 
 def write_pictures(model: nn.Module, data: DetectionData, path: Path) -> None:

@@ -27,7 +27,8 @@ from tests.test_scripts import (
 FOLDER = ROOT / "classification/experiments"
 TABLES = {number: FOLDER / f"imagenet_table{number}.sh" for number in "123"}
 DIGITS = FOLDER / "digit_images.sh"
-SCRIPTS = [*TABLES.values(), DIGITS]
+CROPS = FOLDER / "photo_crops.sh"
+SCRIPTS = [*TABLES.values(), DIGITS, CROPS]
 TABLE_1 = ("ce", "focal", "eql", "oltr", "class-aware", "cdb-s", "cdb-w-fl", "cdb-w-ce")
 
 
@@ -168,4 +169,33 @@ def test_data_is_checked_before_the_first_run(script: Path, tmp_path: Path) -> N
     first, *trained = calls.read_text().splitlines()
     assert shlex.split(first) == ["-m", *header(script, "Check").split(), "--folder", "/d"]
     assert len(trained) == len(dry_run(script, "--seeds", "0"))
-    assert all(line.endswith(" --data /d") for line in trained)
+    if script == CROPS:
+        assert {option(shlex.split(line), "--data") for line in trained} == {"/d/split-0"}
+    else:
+        assert all(line.endswith(" --data /d") for line in trained)
+
+
+def test_each_seed_of_photo_crops_has_lists_and_squares_of_its_own() -> None:
+    for place, settings, more in (
+        ("data/photo-crops", {}, ()),
+        ("/mine", {"CDB_PHOTO_CROPS": "/mine"}, ()),
+        ("/d", {"CDB_PHOTO_CROPS": "/mine"}, ("--", "--data", "/d", "--patience", "5")),
+    ):
+        commands = dry_run(CROPS, *more, **settings)
+        for words in commands:
+            lists = f"{place}/split-{option(words, '--seed')}"
+            assert words.count("--data") == 1
+            assert (option(words, "--data"), option(words, "--cache")) == (
+                lists,
+                f"{lists}/squares",
+            )
+            assert ("--patience" in words) == bool(more)
+
+
+def test_photo_crops_compares_four_methods_in_one_group() -> None:
+    configs = configs_of(CROPS)
+    assert [config.method for config in configs] == [
+        "ce", "balanced-softmax", "cdb-s", "cdb-w-ce",
+    ]  # fmt: skip
+    assert {run.group for run in runs_of(CROPS)} == {"photo-crops"}
+    assert {config.starts_pretrained for config in configs} == {True}

@@ -1,7 +1,8 @@
 """Every published record is whole, in its place, named by its configuration, and repeatable."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from classification.training import Training
 from common.training.record import config_differences, read_record
 from common.training.settings import RunConfig, as_today, plain, read_config
 from common.training.signals import StopRequest
-from data_prep import digit_images, digit_scenes, image_example, motion_digits
+from data_prep import digit_images, digit_scenes, image_example, motion_digits, photo_crops
 from data_prep.cifar100 import CLASS_NAMES, Cifar100
 from data_prep.digit_plan import Scene
 from data_prep.digit_plan import Settings as SceneSettings
@@ -34,6 +35,7 @@ from video.data import load_data as load_verbs
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted((ROOT / "results").rglob("*.json"))
+OWN = "image-folder"
 CPU = torch.device("cpu")
 
 
@@ -103,8 +105,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
         digit_scenes.render_set(found["digit-scenes"], SceneSettings(), workers=1)
         patch.setattr(motion_digits, "_render_file", _plan_clip)
         motion_digits.render_set(found["motion-digits"], motion_digits.Settings(), workers=1)
+        if photo_crops.PHOTOGRAPHS_VARIABLE in os.environ:
+            found[OWN] = folder / "photo-crops"
+            patch.setattr(photo_crops, "write_crops", _name_crops)
+            photo_crops.prepare(found[OWN])
         patch.setattr("classification.data.load_cifar100", lambda _: cifar100_in_one_colour())
         yield found
+
+
+def _name_crops(crops: Sequence[photo_crops.Crop], out: Path) -> None:
+    for crop in crops:
+        (out / crop.category).mkdir(parents=True, exist_ok=True)
+        (out / crop.category / crop.name).touch()
 
 
 def _plan_scene(scene: Scene, folder: Path, seed: int, digits: object) -> dict[str, Any]:
@@ -138,10 +150,12 @@ class Splits:
 
     def of(self, task: str, config: Any) -> dict[str, Any]:
         """The record's ``split``."""
-        drawn_from = [getattr(config, name, None) for name in ("imbalance", "split_seed")]
+        drawn_from = [getattr(config, name, None) for name in ("imbalance", "split_seed", "lists")]
         key = (config.dataset, *drawn_from)
         if key not in self.drawn:
-            self.drawn[key] = self._draw(task, config, self.folders.get(config.dataset))
+            folder = self.folders.get(config.dataset)
+            own = folder and folder / f"split-{config.seed}"
+            self.drawn[key] = self._draw(task, config, own if config.dataset == OWN else folder)
         return self.drawn[key]
 
     def _draw(self, task: str, config: Any, folder: Path | None) -> dict[str, Any]:
@@ -192,6 +206,7 @@ def test_configuration_is_whole_and_says_what_the_record_says(record: dict[str, 
     group = task.group(config)
     assert record["group"] in {
         group, f"{group}-readings", f"{group}-recipe", f"{group}-one-frame",
+        *(["photo-crops"] if group == OWN else []),
     }  # fmt: skip
 
 
@@ -199,7 +214,11 @@ def test_split_is_the_one_its_configuration_draws_today(
     record: dict[str, Any], splits: Splits
 ) -> None:
     config = TASKS[record["task"]].read(record["config"])
-    assert splits.of(record["task"], config) == record["split"]
+    if config.dataset == OWN and OWN not in splits.folders:
+        # Without the photographs: the lists that the record describes are those that it names.
+        assert record["split"]["digest"].startswith(config.lists)
+    else:
+        assert splits.of(record["task"], config) == record["split"]
 
 
 @pytest.mark.parametrize("run", ["ce", "eql", "l2rw", "cdb-s_tau-sigmoid"])

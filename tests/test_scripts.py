@@ -65,6 +65,7 @@ IMAGES = {
         "imagenet_table3",
         "digit_images",
         "digit_images_steadiers",
+        "photo_crops",
     )
 }
 READINGS = ROOT / "classification/experiments/mnist_readings.sh"
@@ -97,7 +98,7 @@ CHANGES = (
     "AUGMENTATIONS", "AUGMENTED",
     "CONDA_PREFIX", "TASK", "ONE_FRAME", "CDB_CIFAR100", "CDB_EGTEA", "CDB_MOTION_DIGITS",
     "WARNING", "SIZE", "CDB_IMAGENET", "CDB_IMAGENET_LT", "CDB_DIGIT_IMAGES",
-    "CDB_KINETICS", "CDB_LVIS", "CDB_COCO", "CDB_DIGIT_SCENES",
+    "CDB_KINETICS", "CDB_LVIS", "CDB_COCO", "CDB_DIGIT_SCENES", "CDB_PHOTO_CROPS",
 )  # fmt: skip
 
 CHECK = "-m data_prep.cifar100 check"
@@ -282,6 +283,7 @@ RUNS = {
     IMAGES["imagenet_table3"]: 11 * 3,
     IMAGES["digit_images"]: 8,
     IMAGES["digit_images_steadiers"]: 52,
+    IMAGES["photo_crops"]: 4 * 3,
     VIDEO["egtea_tables"]: 6 * 3,
     VIDEO["motion_digits"]: 3 + 1,
     VIDEO["motion_digits_steadiers"]: 52,
@@ -296,7 +298,8 @@ def test_dry_run_prints_every_run_once(script: Path) -> None:
     commands = dry_run(script)
     assert len(commands) == len({tuple(words) for words in commands}) == RUNS[script]
     assert {tuple(words[1:3]) for words in commands} == {("-m", f"{task_of(script)}.train")}
-    assert {words[3].split("-")[0] for words in commands} == {script.stem.split("_")[0]}
+    data = "image" if script == IMAGES["photo_crops"] else script.stem.split("_")[0]
+    assert {words[3].split("-")[0] for words in commands} == {data}
 
 
 TASK_OF: dict[str, Task[Any, Any, Any]] = {

@@ -24,6 +24,7 @@ from common.training.predicting import (
     class_names_of,
     find_files,
     rank_classes,
+    refuse_several_runs,
 )
 from common.training.process_group import choose_device
 from data_prep.clips import SUFFIXES
@@ -88,6 +89,7 @@ class Arguments(RankingArguments):
 
 def main() -> None:
     """Command line."""
+    refuse_several_runs()
     arguments = tyro.cli(
         Arguments,
         prog="python -m video.predict",

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -103,6 +104,12 @@ def _folder_of(line: str) -> Path | str:
     except SystemExit:  # The parser of the command line has said what is wrong.
         return complaint(said.getvalue())
     return folder
+
+
+def lacks_data(words: Sequence[str]) -> bool:
+    """Whether a command's last ``--data`` is not there: its run cannot have been started."""
+    places = [after for word, after in pairwise(words) if word == "--data"]
+    return bool(places) and not Path(places[-1]).exists()
 
 
 def complaint(text: str) -> str:
@@ -202,7 +209,8 @@ class Look:
         """What has become of a command's run."""
         folder = _folder_of(line)
         if isinstance(folder, str):
-            return Status("failed", shlex.join(split_command(shlex.split(line))[1]), folder)
+            given = split_command(shlex.split(line))[1]
+            return Status("missing" if lacks_data(given) else "failed", shlex.join(given), folder)
         name = f"{folder.parent.name}/{folder.name}"
         tasks = self.tasks.get(folder, [])
         logs = [task.log for task in tasks]

@@ -21,6 +21,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _HOUR: Final = 3600.0
+FILES: Final = "names"
+"""The setting that is a digest of the names of the files that are kept."""
+_OTHER_FILES: Final = "it holds other files than the lists name now"
 _LETTERS: Final = 24
 """Of a setting in a message."""
 
@@ -77,7 +80,10 @@ def _difference(found: object, wanted: Mapping[str, object]) -> str:
     if not isinstance(found, dict):
         return "what says which is damaged"
     names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
-    return ", ".join(f"{name} {_word(found, name)}, not {_word(wanted, name)}" for name in names)
+    return ", ".join(
+        _OTHER_FILES if name == FILES else f"{name} {_word(found, name)}, not {_word(wanted, name)}"
+        for name in names
+    )
 
 
 def _word(settings: Mapping[str, object], name: str) -> str:

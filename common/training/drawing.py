@@ -5,17 +5,26 @@ for another program's windows, as a notebook leaves it; matplotlib cannot even b
 that one is not installed.
 """
 
+import io
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from common.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 os.environ["MPLBACKEND"] = "agg"
 
 FONT: Final = "DejaVu Sans"
 """Comes with matplotlib: a figure is the same on every machine."""
+DOTS: Final = 110
+"""Of a written figure, an inch."""
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 # Controls, marks of direction and the like, and what stands for a byte that was no Unicode.
 _UNSEEN: Final = ("Cc", "Cf", "Cs")
@@ -31,6 +40,17 @@ def default_style() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         yield
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG.
+
+    Raises:
+        UserError: when there is no room or no permission.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS)
+    write_atomically(path, content.getvalue())
 
 
 @cache

@@ -32,6 +32,9 @@ EXIT_CODES: Final = (
     "passed over."
 )
 """For ``--help``."""
+Row: TypeAlias = tuple[Path, int, str, str]
+"""Of a classifier's table: a file, the rank of a class (1: the most likely), its name, its
+probability."""
 Item = TypeVar("Item")
 
 
@@ -68,6 +71,22 @@ def class_names_of(folder: Path, task: str) -> tuple[str, ...]:
         UserError: as :func:`finished_record`.
     """
     return tuple(finished_record(folder, task)["split"]["class_names"])
+
+
+def refuse_several_runs() -> None:
+    """Refuse the command line if a star on it has become several runs, of which one is meant.
+
+    Raises:
+        UserError: it says which of them have finished.
+    """
+    runs = [word for word in sys.argv[1:] if (Path(word) / "config.json").is_file()]
+    if len(runs) > 1:
+        ended = [word for word in runs if (Path(word) / "record.json").is_file()]
+        raise UserError(
+            f"{len(runs)} runs are named, of which {len(ended)} "
+            f"{'has' if len(ended) == 1 else 'have'} finished{': ' if ended else ''}"
+            f"{', '.join(ended)}; name one."
+        )
 
 
 def _task_of(path: Path) -> str | None:
@@ -267,15 +286,24 @@ def rank_classes(
     files: Sequence[Path],
     arguments: RankingArguments,
     device: torch.device,
+    also: Callable[[Sequence[Row]], None] | None = None,
 ) -> None:
     """Print the most likely classes of every file that can be read, and write them as a table.
+
+    Args:
+        model: of a finished run.
+        files: at least one.
+        arguments: how.
+        device: of the passes.
+        also: gets the table's rows when all are there.
 
     Raises:
         UserError: ``top`` is out of range, or not one file can be read.
         SystemExit: some could not be read.
     """
     top = arguments.classes_told(len(model.class_names))
-    readable, rows = Readable(files), []
+    readable = Readable(files)
+    rows: list[Row] = []
     model.to(device)
     for batch in in_batches(readable.read(model.preprocess), arguments.batch_size):
         paths, inputs = zip(*batch, strict=True)
@@ -284,12 +312,12 @@ def rank_classes(
             rows += _ranked(path, values, model.class_names, top)
     if arguments.csv:
         write_table(arguments.csv, _TABLE, rows)
+    if also:
+        also(rows)
     readable.exit()
 
 
-def _ranked(
-    path: Path, probabilities: Tensor, names: Sequence[str], top: int
-) -> list[tuple[Path, int, str, str]]:
+def _ranked(path: Path, probabilities: Tensor, names: Sequence[str], top: int) -> list[Row]:
     """Print the line of one file; give its rows of the table."""
     values, labels = (found.tolist() for found in probabilities.topk(top))
     pairs = [(names[label], value) for label, value in zip(labels, values, strict=True)]

@@ -40,11 +40,31 @@ def test_a_class_without_test_images_has_no_number(make_record):
     assert [row[-1] for row in by_class.by_class([run], "best").rows] == ["–", "50.0", "50.0"]
 
 
+def on_splits(make_record, digests, method="ce", variant=""):
+    """A run on each split, with a seed and lists of its own."""
+    runs = []
+    for seed, digest in enumerate(digests):
+        own = {"lists": digest, "learning_rate": 0.1}
+        runs.append(make_record(method, variant, seed=seed, error=10.0 * (seed + 1), config=own))
+        runs[-1]["split"]["digest"] = digest
+    return runs
+
+
+def test_splits_that_every_method_was_trained_on_are_one_table(make_record):
+    runs = [*on_splits(make_record, "ab"), *on_splits(make_record, "ab", "cb")]
+    grid = by_class.by_class(runs, "last")
+    assert grid.rows[-1][2:] == ("85.0", "85.0")
+    assert "2 of CE and 2 of CB, on 2 splits." in grid.note
+
+
 def test_runs_that_do_not_belong_together_are_refused(make_record):
-    other = make_record(seed=1)
-    other["split"]["digest"] = "another"
-    with pytest.raises(UserError, match="several splits"):
-        by_class.by_class([make_record(), other], "last")
+    runs = [*on_splits(make_record, "ab"), *on_splits(make_record, "ac", "cb")]
+    with pytest.raises(UserError, match=r"several splits.*not the same for each method"):
+        by_class.by_class(runs, "last")
+    larger = on_splits(make_record, "ab")
+    larger[1]["split"]["train"] = [7, 8]
+    with pytest.raises(UserError, match=r"several splits.*other classes or numbers of images"):
+        by_class.by_class(larger, "last")
     changed = of_one_split(make_record, seed=1, config={"learning_rate": 0.5})
     with pytest.raises(UserError, match="differ in more than the seed"):
         by_class.by_class([of_one_split(make_record), changed], "last")

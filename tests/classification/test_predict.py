@@ -204,6 +204,20 @@ def test_a_picture_on_its_side_is_made_upright(tmp_path: Path) -> None:
     assert (as_it_lies - whole).abs().mean() > 0.5
 
 
+def test_a_star_that_has_become_several_runs_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, files in (("ce_a", ["config.json"]), ("ce_b", ["config.json", "record.json"])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, *sorted(tmp_path.glob("ce*")), "pictures")
+    assert ended.value.code == 2
+    said = f"2 runs are named, of which 1 has finished: {tmp_path / 'ce_b'}; name one."
+    assert said in capsys.readouterr().err
+
+
 # ---- export
 
 ELSEWHERE = """

@@ -12,7 +12,15 @@ from PIL import Image
 
 from common.errors import UserError, run_main
 from data_prep import photo_crops
-from data_prep.photo_crops import PHOTOGRAPHS_VARIABLE, Arguments, make_folder
+from data_prep.image_folder import load_image_folder
+from data_prep.photo_crops import (
+    FOLDER_VARIABLE,
+    PHOTOGRAPHS_VARIABLE,
+    Arguments,
+    make_folder,
+    prepare,
+)
+from tests.classification.image_trees import picture
 
 NAMES = {1: "red", 2: "green/blue", 3: "rare"}
 COLOURS = {1: (200, 0, 0), 2: (0, 100, 100), 3: (90, 90, 0)}
@@ -100,7 +108,71 @@ def test_the_folder_of_photographs_is_that_of_the_environment(
             (folder / f"{part}.json").write_text((folder / "boxes.json").read_text())
         monkeypatch.setenv(PHOTOGRAPHS_VARIABLE, str(folder))
     out = tmp_path / "crops"
-    monkeypatch.setattr(sys, "argv", ["photo_crops", "--out", str(out), "--least", "3"])
+    monkeypatch.setattr(sys, "argv", ["photo_crops", "cut", "--out", str(out), "--least", "3"])
     run_main(photo_crops.main)
     assert capsys.readouterr().out.startswith(f"{out}: ")
     assert len(list(out.iterdir())) >= 2
+
+
+def test_a_folder_that_was_cut_in_part_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = annotated(tmp_path / "set"), tmp_path / "crops"
+    whole = photo_crops.write_atomically
+
+    def stops(path: Path, content: bytes) -> None:
+        if path.name.startswith("000000000009"):
+            raise KeyboardInterrupt
+        whole(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_crops, "write_atomically", stops)
+        with pytest.raises(KeyboardInterrupt):
+            make_folder(arguments(folder, out))
+    assert not out.exists()
+    make_folder(arguments(folder, out))
+    assert len([*out.rglob("*.jpg")]) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "crops"}
+
+
+def test_prepare_lists_a_split_for_each_seed_and_repeats_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pictures of one's own in place of the crops.
+    monkeypatch.delenv(PHOTOGRAPHS_VARIABLE, raising=False)
+    for name, count in (("cat", 14), ("dog", 10)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(count):
+            picture(20, 20, seed=number).save(tmp_path / f"pictures/{name}/{number}.png")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    prepare()
+    splits = [load_image_folder(tmp_path / f"split-{seed}") for seed in range(10)]
+    assert len({split.digest for split in splits}) == 10
+    for split in splits:
+        assert split.folder == tmp_path / "pictures"
+        assert (split.train_counts, split.difficulty_counts) == ((6, 2), (4, 4))
+        assert split.test_counts == (4, 4)
+    prepare()
+    again = load_image_folder(tmp_path / "split-3")
+    assert again.digest == splits[3].digest
+
+
+def test_prepare_cuts_the_photographs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    monkeypatch.delenv(PHOTOGRAPHS_VARIABLE, raising=False)
+    with pytest.raises(UserError, match=f"pictures is missing; set {PHOTOGRAPHS_VARIABLE} to"):
+        prepare(folder)
+    made: list[Path] = []
+
+    def fake(arguments: Arguments) -> None:
+        made.append(arguments.out)
+        for name in "ab":
+            (arguments.out / name).mkdir(parents=True)
+            for number in range(9):
+                (arguments.out / name / f"{number}.jpg").touch()
+
+    monkeypatch.setenv(PHOTOGRAPHS_VARIABLE, "photographs")
+    monkeypatch.setattr(photo_crops, "cut", fake)
+    prepare(folder)
+    prepare(folder)
+    assert made == [folder / "pictures"]

@@ -4,16 +4,17 @@ import csv
 import importlib
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-import torchvision
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from classification.image_recipes import ImageConfig
 from classification.train import TASK
 from common.errors import run_main
-from tests.classification.image_trees import picture
 from tests.pages import module_calls, section
 
 PAGE = "docs/your-own-images.md"
@@ -22,6 +23,8 @@ MODULES = (
     "data_prep.image_folder", "classification.train", "analysis.by_class",
     "classification.predict",
 )  # fmt: skip
+PHOTOGRAPHS = {"flower": "flower.jpg", "temple": "china.jpg"}
+"""Those that come with scikit-learn, by what they show."""
 
 
 def type_in(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,37 +34,38 @@ def type_in(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> N
     run_main(importlib.import_module(module).main)
 
 
-def test_the_five_commands_lead_from_pictures_to_predictions(
+def cut(photograph: str, folder: Path, count: int, seed: int) -> None:
+    """Squares of a photograph, some of 80 pixels and some larger."""
+    whole, generator = Image.fromarray(load_sample_image(photograph)), np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        side = int(generator.integers(80, 160))
+        left, top = (int(generator.integers(length - side)) for length in whole.size)
+        whole.crop((left, top, left + side, top + side)).save(folder / f"{number}.jpg")
+
+
+def test_the_five_commands_lead_from_photographs_to_right_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With the real ImageNet weights of EfficientNet-Lite0."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    for name, count in (("cat", 14), ("dog", 10)):
-        Path("my-pictures", name).mkdir(parents=True)
-        for number in range(count):
-            picture(40, 30 + number, seed=100 * (name == "dog") + number).save(
-                f"my-pictures/{name}/{number}.png"
-            )
-    Path("new-pictures").mkdir()
-    picture(50, 40, seed=999).save("new-pictures/a.png")
-    weights = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT
-    cache = tmp_path / "torch/hub/checkpoints"
-    cache.mkdir(parents=True)
-    state = torchvision.models.mobilenet_v3_small().state_dict()
-    torch.save(state, cache / Path(weights.url).name)
+    for seed, (name, photograph) in enumerate(PHOTOGRAPHS.items()):
+        cut(photograph, Path("my-pictures", name), 14 - 2 * seed, seed)
+        cut(photograph, Path("new-pictures", name), 2, 10 + seed)
     calls = [(module, words) for module in MODULES for words in module_calls(STEPS, module)]
     assert [module for module, _ in calls] == [MODULES[0], *[MODULES[1]] * 2, *MODULES[2:]]
     for module, words in calls:
-        # Of twelve epochs one.
-        quick = shlex.split(shlex.join(words).replace("--epochs 12", "--epochs 1"))
-        type_in(module, quick, monkeypatch)
+        # Of twelve epochs four, of batches of 32 some of 4.
+        quick = shlex.join(words).replace("--epochs 12", "--epochs 4")
+        type_in(module, shlex.split(quick.replace("size 32", "size 4")), monkeypatch)
     shown = capsys.readouterr().out
     assert "CDB-W-CE" in shown
     assert "mean of the classes" in shown
     with Path("labels.csv").open(newline="") as file:
-        rows = [*csv.DictReader(file)]
-    assert {row["path"] for row in rows} == {"new-pictures/a.png"}
-    assert {row["class"] for row in rows} <= {"cat", "dog"}
+        first = {row["path"]: row["class"] for row in csv.DictReader(file) if row["rank"] == "1"}
+    assert len(first) == 4
+    assert all(Path(path).parent.name == name for path, name in first.items())
+    assert Path("sheet.png").stat().st_size > 10_000
 
 
 def test_training_commands_differ_in_the_method_alone() -> None:
@@ -74,6 +78,19 @@ def test_training_commands_differ_in_the_method_alone() -> None:
             "pretrained", "adamw", 0.001,
         )  # fmt: skip
         assert config.crop < config.stored_side
+
+
+def test_a_second_seed_has_lists_and_squares_of_its_own_and_the_same_options() -> None:
+    more = STEPS + section(PAGE, "Several seeds")
+    first, second = (module_calls(text, "classification.train")[-2:] for text in (STEPS, more))
+    lists = module_calls(more, "data_prep.image_folder")[-1]
+    for before, words in zip(first, second, strict=True):
+        old, new = TASK.parse(before), TASK.parse(words)
+        assert replace(new.config, seed=old.config.seed) == old.config
+        assert (new.config.seed, old.config.seed) == (1, 0)
+        assert new.group == old.group
+        assert new.cache != old.cache
+        assert lists[-2:] == ["--out", str(new.data)]
 
 
 def test_options_that_the_page_names_are_options() -> None:

@@ -129,6 +129,16 @@ def test_a_run_that_nobody_started_is_missing(out: Path) -> None:
     assert state(out) == ("missing", "")
 
 
+def test_a_run_whose_name_needs_data_that_is_not_there_is_missing(out: Path) -> None:
+    refused = ("--tau", "nonsense", "--data")
+    (out / "there").mkdir()
+    found = [
+        look(out).status(command(out, "a", *refused, str(out / name))).state
+        for name in ("nowhere", "there")
+    ]
+    assert found == ["missing", "failed"]
+
+
 def test_a_record_makes_a_run_finished_whatever_else_is_there(out: Path) -> None:
     path = folder(out, "record.json", "checkpoint.pt", "lock")
     (path / "failure.json").write_text(json.dumps({"error": "x", "time": "t"}))
