@@ -103,8 +103,8 @@ class ClassificationConfig(LogitConfig, ABC):
         """The configuration with what belongs to it of the lists in ``folder``, if it has lists."""
         return self
 
-    def check_last_batch(self, samples: int) -> None:
-        """Refuse a batch size that leaves too few of so many samples for the last batch."""
+    def check_last_batch(self, samples: int, network: nn.Module) -> None:
+        """Refuse a batch size that leaves the network too few of so many samples at last."""
 
     def stage1_config(self) -> "ClassificationConfig | None":
         """The resolved configuration of the first stage, if this run is a second one."""

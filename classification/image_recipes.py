@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, cast, get_args
 
 import torch
 import tyro
@@ -41,6 +41,9 @@ from common.training.settings import (
     SteppedConfig,
     resolved,
 )
+
+if TYPE_CHECKING:
+    from classification.models.named_network import NamedNetwork
 
 ImageMethod = Literal[
     "ce", "focal", "cfs", "cb", "eql", "class-aware", "balanced-softmax", "logit-adjustment",
@@ -180,14 +183,18 @@ class ImageStage(SteppedConfig, ClassificationConfig):
         digest = lists_digest(self, folder)
         return self if digest is None else replace(self, lists=digest)
 
-    def check_last_batch(self, samples: int) -> None:
+    def takes_one_image(self, network: nn.Module) -> bool:
+        """Whether the network can be trained on one image: no map of it has one value."""
+        return self.crop > STRIDE
+
+    def check_last_batch(self, samples: int, network: nn.Module) -> None:
         """Refuse a last batch of one image whose last maps have one value: no batch statistics."""
-        if self.crop > STRIDE:
+        if self.takes_one_image(network):
             return
         if self.batch_size == 1:
             raise UserError(
                 f"--batch-size 1 is too few for batch statistics at --crop {self.crop}; give at "
-                f"least 2, or --crop {STRIDE + 1} or more."
+                "least 2, or a larger --crop."
             )
         if samples % self.batch_size == 1:
             raise UserError(
@@ -313,13 +320,13 @@ class ImageConfig(MixupSettings, EqlSettings, HardInstancesCounted, UsualSetting
         """Refuse a network that there is not."""
         if self.network in _RESNETS:
             return
-        from classification.models.named_network import check_name
+        from classification.models.network_names import check_name
 
         check_name(self.network)
 
     def usual_weights(self) -> tuple[Path, str]:
-        """torchvision's, in its cache; see :func:`named_network.usual_weights`."""
-        from classification.models.named_network import usual_weights
+        """torchvision's, in its cache; see :func:`network_names.usual_weights`."""
+        from classification.models.network_names import usual_weights
 
         return usual_weights(self.network)
 
@@ -328,9 +335,15 @@ class ImageConfig(MixupSettings, EqlSettings, HardInstancesCounted, UsualSetting
         """ImageNet's; of pretrained weights their own."""
         if not self.starts_pretrained:
             return super().normalisation
-        from classification.models.named_network import normalisation
+        from classification.models.network_names import normalisation
 
         return normalisation(self.network)
+
+    def takes_one_image(self, network: nn.Module) -> bool:
+        """Networks by a name say it themselves."""
+        if self.network in _RESNETS:
+            return super().takes_one_image(network)
+        return cast("NamedNetwork", network).takes_one_image
 
     def make_network(self, num_classes: int, generator: torch.Generator) -> nn.Module:
         """A ResNet for images, or a network by its name."""

@@ -128,9 +128,9 @@ class Training(loop.Training[Inputs]):
             UserError: when the batch size or the file does not fit.
             ForeignWeightsError: ``first_stage`` is another network's.
         """
-        config.check_last_batch(data.train.labels.numel())
         streams = Streams(config.seed)
         network = _network(config, data.num_classes, streams, first_stage, pretrained).to(device)
+        config.check_last_batch(data.train.labels.numel(), network)
         # A tensor: a recorded CUDA graph reads it anew in every step. CUDA's fused SGD takes a
         # float32 one, the CPU's rounds only where the weights do.
         dtype = torch.float32 if device.type == "cuda" else torch.float64

@@ -1,6 +1,7 @@
 """Published weights of a network for images in files, without those of its head.
 
-The head, the last layer, is for the classes of another data set; everything else is taken.
+The head, the last layer (or the heads), is for the classes of another data set; everything else is
+taken.
 """
 
 import re
@@ -29,15 +30,17 @@ def load_pretrained(model: WithHead, path: Path, remedy: str) -> None:
         UserError: when the file is missing, no checkpoint, or of another network; it names the
             first differing keys.
     """
-    network, head = model.as_published
+    network, heads = model.as_published
     ours = network.state_dict()
     theirs = {
-        _OLD_DENSENET.sub(r"\1\2", name): value
-        for name, value in read_state(path, remedy).items()
-        if not _AUXILIARY.match(name)
+        _OLD_DENSENET.sub(r"\1\2", name): value for name, value in read_state(path, remedy).items()
     }
-    theirs = {name: value for name, value in theirs.items() if not name.startswith(head)}
-    body = {name: value for name, value in ours.items() if not name.startswith(head)}
+    theirs = {
+        name: value
+        for name, value in theirs.items()
+        if not name.startswith(heads) and (name in ours or not _AUXILIARY.match(name))
+    }
+    body = {name: value for name, value in ours.items() if not name.startswith(heads)}
     if found := differences(body, theirs):
         raise UserError(f"{path} does not fit: it {'; it '.join(found)}; {remedy}.")
     # Into our own, which knows the version of its layout.

@@ -57,14 +57,14 @@ class ImageResNet(WithHead):
         self.classifier = nn.utils.skip_init(nn.Linear, whole.fc.in_features, num_classes)
 
     @property
-    def head(self) -> nn.Module:
+    def heads(self) -> tuple[nn.Module, ...]:
         """The classifier."""
-        return self.classifier
+        return (self.classifier,)
 
     @property
-    def as_published(self) -> tuple[nn.Module, str]:
+    def as_published(self) -> tuple[nn.Module, tuple[str, ...]]:
         """The layers; torchvision's head is ``fc``, which is not among them."""
-        return self.layers, "fc."
+        return self.layers, ("fc.",)
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), float32 -> maps (B, D, h, w), h = H / 32 rounded up."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,9 @@ from torch import Tensor, nn
 from classification.data import load_data
 from classification.image_augment import DEVIATION, MEAN
 from classification.image_recipes import IMAGE_FOLDER, ImageConfig
-from classification.models import named_network
-from classification.models.named_network import (
-    NamedNetwork,
-    check_name,
-    make_named_network,
-    normalisation,
-)
+from classification.models import network_names
+from classification.models.named_network import NamedNetwork, make_named_network
+from classification.models.network_names import check_name, normalisation
 from classification.models.pretrained import load_pretrained
 from classification.models.resnet_image import make_image_resnet
 from classification.predict import load_run
@@ -31,10 +28,12 @@ from classification.training import Training
 from common.errors import UserError
 from common.training.run import run
 from common.training.settings import plain, read_config
+from common.training.signals import StopRequest
+from tests.classification import own_networks
 from tests.classification.small_images import CLASSES, settings, small_run, write_images
 from tests.classification.synthetic import same_weights, to_the_end
-from tests.classification.tape import captured
-from tests.states import assert_same_state
+from tests.classification.tape import captured, tensors_among
+from tests.states import assert_same_state, written_and_read
 from tests.stopping import StopAfter
 
 CPU = torch.device("cpu")
@@ -110,39 +109,121 @@ def test_an_unknown_name_is_refused_before_anything_is_read(name: str, words: st
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("no.such.module:net", "cannot be imported"),
+        ("no.such.module:net", r"cannot be imported \(ModuleNotFoundError: .*PYTHONPATH"),
         (f"{OWN}:nothing", "has no function nothing"),
         (f"{OWN}:without_classes", "is called with num_classes=4 alone, which it does not take"),
-        (f"{OWN}:number", "gives a int"),
-        (f"{OWN}:features", "gives no logits of 4 classes"),
+        ("torch:zeros", "is called with num_classes=4 alone, which it does not take"),
+        (f"{OWN}:failing", r"failing fails \(KeyError: 'weights'\)"),
+        (f"{OWN}:number", "gives int, not a torch.nn.Module"),
+        (f"{OWN}:features", r"gives no logits of 4 classes for each image, but \(1, 5\) for one"),
+        (f"{OWN}:headless", "has no linear layer of 4 outputs"),
+        (f"{OWN}:unpassable", r"does not take images of --crop 32 \(IndexError\)"),
         ("vit_b_32", "does not take images of --crop 32 .*choose another --crop"),
     ],
 )
 def test_what_is_no_network_for_these_images_is_refused_in_one_sentence(
     name: str, words: str
 ) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=f"^--network {name}[: ].*{words}.*[.]$"):
         make_named_network(4, generator(), name, crop=32)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("def f(:", "SyntaxError: .*line 1"), ("import nosuch", "ModuleNotFoundError: .* 'nosuch'"),
+     ("raise ValueError('no licence')", "ValueError: no licence")],
+)  # fmt: skip
+def test_a_module_that_cannot_be_imported_is_refused_with_what_it_says(
+    code: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users_own_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=rf"users_own_module cannot be imported \({words}.*\)"):
+        make_named_network(4, generator(), "users_own_module:net", crop=32)
+
+
+def test_what_gives_more_than_logits_in_training_is_refused_in_one_sentence() -> None:
+    network = make_named_network(4, generator(), f"{OWN}:auxiliary", crop=32).train()
+    with pytest.raises(UserError, match=r"^the network gives tuple in training; .*[.]$"):
+        network(torch.zeros(2, 3, 32, 32))
+
+
+def test_one_image_alone_in_a_batch_is_refused_by_what_the_network_makes_of_it(
+    images: Path,
+) -> None:
+    normalised = f"{OWN}:normalised_features"
+    for size in (1, 9):
+        with pytest.raises(UserError, match=f"--batch-size {size} .* batch statistics"):
+            training(images, network=normalised, crop=40, batch_size=size)
+    # Its maps are of 4 x 4.
+    last = training(images, batch_size=9)
+    assert last.run_epoch(StopRequest())
 
 
 def test_timm_is_asked_for_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Timm:
         list_models = staticmethod(lambda: ["tiny_net"])
-        get_pretrained_cfg = staticmethod(
-            lambda name: type("Cfg", (), {"mean": (0.5,) * 3, "std": (0.25,) * 3})
-        )
+
+        @staticmethod
+        def get_pretrained_cfg(name: str) -> Any:
+            if name not in ("tiny_net", "tiny_net.a1"):
+                raise RuntimeError("Invalid pretrained tag")
+            return type("Cfg", (), {"mean": (0.5,) * 3, "std": (0.25,) * 3})
 
         @staticmethod
         def create_model(name: str, pretrained: bool, num_classes: int) -> nn.Module:
             assert (name, pretrained) == ("tiny_net.a1", False)
             return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, num_classes))
 
-    monkeypatch.setattr(named_network, "_timm", lambda: Timm)
+    monkeypatch.setattr(network_names, "_timm", lambda: Timm)
     network = make_named_network(4, generator(), "timm:tiny_net.a1", crop=8)
-    assert network.head.weight.shape == (4, 192)
+    assert heads_of(network) == ["1"]
     assert normalisation("timm:tiny_net.a1") == ((0.5,) * 3, (0.25,) * 3)
-    with pytest.raises(UserError, match="timm has no tiny_nat; did you mean tiny_net"):
-        make_named_network(4, generator(), "timm:tiny_nat", crop=8)
+    for refused in (normalisation, lambda name: make_named_network(4, generator(), name, crop=8)):
+        with pytest.raises(UserError, match="timm has no tiny_nat; did you mean tiny_net"):
+            refused("timm:tiny_nat")
+        with pytest.raises(UserError, match=r"has no weights b2 of tiny_net; leave \.b2 out"):
+            refused("timm:tiny_net.b2")
+
+
+# Heads.
+
+
+def heads_of(network: NamedNetwork) -> list[str]:
+    """Names of the layers that give logits."""
+    return [
+        name
+        for name, part in network.network.named_modules()
+        if any(part is head for head in network.heads)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "heads"),
+    [
+        (SMALL, 4, ["classifier.1"]),
+        (f"{OWN}:convolution", 6, ["1"]),
+        (f"{OWN}:distilled", 4, ["classifier", "distilled"]),
+        # Of these, other layers have as many outputs as there are classes.
+        (f"{OWN}:distilled", 6, ["classifier", "distilled"]),
+        (f"{OWN}:steady", 6, ["classifier"]),
+        (f"{OWN}:like_vit", 16, ["heads.head"]),
+        (f"{OWN}:like_convnext", 16, ["classifier.2"]),
+        (f"{OWN}:like_mobilenet", 24, ["classifier.3"]),
+        ("squeezenet1_0", 64, ["classifier.1"]),
+    ],
+)
+def test_the_head_is_what_follows_the_number_of_classes(
+    name: str, classes: int, heads: list[str]
+) -> None:
+    assert heads_of(make_named_network(classes, generator(), name, crop=32)) == heads
+
+
+def test_a_second_network_to_find_the_head_changes_no_weight() -> None:
+    ambiguous = make_named_network(6, generator(), f"{OWN}:steady", crop=32)
+    torch.manual_seed(int(torch.randint(2**63 - 1, (), generator=generator())))
+    plain = own_networks.steady(6).state_dict()
+    assert_same_state(dict(ambiguous.network.state_dict()), dict(plain))
 
 
 def test_runs_are_named_after_the_network_and_without_slashes() -> None:
@@ -161,23 +242,64 @@ def test_runs_from_before_were_started_at_random_by_sgd_and_trained_to_the_end()
     assert run_name(IMAGE_FOLDER) == "ce_seed-0"
 
 
-def test_in_bfloat16_a_linear_head_still_gives_float32() -> None:
-    network = make_named_network(4, generator(), f"{OWN}:steady", crop=32, mixed=True).eval()
+# Mixed precision.
+
+
+@pytest.mark.parametrize("name", ["steady", "cosine", "convolution", "distilled"])
+def test_in_bfloat16_every_kind_of_head_still_gives_float32(name: str) -> None:
+    network = make_named_network(4, generator(), f"{OWN}:{name}", crop=32, mixed=True).eval()
     image = torch.rand(2, 3, 32, 32, generator=generator())
-    with torch.autocast("cpu", torch.bfloat16):
-        features = network.network.get_submodule("body")(image).mean((2, 3))
-    assert features.dtype == torch.bfloat16
-    head = network.head
-    assert isinstance(head, nn.Linear)
-    assert torch.equal(network(image), features.float() @ head.weight.T + head.bias)
+    given: list[Tensor] = []
+    for head in network.heads:
+        head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        head.register_forward_hook(lambda *call: given.append(call[2]))
+    logits = network(image)
+    assert [value.dtype for value in given] == [torch.bfloat16, torch.float32] * len(network.heads)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
+def test_a_float32_head_computes_what_its_own_class_does() -> None:
+    for name in ("steady", "cosine", "convolution"):
+        made = make_named_network(4, generator(), f"{OWN}:{name}", crop=32, mixed=False).eval()
+        plain = getattr(own_networks, name)(4).eval()
+        plain.load_state_dict(made.network.state_dict())
+        image = torch.rand(2, 3, 32, 32, generator=generator())
+        assert torch.equal(made(image), plain(image))
+
+
+@pytest.mark.parametrize("network", [*own_networks.LIKE, f"{OWN}:distilled"])
+def test_in_bfloat16_any_kind_of_network_trains_and_a_resumed_run_is_the_whole_one(
+    images: Path, network: str
+) -> None:
+    changes = {"network": network, "precision": "bfloat16", "learning_rate": 0.01, "epochs": 2}
+    whole = to_the_end(training(images, **changes))
+    stopped = training(images, **changes)
+    stopped.run_epoch(StopAfter(2))
+    resumed = training(images, **changes)
+    resumed.load_state_dict(written_and_read(stopped.state_dict()))
+    assert_same_state(to_the_end(resumed).state_dict(), whole.state_dict())
+    assert all(map(math.isfinite, whole.history.rows["loss"]))
+    kinds = {value.dtype for value in tensors_among(whole.state_dict())}
+    assert kinds.isdisjoint({torch.bfloat16, torch.float16})
+
+
+@pytest.mark.parametrize("network", own_networks.LIKE)
+def test_passes_of_bfloat16_depart_from_those_of_float32_and_give_float32(network: str) -> None:
+    made = make_named_network(4, generator(), network, crop=32).eval()
+    image = torch.randn(2, 3, 32, 32, generator=generator())
+    logits = made(image)
+    made.mixed = False
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, made(image))
+    torch.testing.assert_close(logits, made(image), atol=0.05, rtol=0.05)
 
 
 def test_the_further_classifiers_of_googlenet_are_left_out() -> None:
-    with pytest.warns(FutureWarning):
-        network = named_network._of_torchvision("googlenet", 4, pretrained=True)
-    assert not [name for name in network.state_dict() if name.startswith("aux")]
-    assert network.train()(torch.rand(2, 3, 32, 32)).shape == (2, 4)
-    assert network.transform_input is True
+    made = make_named_network(4, generator(), "googlenet", crop=32, pretrained=True).train()
+    assert not [name for name in made.network.state_dict() if name.startswith("aux")]
+    assert made(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+    assert made.network.transform_input is True
 
 
 # Published weights.
@@ -194,18 +316,17 @@ def test_our_resnet18_computes_torchvisions_features_from_torchvisions_file(tmp_
     assert torch.allclose(ours.eval()(image), theirs.eval()(image), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [SMALL, f"{OWN}:steady"])
+@pytest.mark.parametrize("name", [SMALL, f"{OWN}:steady", f"{OWN}:distilled"])
 def test_everything_but_the_head_is_taken_from_the_file(name: str, tmp_path: Path) -> None:
     classes = {"network": 5, "file": 9}
     network = make_named_network(classes["network"], generator(), name, crop=32)
-    head = {name: value.clone() for name, value in network.head.state_dict().items()}
+    before = {name: value.clone() for name, value in network.network.state_dict().items()}
     of_file = make_named_network(classes["file"], generator(1), name, crop=32).network
     state = random_file(of_file, tmp_path / "file.pth")
     load_pretrained(network, tmp_path / "file.pth", "none")
     for key, value in network.network.state_dict().items():
-        if not key.startswith(network._head_name):
-            assert torch.equal(value, state[key]), key
-    assert all(torch.equal(value, head[key]) for key, value in network.head.state_dict().items())
+        of_head = key.rpartition(".")[0] in heads_of(network)
+        assert torch.equal(value, (before if of_head else state)[key]), key
 
 
 def test_names_of_densenets_first_files_are_understood(tmp_path: Path) -> None:
@@ -215,7 +336,7 @@ def test_names_of_densenets_first_files_are_understood(tmp_path: Path) -> None:
             self.denselayer1 = nn.ModuleDict({"norm1": nn.BatchNorm1d(2)})
             self.fc = nn.Linear(2, 3)
 
-    network = NamedNetwork(Dense(), "fc")
+    network = NamedNetwork(Dense(), ["fc"])
     state = {
         name.replace("norm1.", "norm.1."): value + 1 for name, value in Dense().state_dict().items()
     }
@@ -303,13 +424,16 @@ def test_pretrained_weights_own_normalisation_reaches_training_evaluation_and_pr
 # Fine-tuning.
 
 
-@pytest.mark.parametrize("network", [f"{OWN}:steady", f"{OWN}:dropping"])
-def test_the_head_alone_is_trained_and_batch_statistics_stay(images: Path, network: str) -> None:
+@pytest.mark.parametrize(
+    "network", [f"{OWN}:{name}" for name in ("steady", "dropping", "distilled")]
+)
+def test_the_heads_alone_are_trained_and_batch_statistics_stay(images: Path, network: str) -> None:
     start = training(images, network=network, trained="head")
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
     after = to_the_end(start).model.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
-    assert changed == {"network.classifier.weight", "network.classifier.bias"}
+    heads = [name for name in ("classifier", "distilled") if f"network.{name}.bias" in after]
+    assert changed == {f"network.{name}.{kind}" for name in heads for kind in ("weight", "bias")}
 
 
 def test_resnets_train_their_classifier_alone() -> None:
