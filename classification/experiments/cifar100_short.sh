@@ -4,7 +4,7 @@
 # Data: CIFAR-100: see data_prep/README.md
 # Check: data_prep.cifar100 check
 # Cost: 18 runs of about 10 min and 6 second stages of 3 to 4 min, on one AMD EPYC core with bfloat16 instructions
-# Smoke: SEEDS=0 IMBALANCES=200 METHODS=ce AT_200= TODAY=mixup CLASSIFIERS=lws STAGE2=cdb-w-ce STAGE1_EPOCHS=2
+# Smoke: SEEDS=0 IMBALANCES=200 METHODS=ce AT_200= TODAY= CLASSIFIERS=lws STAGE2=cdb-w-ce STAGE1_EPOCHS=2
 SEEDS=${SEEDS:-"0 1"}
 IMBALANCES=${IMBALANCES:-100}
 METHODS=${METHODS:-"ce focal cb ldam-drw cdb-s cdb-w-ce"}
