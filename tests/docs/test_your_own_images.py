@@ -8,14 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from analysis.class_accuracy import class_accuracy
+from analysis.photo_crops import RUNS, differences, example_runs
+from analysis.records import RESULTS, published_records, to_frame
 from classification.image_recipes import ImageConfig
 from classification.train import TASK
 from common.errors import run_main
-from tests.pages import module_calls, section
+from tests.pages import ROOT, module_calls, section
 
 PAGE = "docs/your-own-images.md"
 STEPS = section(PAGE, "Five commands")
@@ -96,3 +100,53 @@ def test_a_second_seed_has_lists_and_squares_of_its_own_and_the_same_options() -
 def test_options_that_the_page_names_are_options() -> None:
     for words in ("--trained head --start pretrained", "--patience 5", "--optimizer sgd"):
         assert TASK.parse(["image-folder", *shlex.split(words)])
+
+
+# What the page says of the published runs.
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[tuple[str, str], pd.DataFrame]:
+    return example_runs(to_frame(published_records(ROOT / RESULTS)))
+
+
+def test_four_methods_were_run_with_three_seeds_each_on_a_split_of_its_own(
+    runs: dict[tuple[str, str], pd.DataFrame],
+) -> None:
+    assert set(runs) == set(RUNS)
+    for own in runs.values():
+        assert list(own["seed"]) == [0, 1, 2]
+        assert own["split"].nunique() == 3
+    split = runs[RUNS[0]]["record"].iloc[0]["split"]
+    counts = dict(zip(split["class_names"], split["train"], strict=True))
+    assert (len(counts), sum(counts.values()), 3 * sum(split["test"])) == (14, 428, 168)
+    # With the 4 + 4 that are held out.
+    others = [count + 8 for name, count in counts.items() if name != "person"]
+    assert (counts["person"], min(others), max(others)) == (303, 12, 26)
+    assert counts["handbag"] == 4
+
+
+def test_all_methods_are_ahead_of_ce_on_both_sets_and_nothing_is_decided(
+    runs: dict[tuple[str, str], pd.DataFrame],
+) -> None:
+    ce, *_ = RUNS
+    for values in (
+        {run: own["test"].mean() for run, own in runs.items()},
+        {run: -own["difficulty_error_last"].mean() for run, own in runs.items()},
+    ):
+        assert min(values, key=lambda run: values[run]) == ce
+        assert max(values, key=lambda run: values[run])[0] == "cdb-s"
+    assert not any(d.low > 0 or d.high < 0 for d in differences(runs).values())
+
+
+def test_the_head_pays_with_each_method_and_handbags_are_not_found(
+    runs: dict[tuple[str, str], pd.DataFrame],
+) -> None:
+    records = {run: list(own["record"]) for run, own in runs.items()}
+    names = records[RUNS[0]][0]["split"]["class_names"]
+    each = {
+        run: dict(zip(names, class_accuracy(own, "last").accuracy, strict=True))  # type: ignore[union-attr]
+        for run, own in records.items()
+    }
+    assert all(each[run]["person"] < each[RUNS[0]]["person"] for run in RUNS[1:])
+    assert {accuracy["handbag"] for accuracy in each.values()} == {0.0}
