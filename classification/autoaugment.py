@@ -343,8 +343,8 @@ def make_tables(levels: Tensor, grey: Tensor, changes: Mapping[str, Tensor]) -> 
     pivot = (mean * changes["about_mean"])[:, None].float()
     scaled = pivot + changes["gain"][:, None] * (changes["table"] - pivot)
     scaled = scaled.clamp(0, 255).to(torch.uint8)[:, None]
-    counts = levels.new_zeros(*levels.shape[:2], _LEVELS)
-    counts.scatter_add_(2, levels, counts.new_ones(()).expand_as(levels))
+    counts = levels.new_zeros(*levels.shape[:2], _LEVELS, dtype=torch.int32)
+    counts.scatter_add_(2, levels, torch.ones_like(levels, dtype=torch.int32))
     ends = levels.aminmax(dim=2, keepdim=True)
     stretches, equalises = (changes[n][:, None, None] for n in ("stretches", "equalises"))
     tables = torch.where(stretches, stretching(ends.min, ends.max), scaled)
@@ -373,7 +373,7 @@ def equalising(counts: Tensor, greatest: Tensor) -> Tensor:
     pixels below v) // s; where s is 0, nothing is changed.
 
     Args:
-        counts: pixels at each level, (..., 256) int64.
+        counts: pixels at each level, (..., 256) integers.
         greatest: the greatest level of each channel, (..., 1) int64.
     """
     levels = torch.arange(_LEVELS, device=counts.device)
@@ -390,11 +390,11 @@ def smooth(images: Tensor) -> Tensor:
     Rounded; the outermost pixels stay as they are. Float32.
     """
     result = images.float()
-    rows = result[:, :, :-2] + result[:, :, 1:-1] + result[:, :, 2:]
-    sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    inner = result[:, :, 1:-1, 1:-1]
+    rows = (result[:, :, :-2] + result[:, :, 1:-1]).add_(result[:, :, 2:])
+    sums = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(inner, alpha=4)
     # A thirteenth of a whole number is never a half.
-    means = (sums + 4 * result[:, :, 1:-1, 1:-1]).div_(13).round_()
-    result[:, :, 1:-1, 1:-1] = means
+    inner.copy_(sums.div_(13).round_())
     return result
 
 
