@@ -11,7 +11,8 @@ from classification.models.efficientnet_lite import (
     efficientnet_lite0,
     efficientnet_lite0_weights,
 )
-from classification.models.named_network import make_named_network, normalisation
+from classification.models.named_network import make_named_network
+from classification.models.network_names import normalisation
 from classification.models.pretrained import load_pretrained
 from classification.preprocessing import Middle
 
