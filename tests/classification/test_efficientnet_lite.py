@@ -48,10 +48,11 @@ def test_the_published_weights_know_real_photographs() -> None:
 
 def test_a_run_starts_from_all_published_weights_but_the_heads() -> None:
     network = make_named_network(14, torch.Generator().manual_seed(0), NAME, crop=96)
-    head = {name: value.clone() for name, value in network.head.state_dict().items()}
+    (layer,) = network.heads
+    head = {name: value.clone() for name, value in layer.state_dict().items()}
     load_pretrained(network, efficientnet_lite0_weights(), "none")
     published = torch.load(efficientnet_lite0_weights(), weights_only=True)
     for name, value in network.network.state_dict().items():
         if not name.startswith("_fc."):
             assert torch.equal(value, published[name]), name
-    assert all(torch.equal(value, head[name]) for name, value in network.head.state_dict().items())
+    assert all(torch.equal(value, head[name]) for name, value in layer.state_dict().items())
