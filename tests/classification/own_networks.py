@@ -49,29 +49,38 @@ def features(num_classes: int) -> nn.Module:
 # The layers of larger networks.
 
 
+def lively(network: nn.Module) -> nn.Module:
+    """Weights by which logits depend on the image; torchvision's last ones are almost 0."""
+    for weight in network.parameters():
+        if weight.dim() > 1:
+            nn.init.normal_(weight, std=2 / weight[0].numel() ** 0.5)
+    return network
+
+
 def like_mobilenet(num_classes: int) -> nn.Module:
     block = partial(mobilenetv3.InvertedResidualConfig, dilation=1, width_mult=1.0)
     blocks = [block(8, 3, 16, 8, True, "RE", stride=2), block(8, 5, 24, 8, True, "HS", stride=1)]
-    return mobilenetv3.MobileNetV3(blocks, last_channel=16, num_classes=num_classes)
+    return lively(mobilenetv3.MobileNetV3(blocks, last_channel=16, num_classes=num_classes))
 
 
 def like_convnext(num_classes: int) -> nn.Module:
     stages = [convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]
-    return convnext.ConvNeXt(stages, stochastic_depth_prob=0.2, num_classes=num_classes)
+    return lively(convnext.ConvNeXt(stages, stochastic_depth_prob=0.2, num_classes=num_classes))
 
 
 def like_vit(num_classes: int) -> nn.Module:
-    network = vision_transformer.VisionTransformer(
-        32, 8, 1, 2, 16, 32, dropout=0.1, num_classes=num_classes
+    return lively(
+        vision_transformer.VisionTransformer(
+            32, 8, 1, 2, 16, 32, dropout=0.1, num_classes=num_classes
+        )
     )
-    # Else all logits are 0 at first.
-    nn.init.normal_(network.heads.head.weight)
-    return network
 
 
 def like_swin(num_classes: int) -> nn.Module:
-    return swin_transformer.SwinTransformer(
-        [4, 4], 8, [1, 1], [1, 2], [2, 2], stochastic_depth_prob=0.2, num_classes=num_classes
+    return lively(
+        swin_transformer.SwinTransformer(
+            [4, 4], 8, [1, 1], [1, 2], [2, 2], stochastic_depth_prob=0.2, num_classes=num_classes
+        )
     )
 
 
