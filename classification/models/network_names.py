@@ -45,7 +45,8 @@ def check_name(name: str) -> None:
     """
     if name.startswith(TIMM) or _FUNCTION.fullmatch(name):
         return
-    known = (*get_args(ImageNetwork), *_torchvision_names())
+    # Some are in both.
+    known = dict.fromkeys((*get_args(ImageNetwork), *_torchvision_names()))
     if name in known:
         return
     near = get_close_matches(name, known, n=3, cutoff=0.5)

@@ -93,6 +93,7 @@ def test_a_networks_weights_are_drawn_from_the_runs_stream_alone() -> None:
     ("name", "words"),
     [
         ("mobilenet_v3", "did you mean .*mobilenet_v3_small"),
+        ("resnet99", "did you mean resnet50 or resnet34 or resnet18"),
         ("restnet18", "did you mean resnet18"),
         ("???", "name one of torchvision's classification networks, timm:NAME"),
         ("a/b:c", "name one of torchvision"),
