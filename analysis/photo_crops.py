@@ -101,10 +101,15 @@ def methods_grid(name: str, frame: pd.DataFrame) -> Grid:
 
 
 def classes_grid(name: str, frame: pd.DataFrame) -> Grid:
-    """What ``python -m analysis.by_class`` shows of the same runs."""
-    records = [record for own in example_runs(frame).values() for record in own["record"]]
+    """What ``python -m analysis.by_class`` shows of the runs on splits that every method has."""
+    runs = example_runs(frame)
+    splits = set.intersection(*(set(own["split"]) for own in runs.values())) if runs else set()
+    records = [
+        record for own in runs.values() for record in own.loc[own["split"].isin(splits), "record"]
+    ]
     if not records:
-        return Grid(name, "Crops of photographs: classes", (), (), _NO_RUNS)
+        note = "No split is common to the runs of all methods." if runs else _NO_RUNS
+        return Grid(name, "Crops of photographs: classes", (), (), note)
     return replace(by_class(records, "last"), name=name)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.photo_crops import GROUP, RUNS, methods_grid
+from analysis.photo_crops import GROUP, RUNS, classes_grid, methods_grid
 from analysis.records import mixed_settings, to_frame
 from analysis.tables import block_makers
 
@@ -83,6 +83,16 @@ def test_blocks_of_the_page_are_made_from_the_records(example):
     without = block_makers(to_frame([]))
     for name in ("photo-crops-methods", "photo-crops-classes"):
         assert without[name]() == "No run of this experiment is recorded yet."
+
+
+def test_classes_are_shown_of_the_splits_that_every_method_has(example):
+    unfinished = [run for run in example if (run["method"], run["seed"]) != ("cdb-s", 2)]
+    grid = classes_grid("b", to_frame(unfinished))
+    assert "on 2 splits" in grid.note
+    assert grid.rows[-1][2] == "69.0"
+    # One has none in common with the others.
+    apart = [run for run in example if (run["method"] == "ce") == (run["seed"] == 0)]
+    assert classes_grid("b", to_frame(apart)).note.startswith("No split is common")
 
 
 def test_lists_of_each_seed_are_one_setting_where_their_classes_are_as_large(run):
