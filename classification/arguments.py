@@ -24,9 +24,9 @@ class Arguments(RunArguments):
     ahead; 0: none. With a GPU as many as there are cores for each."""
 
     weights: Path | None = None
-    """Images in files: of --start pretrained the file, a state dict; None: torchvision's default
-    weights where its cache has them (nothing is downloaded), or what FUNCTION_weights() beside the
-    network's FUNCTION names."""
+    """Images in files: of --start pretrained the file, a state dict of torch.save or .safetensors;
+    None: torchvision's default weights where its cache has them (nothing is downloaded), or what
+    FUNCTION_weights() beside the network's FUNCTION names."""
 
     def resolved(self) -> Self:
         """With every 'None: as ...' of the settings filled in.

@@ -60,7 +60,7 @@ def test_both_loops_train_as_many_weights_at_one_rate(
     monkeypatch.setattr(torch.optim, "SGD", sgd)
     for network in ("squeezenet1_1", "resnet18"):
         made.clear()
-        recipe = Recipe(network, crop=64, batch_size=4)
+        recipe = Recipe(network, 64, 4, learning_rate=0.03, momentum=0.8, weight_decay=0.02)
         our_training(folder, recipe, "float32", tmp_path / "cache", CPU)
         plain_epochs(load_image_folder(folder), recipe, 0, CPU)
         ours, plain = (optimizer.param_groups for optimizer in made)

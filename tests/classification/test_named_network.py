@@ -347,6 +347,19 @@ def test_names_of_densenets_first_files_are_understood(tmp_path: Path) -> None:
     assert torch.equal(taken, torch.full((2,), 2.0))
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_further_classifiers_in_a_file_are_taken_where_the_network_has_them(
+    own: bool, tmp_path: Path
+) -> None:
+    parts = {"body": nn.Linear(2, 2), "aux1": nn.Linear(2, 2), "fc": nn.Linear(2, 3)}
+    torch.save(nn.ModuleDict(parts).state_dict(), tmp_path / "file.pth")
+    others = {name: nn.Linear(2, 2) for name in ("body", *(["aux1"] if own else []))}
+    network = NamedNetwork(nn.ModuleDict(others | {"fc": nn.Linear(2, 4)}), ["fc"])
+    load_pretrained(network, tmp_path / "file.pth", "none")
+    for name, part in others.items():
+        assert torch.equal(part.weight, parts[name].weight)
+
+
 def test_a_file_of_another_network_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     network = make_named_network(4, generator(), f"{OWN}:steady", crop=32)
     before = {name: value.clone() for name, value in network.state_dict().items()}
