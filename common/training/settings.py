@@ -86,6 +86,8 @@ _NOT_NAMED: Final = {"recipe", "dataset", "method", "seed", *_ALWAYS_NAMED}
 LONGEST_NAME: Final = 217
 """Characters of a run's name: its figure, ``course_GROUP_RUN.png``, has then at most 255 in every
 group of ours, the longest of which has 26."""
+_IN_FOLDERS: Final = str.maketrans({"/": "+", ":": "--"})
+"""What a folder's name cannot hold everywhere, and what it has in its place."""
 
 DATASET: Final = Setting("Data set.")
 METHOD: Final = Setting("Loss or sampler; the names of the paper's tables.")
@@ -520,8 +522,7 @@ def changed_settings(config: RunConfig, usual: RunConfig) -> list[str]:
         value = now[name]
         if name not in _NOT_NAMED and _counts(name, config) and value != before[name]:
             text = "-".join(map(str, value)) if isinstance(value, list) else value
-            # A folder's name has no slash.
-            parts.append(f"{name.replace('_', '-')}-{text}".replace("/", "+"))
+            parts.append(f"{name.replace('_', '-')}-{text}".translate(_IN_FOLDERS))
     return parts
 
 

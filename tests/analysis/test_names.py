@@ -165,9 +165,7 @@ def test_no_runs_course_is_written_over_anothers(courses_alone, make_record, fin
 
 def test_published_runs_keep_the_names_of_their_courses():
     names = [f"{path.parent.name}/{path.stem}" for path in (ROOT / "results").rglob("*.json")]
-    # The colon of a network package.module:function may not stand in a file's name everywhere.
-    kept = {name: f"course_{name.replace('/', '_').replace(':', '%3A')}" for name in names}
-    assert course_files(names) == kept
+    assert course_files(names) == {name: f"course_{name.replace('/', '_')}" for name in names}
 
 
 def test_a_table_shows_names_as_they_are_and_steers_no_terminal(capsys):

@@ -227,10 +227,10 @@ def test_a_second_network_to_find_the_head_changes_no_weight() -> None:
     assert_same_state(dict(ambiguous.network.state_dict()), dict(plain))
 
 
-def test_runs_are_named_after_the_network_and_without_slashes() -> None:
+def test_runs_are_named_after_the_network_and_without_what_folders_cannot_hold() -> None:
     config = config_of(network="timm:hf-hub:some/net", start="pretrained", patience=2)
     assert run_name(config) == (
-        "ce_epochs-3_batch-size-10_learning-rate-0.05_network-timm:hf-hub:some+net_"
+        "ce_epochs-3_batch-size-10_learning-rate-0.05_network-timm--hf-hub--some+net_"
         "start-pretrained_stored-side-40_crop-32_precision-float32_patience-2_seed-0"
     )
 
