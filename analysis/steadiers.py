@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.core import courses
 from analysis.grid import Grid
-from analysis.records import CELL, Record, imbalance_of
+from analysis.records import CELL, Record, as_array, imbalance_of
 from analysis.summary import summarize
 from analysis.words import MISSING, condition_name, method_name, number, variant_name
 from common.training.record import STEADIERS
@@ -26,6 +26,8 @@ GROUPS: Final = {
     "steadiers-cifar100": "cifar100-lt-recipe",
 }
 """Of each table, the group of its runs."""
+Setting = tuple[str, str]
+"""A method and its variant, which names law of tau and steadier."""
 _DECAY: Final = 5e-4
 _JUMP: Final = 0.2
 _FACTOR: Final = 3.0
@@ -35,23 +37,19 @@ _STEADY_NAMES: Final = {
 }  # fmt: skip
 
 
-def _array(rows: Sequence[Sequence[float | None]]) -> np.ndarray:
-    return np.array([[math.nan if v is None else v for v in row] for row in rows], dtype=float)
-
-
 def jumps(record: Record) -> int:
     """Epochs in which the rarest class's accuracy on the difficulty set is over 0.2 from before.
 
     MNIST's two classes are told by it; with many classes see :func:`mean_change`.
     """
     rarest = int(np.argmin(record["split"]["train"]))
-    accuracy = _array(record["history"]["class_accuracy"])[:, rarest]
+    accuracy = as_array(record["history"]["class_accuracy"])[:, rarest]
     return int((np.abs(np.diff(accuracy)) > _JUMP).sum())
 
 
 def changes(record: Record) -> np.ndarray:
     """Mean distance in points of a class's accuracy from that of the epoch before, (E - 1,)."""
-    change = 100.0 * np.abs(np.diff(_array(record["history"]["class_accuracy"]), axis=0))
+    change = 100.0 * np.abs(np.diff(as_array(record["history"]["class_accuracy"]), axis=0))
     measured = np.isfinite(change)
     count = measured.sum(axis=1)
     total = np.where(measured, change, 0.0).sum(axis=1)
@@ -77,7 +75,7 @@ def far_weights(record: Record) -> np.ndarray:
     weights = courses(record).get("class_weights")
     if not weights or len(weights) < 2:
         return np.zeros(0)
-    before, after = _array(weights[:-1]), _array(weights[1:])
+    before, after = as_array(weights[:-1]), as_array(weights[1:])
     far = np.maximum(before, after) > _FACTOR * np.minimum(before, after)
     return np.asarray(100.0 * far.mean(axis=1))
 

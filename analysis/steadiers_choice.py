@@ -1,6 +1,6 @@
 """The rule of docs/choosing-tau.md that recommends a setting: two rounds, decided without the test.
 
-Shapes: none; errors and gains are in points of the balanced error on the difficulty set.
+Errors and gains are in points of the balanced error on the difficulty set.
 """
 
 import math
@@ -11,7 +11,14 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.steadiers import GROUPS, law_of, mean_change, steadied_runs, steadier_of
+from analysis.steadiers import (
+    GROUPS,
+    Setting,
+    law_of,
+    mean_change,
+    steadied_runs,
+    steadier_of,
+)
 from analysis.summary import errors_by_seed, summarize
 from analysis.words import method_name, number, signed
 
@@ -28,9 +35,6 @@ _SETS: Final = {
     "digit images": ("steadiers-images", 1, 3),
     "motion digits": ("steadiers-clips", 1, 3),
 }
-
-Setting = tuple[str, str]
-"""A method and its variant, law of tau and steadier."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
-"""How CIFAR100-LT's class weights and accuracies move from epoch to epoch, steadied and not."""
+"""How CIFAR100-LT's class weights and accuracies move from epoch to epoch, steadied and not.
 
-from collections.abc import Iterable
+Shapes: E epochs.
+"""
+
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -10,18 +13,25 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import CYCLE, GREY, heading_above, legend_below, panels
 from analysis.records import Record
-from analysis.steadiers import GROUPS, changes, far_weights, law_of, steadied_runs, steadier_of
+from analysis.steadiers import (
+    GROUPS,
+    Setting,
+    changes,
+    far_weights,
+    law_of,
+    steadied_runs,
+    steadier_of,
+)
 from analysis.words import method_name
 
 _GROUP: Final = GROUPS["steadiers-cifar100"]
 _SMOOTHED: Final = 5
-_PANELS: Final = {
-    "Weights that change by over 3 times": ("classes (%)", far_weights),
-    "A class's accuracy, mean change": ("points", changes),
-}
-
-
-Setting = tuple[str, str]
+Measure = Callable[[Record], np.ndarray]
+"""A number for each epoch but the first, (E - 1,)."""
+_PANELS: Final[tuple[tuple[str, str, Measure], ...]] = (
+    ("Weights that change by over 3 times", "classes (%)", far_weights),
+    ("A class's accuracy, mean change", "points", changes),
+)
 
 
 def lacks(frame: pd.DataFrame) -> bool:
@@ -29,9 +39,8 @@ def lacks(frame: pd.DataFrame) -> bool:
     return not len(steadied_runs(frame, _GROUP))
 
 
-def _smoothed(record: Record, measure: str) -> np.ndarray:
-    """Mean over five epochs, (E - 5,); (0,) where there are fewer."""
-    values = _PANELS[measure][1](record)
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over five epochs, (E - 1,) -> (E - 5,); (0,) where there are fewer."""
     if len(values) < _SMOOTHED:
         return np.zeros(0)
     return np.convolve(values, np.full(_SMOOTHED, 1 / _SMOOTHED), mode="valid")
@@ -63,9 +72,9 @@ def _name(setting: Setting, seeds: int) -> str:
     return f"{', '.join(parts)} ({seeds} seed{'s' * (seeds != 1)})"
 
 
-def _line(axes: Axes, records: Iterable[Record], measure: str, colour: str) -> None:
+def _line(axes: Axes, records: Iterable[Record], measure: Measure, colour: str) -> None:
     """The mean over the seeds."""
-    curves = [_smoothed(record, measure) for record in records]
+    curves = [_smoothed(measure(record)) for record in records]
     if all(len(curve) for curve in curves):
         mean = np.mean(curves, axis=0)
         axes.plot(np.arange(len(mean)) + _SMOOTHED, mean, color=colour, linewidth=1.3)
@@ -80,10 +89,10 @@ def draw(frame: pd.DataFrame) -> Figure:
     settings = _settings(steadied_runs(frame, _GROUP))
     colours = dict(zip(settings, [GREY, *CYCLE], strict=False))
     figure, axes = panels(1, 2, 9.2, 4.2)
-    for panel, measure in zip(axes, _PANELS, strict=True):
+    for panel, (title, unit, measure) in zip(axes, _PANELS, strict=True):
         for setting, runs in settings.items():
             _line(panel, runs["record"], measure, colours[setting])
-        panel.set(title=measure, xlabel="epoch", ylabel=_PANELS[measure][0])
+        panel.set(title=title, xlabel="epoch", ylabel=unit)
         panel.set_ylim(bottom=0)
     handles = [axes[0].plot([], [], color=colour)[0] for colour in colours.values()]
     names = [_name(setting, len(runs)) for setting, runs in settings.items()]

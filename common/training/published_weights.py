@@ -1,6 +1,5 @@
 """Weights that others published: a file of tensors by name, read without running its code."""
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,34 +13,6 @@ from common.errors import UserError, describe_os_error
 # PyTorch of 2017 counted no batches, frozen batch normalisation has no use for it.
 COUNTER: Final = "num_batches_tracked"
 _SHOWN = 3
-_DTYPES: Final = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-"""Of the tensors in a file of safetensors, by their names there."""
-
-
-def _of_safetensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a file of the safetensors format, by name.
-
-    It is the length N of what follows as 8 bytes, little-endian; N bytes of JSON, which give each
-    tensor's dtype, shape and place ([first, end) bytes behind the JSON); and the tensors' bytes.
-
-    Raises:
-        ValueError, KeyError, TypeError, RuntimeError: it is another format, or is cut off.
-    """
-    start = 8 + int.from_bytes(content[:8], "little")
-    told = json.loads(content[8:start])
-    data = torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8)
-    tensors = {}
-    for name, said in told.items():
-        if name != "__metadata__":
-            first, end = said["data_offsets"]
-            # A copy lies where a number of its dtype may lie.
-            values = data[first:end].clone().view(_DTYPES[said["dtype"]])
-            tensors[name] = values.reshape(said["shape"])
-    return tensors
 
 
 def _read(path: Path, remedy: str) -> object:
@@ -55,7 +26,9 @@ def _read(path: Path, remedy: str) -> object:
     try:
         with path.open("rb") as file:
             if path.suffix == ".safetensors":
-                return _of_safetensors(file.read())
+                from safetensors.torch import load
+
+                return load(file.read())
             return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         if error.filename is None:  # Not from opening it: what torch makes of a broken file.
