@@ -40,6 +40,16 @@ def test_ours_stand_beside_the_papers_numbers(make_record, decayed):
     assert {("61.79", "63.00 (1)"), ("61.79", "59.00 (1)")} <= found
 
 
+def test_what_the_paper_has_not_is_said_to_be_ours_and_mixed_with_nothing(decayed):
+    deferred = "tau=1.0 from-epoch=160"
+    records = [decayed(0.0005, "cdb-w-ce", deferred, error=58.0)]
+    records += [decayed(0.0005, "cdb-w-ce", "tau=1.0", error=10.0)]
+    records += [decayed(0.0001, "cdb-w-ce", deferred, seed=1, error=20.0)]
+    rows = front_grid(to_frame(records)).rows
+    (row,) = [row for row in rows if row[1] == "CDB-W-CE (τ 1.0, weights from epoch 160)"]
+    assert row[2:4] == ("not in it", "58.00 (1)")
+
+
 def test_a_data_set_without_runs_is_said_to_be_not_run_and_to_be_brought():
     for row in front_grid(to_frame([])).rows[-3:]:
         assert row[3:5] == ("–", "–")
