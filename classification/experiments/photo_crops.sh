@@ -3,7 +3,7 @@
 # Paper: Sec. 3.1 on real pictures: docs/your-own-images.md; not the paper's experiment
 # Data: photographs with boxes: see data_prep/README.md; cut before the first run
 # Check: data_prep.photo_crops prepare
-# Cost: 4 runs a seed of 105 to 110 s on one free Intel Xeon core: 22 min for three seeds
+# Cost: 4 runs a seed of 105 to 125 s on one Intel Xeon core: 13 min for three seeds on two
 # Smoke: SEEDS=0 METHODS=cdb-w-ce
 SEEDS=${SEEDS:-"0 1 2"} # each has a split of its own, 0 to 9
 METHODS=${METHODS:-"ce balanced-softmax cdb-s cdb-w-ce"}
