@@ -78,14 +78,19 @@ def _check_splits(columns: Mapping[str, Sequence[Record]]) -> int:
     """
     runs = [run for own in columns.values() for run in own]
     alike = {str([run["split"][name] for name in _SHAPE]) for run in runs}
-    digests = [{run["split"]["digest"] for run in own} for own in columns.values()]
-    if len(alike) > 1 or any(own != digests[0] for own in digests):
+    if len(alike) > 1:
         raise UserError(
-            "the runs are of several splits, which have other classes or numbers of images or are "
-            "not the same for each method; name a folder of runs that belong together (train them "
-            "with a --group of their own)."
+            "the runs are of several splits, which have other classes or numbers of images; name a "
+            "folder of runs that belong together (train them with a --group of their own)."
         )
-    return len(digests[0])
+    having = {run["split"]["digest"]: run for run in runs}
+    for method, own in columns.items():
+        for digest in having.keys() - {run["split"]["digest"] for run in own}:
+            raise UserError(
+                f"{method} was not trained on the split of {having[digest]['run']}; train it there "
+                "too, or name a folder in which each method has the same splits."
+            )
+    return len(having)
 
 
 def by_class(records: Sequence[Record], epoch: Epoch) -> Grid:

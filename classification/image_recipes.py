@@ -59,6 +59,8 @@ ImageRecipe = Literal[
 ]  # fmt: skip
 _RESNET: Final = Setting("Network; see classification/models/resnet_image.py.")
 _RESNETS: Final = get_args(ImageNetwork)
+_ADAPTIVE_AT_MOST: Final = 0.1
+"""Of the learning rate of AdamW; a weight moves by about the rate in a step."""
 _CONDITIONS: Final = {"imagenet-lt": "256", "digit-images": "80", "image-folder": "lists"}
 """The imbalance of a data set whose lists are fixed."""
 
@@ -88,9 +90,7 @@ class ImageStage(SteppedConfig, ClassificationConfig):
     ] = "weight-sum"
     epochs: Annotated[int, EPOCHS] = 100
     batch_size: Annotated[int, BATCH_SIZE] = 512
-    learning_rate: Annotated[
-        float, replace(LEARNING_RATE, documentation="Of SGD, at the start.")
-    ] = 0.2
+    learning_rate: Annotated[float, replace(LEARNING_RATE, documentation="At the start.")] = 0.2
     weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0005
     milestones: Annotated[
         tuple[int, ...],
@@ -246,7 +246,7 @@ class ImageConfig(MixupSettings, EqlSettings, HardInstancesCounted, UsualSetting
         Start,
         Setting(
             "First weights: random, or pretrained, from --weights, with a new head, and images "
-            "normalised as for torchvision's weights. A function of one's own makes its first "
+            "normalised as these weights want them. A function of one's own makes its first "
             "weights itself.",
             earlier="random",
         ),
@@ -282,6 +282,11 @@ class ImageConfig(MixupSettings, EqlSettings, HardInstancesCounted, UsualSetting
             raise UserError(
                 "--trained head leaves the random weights of --start random as they are; add "
                 "--start pretrained, or leave it out."
+            )
+        if self.adaptive and self.learning_rate > _ADAPTIVE_AT_MOST:
+            raise UserError(
+                f"--optimizer adamw at --learning-rate {self.learning_rate:g} moves every weight "
+                "by about that much in each step; name a much smaller rate, such as 0.001."
             )
         if self.patience >= self.epochs:
             raise UserError(

@@ -35,8 +35,8 @@ from common.training.predicting import (
     class_names_of,
     find_files,
     rank_classes,
-    refuse_missing_folder,
     refuse_several_runs,
+    refuse_unwritable,
 )
 from common.training.process_group import choose_device
 from data_prep.image_tree import SUFFIXES
@@ -167,8 +167,8 @@ class Arguments(RankingArguments):
         for option, path in (("--csv", self.csv), ("--sheet", self.sheet)):
             if self.images is None and path is not None:
                 raise UserError(f"{option} {path} has no effect without pictures; name some.")
-        refuse_missing_folder("--sheet", self.sheet)
-        refuse_missing_folder("--export", self.export)
+        refuse_unwritable("--sheet", self.sheet, ".png")
+        refuse_unwritable("--export", self.export, ".pt2")
 
     def draw_sheet(self, rows: Sequence[Row]) -> None:
         """Write the sheet, if there is to be one."""

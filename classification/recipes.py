@@ -142,9 +142,9 @@ class CifarStage(SteppedConfig, SubsampledConfig):
     ] = 0
     epochs: Annotated[int, EPOCHS] = 200
     batch_size: Annotated[int, BATCH_SIZE] = 128
-    learning_rate: Annotated[
-        float, replace(LEARNING_RATE, documentation="Of SGD, after the warm-up.")
-    ] = 0.1
+    learning_rate: Annotated[float, replace(LEARNING_RATE, documentation="After the warm-up.")] = (
+        0.1
+    )
     weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0001
     warmup_epochs: Annotated[float, WARMUP_EPOCHS] = 5
     milestones: Annotated[tuple[int, ...], MILESTONES] = (160, 180)

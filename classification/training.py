@@ -30,6 +30,7 @@ from common.training.history import History
 from common.training.loop import Weights
 from common.training.methods.base import Group, LogitMethod
 from common.training.process_group import say
+from common.training.published_weights import check_there
 from common.training.random_draws import global_draws_from
 from common.training.task import Results
 
@@ -104,8 +105,6 @@ class Training(loop.Training[Inputs]):
 
     config: ClassificationConfig
     method: LogitMethod
-    start_digest = ""
-    """SHA-256 of the file of pretrained weights; empty without one."""
 
     def __init__(
         self,
@@ -252,6 +251,8 @@ def begin(arguments: Arguments, device: torch.device, first_stage: Weights | Non
     """
     config, reading = arguments.config, Reading(arguments.cache, arguments.workers)
     pretrained = arguments.weights_file()
+    if pretrained is not None:
+        check_there(*pretrained)  # Before a set is read, which may take long.
     data = load_data(config, device, arguments.data, reading)
     training = Training(config, data, device, first_stage, pretrained)
     if pretrained is not None:

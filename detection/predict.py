@@ -23,8 +23,8 @@ from common.training.predicting import (
     Readable,
     find_files,
     finished_record,
-    refuse_missing_folder,
     refuse_several_runs,
+    refuse_unwritable,
     write_table,
 )
 from common.training.process_group import choose_device
@@ -98,7 +98,7 @@ class Arguments:
         """
         if not 0 <= self.threshold <= 1:
             raise UserError(f"--threshold {self.threshold:g} must be at least 0 and at most 1.")
-        refuse_missing_folder("--csv", self.csv)
+        refuse_unwritable("--csv", self.csv)
         if self.out and self.images.is_dir():
             source, out = self.images.resolve(), self.out.resolve()
             if out.is_relative_to(source):

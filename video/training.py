@@ -98,8 +98,6 @@ class Training(loop.Training[Batch]):
         read = [frames for frames, _ in evaluation_batches(own, source, config, workers)]
         self._difficulty_labels = own.labels
         self._difficulty_frames = torch.cat(read) if read else torch.empty(0)
-        self.start_digest = ""
-        """sha256 of the file that the first weights are from; empty for random ones."""
 
     @property
     def steps(self) -> int:
@@ -165,15 +163,6 @@ class Training(loop.Training[Batch]):
             self.data.num_classes,
             max(1, self.config.batch_size // world_size()),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on: tensors and plain values."""
-        return super().state_dict() | {"start_digest": self.start_digest}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        super().load_state_dict(state)
-        self.start_digest = state["start_digest"]
 
 
 def _source(arguments: Arguments, data: VerbData) -> FrameSource:

@@ -20,6 +20,7 @@ from classification.models.network_names import (
     check_name,
     in_timm,
     reason_of,
+    side_of_weights,
     user_function,
 )
 from classification.models.with_head import WithHead
@@ -35,6 +36,9 @@ def _of_torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     if name in _INCEPTIONS:
         # Their published weights are for another normalisation, which they then make themselves.
         options = {"aux_logits": False, "transform_input": pretrained, "init_weights": True}
+    if name.startswith("vit_") and pretrained:
+        # A weight for each patch of an image; the published ones are not all of 224 x 224.
+        options = {"image_size": side_of_weights(name)}
     network: nn.Module = torchvision.models.get_model(name, num_classes=num_classes, **options)
     return network
 

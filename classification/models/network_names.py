@@ -144,6 +144,12 @@ def _torchvision_weights(name: str) -> Any:
     return torchvision.models.get_model_weights(name).DEFAULT
 
 
+def side_of_weights(name: str) -> int:
+    """Of a network of torchvision the side in pixels of images that its default weights take."""
+    _, side = _torchvision_weights(name).meta["min_size"]
+    return int(side)
+
+
 def normalisation(name: str) -> tuple[Colours, Colours]:
     """Mean and standard deviation, in [0, 1], of what a network was pretrained on.
 
@@ -183,6 +189,8 @@ def usual_weights(name: str) -> tuple[Path, str]:
         if callable(told):
             file = Path(called(name, told))
             return file, "install its package again, or name a file with --weights"
+    if name.startswith(TIMM):
+        in_timm(name)  # What is not installed is told before anything else.
     raise UserError(
         f"--start pretrained: no file of weights is known for --network {name}; name one with "
         "--weights."

@@ -41,6 +41,8 @@ class Training(ABC, Generic[Batch]):
     """Those whose versions matter to the numbers besides torch's and numpy's."""
     keeps_best = True
     """Whether the weights of the best epoch on the difficulty set are kept."""
+    start_digest = ""
+    """SHA-256 of the file of weights that the run began with; empty without one, or untold."""
 
     def __init__(
         self,
@@ -234,6 +236,7 @@ class Training(ABC, Generic[Batch]):
             "drawn": self._drawn,
             "losses": self._losses,
             "step": self._step,
+            "start_digest": self.start_digest,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -246,3 +249,5 @@ class Training(ABC, Generic[Batch]):
         self.history.load_state_dict(state)
         self._drawn, self._step = state["drawn"], state["step"]
         self._losses = state["losses"].to(self.device)
+        # Older checkpoints of some tasks have none.
+        self.start_digest = state.get("start_digest", self.start_digest)

@@ -133,14 +133,25 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def refuse_missing_folder(option: str, path: Path | None) -> None:
+def refuse_unwritable(option: str, path: Path | None, suffix: str = "") -> None:
     """Refuse a file that could not be written, before anything is done for it.
 
+    Args:
+        option: whose the file is.
+        path: of the file; None: there is to be none.
+        suffix: what its name must end with.
+
     Raises:
-        UserError: naming the option and the folder that is not there.
+        UserError: naming the option, and the folder that is not there or in the file's place.
     """
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return
+    if not path.parent.is_dir():
         raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first.")
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file, there or elsewhere.")
+    if not path.name.endswith(suffix):
+        raise UserError(f"{option} {path}: the file's name must end with {suffix}; add that.")
 
 
 class Readable:
@@ -168,7 +179,7 @@ class Readable:
                 continue
             yield path, item
         if self.passed_over == len(self.files):
-            raise UserError(f"none of the {len(self.files)} files can be read; name others.")
+            raise UserError(f"not one of the files can be read ({len(self.files)}); name others.")
 
     def exit(self) -> None:
         """End the program as :data:`EXIT_CODES` says, if a file was passed over."""
@@ -258,7 +269,7 @@ class RankingArguments:
         """
         if self.batch_size < 1:
             raise UserError(f"--batch-size must be at least 1, not {self.batch_size}.")
-        refuse_missing_folder("--csv", self.csv)
+        refuse_unwritable("--csv", self.csv)
 
     def classes_told(self, num_classes: int) -> int:
         """K.

@@ -15,14 +15,25 @@ COUNTER: Final = "num_batches_tracked"
 _SHOWN = 3
 
 
+def check_there(path: Path, remedy: str) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing; {remedy}.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; {remedy}.")
+
+
 def _read(path: Path, remedy: str) -> object:
     """What ``torch.save`` wrote, or safetensors: tensors and plain values only, never code.
 
     Raises:
         UserError: when the file cannot be read or holds anything else.
     """
-    if not path.exists():
-        raise UserError(f"{path} is missing; {remedy}.")
+    check_there(path, remedy)
     try:
         with path.open("rb") as file:
             if path.suffix == ".safetensors":

@@ -94,9 +94,9 @@ METHOD: Final = Setting("Loss or sampler; the names of the paper's tables.")
 RECIPE: Final = Setting("The recipe that these settings depart from.")
 EPOCHS: Final = Setting("Passes over as many samples as the training set has.", at_least=1)
 BATCH_SIZE: Final = Setting("Samples a step, over all processes.", at_least=1)
-LEARNING_RATE: Final = Setting("Of SGD; the highest one where it follows a schedule.", above=0)
+LEARNING_RATE: Final = Setting("The highest one where it follows a schedule.", above=0)
 MOMENTUM: Final = Setting("Of SGD.", at_least=0, below=1)
-WEIGHT_DECAY: Final = Setting("Of SGD, on all parameters.", at_least=0)
+WEIGHT_DECAY: Final = Setting("On all parameters.", at_least=0)
 MILESTONES: Final = Setting(
     "After so many epochs each the learning rate is multiplied by lr_decay."
 )

@@ -306,6 +306,22 @@ def test_the_further_classifiers_of_googlenet_are_left_out() -> None:
 # Published weights.
 
 
+def test_a_vision_transformer_is_made_for_the_images_of_its_published_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, int] = {}
+
+    def get_model(name: str, **options: int) -> nn.Module:
+        asked.update(options)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, options["num_classes"]))
+
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
+    make_named_network(4, generator(), "vit_h_14", crop=8)
+    assert asked == {"num_classes": 4}
+    make_named_network(4, generator(), "vit_h_14", crop=8, pretrained=True)
+    assert asked == {"num_classes": 4, "image_size": 518}
+
+
 def test_our_resnet18_computes_torchvisions_features_from_torchvisions_file(tmp_path: Path) -> None:
     torch.manual_seed(3)
     theirs = torchvision.models.resnet18()
@@ -409,6 +425,33 @@ def test_a_pretrained_runs_record_has_the_files_checksum_and_predicts_with_its_n
     assert record["provenance"]["versions"]["pretrained_weights_sha256"] == digest
     model = load_run(TASK.folder(arguments))
     assert model(torch.zeros(1, *model.preprocessing.shape)).shape == (1, CLASSES)
+
+
+def test_a_resumed_run_names_the_file_that_it_began_with(images: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.pth"
+    words = small_run("ce", "--network", f"{OWN}:steady", "--start", "pretrained")
+    paths = ["--data", str(images), "--weights", str(file)]
+    arguments = TASK.resolve(TASK.parse([*words, *paths]))
+    network = make_named_network(9, generator(), f"{OWN}:steady", crop=32).network
+    random_file(network, file)
+    begun = TASK.begin(arguments, CPU, None)
+    assert begun.start_digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    torch.save(network.state_dict(), file)
+    resumed = TASK.begin(arguments, CPU, None)
+    assert resumed.start_digest != begun.start_digest
+    resumed.load_state_dict(written_and_read(begun.state_dict()))
+    assert resumed.start_digest == begun.start_digest
+
+
+def test_a_missing_file_is_told_before_the_images_are_read(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("classification.training.load_data", None)
+    words = small_run("ce", "--network", SMALL, "--start", "pretrained", "--data", str(images))
+    for file, told in ((tmp_path / "none.pth", "is missing"), (tmp_path, "is a folder")):
+        arguments = TASK.resolve(TASK.parse([*words, "--weights", str(file)]))
+        with pytest.raises(UserError, match=rf"{file} {told}; name another file with --weights"):
+            TASK.begin(arguments, CPU, None)
 
 
 def test_pretrained_weights_own_normalisation_reaches_training_evaluation_and_predictions(
@@ -527,6 +570,7 @@ def test_a_run_ends_when_patience_does_and_a_resumed_one_no_later(images: Path) 
         ({"patience": 3}, "--patience 3 has no effect on 3 epochs"),
         ({"patience": -1}, "--patience must be at least 0"),
         ({"optimizer": "adam"}, "--optimizer adam is not one of sgd, adamw"),
+        ({"optimizer": "adamw", "learning_rate": 0.2}, "at --learning-rate 0.2 moves every"),
     ],
 )
 def test_settings_of_fine_tuning_that_make_no_sense_are_refused(

@@ -386,8 +386,11 @@ WRONG: tuple[tuple[str, Change, tuple[str, ...], str], ...] = (
     ("nothing", lambda run: None, (), "name a picture or a folder, or --export FILE"),
     ("empty", lambda run: None, ("{empty}",), "holds no images"),
     ("absent", lambda run: None, ("{empty}/x",), "is not there; name a file or a folder of images"),
-    ("unreadable", lambda run: None, ("{text}",), "none of the 1 files can be read"),
+    ("unreadable", lambda run: None, ("{text}",), "not one of the files can be read (1)"),
     ("csv", lambda run: None, ("{a}", "--csv", "{empty}/x/y.csv"), "there is no folder"),
+    ("csv folder", lambda run: None, ("{a}", "--csv", "{empty}"), "{empty} is a folder; name"),
+    ("sheet", lambda run: None, ("{a}", "--sheet", "s.xyz"), "name must end with .png; add that"),
+    ("program", lambda run: None, ("--export", "t.pt"), "name must end with .pt2; add that"),
     ("csv alone", lambda run: None, ("--csv", "t.csv", "--export", "t.pt2"), "--csv t.csv has no"),
     ("export", lambda run: None, ("--export", "{empty}/x/y.pt2"), "--export {empty}/x/y.pt2: "),
 )  # fmt: skip

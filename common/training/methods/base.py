@@ -16,6 +16,7 @@ from common import weights
 from common.balancer import ClassDifficultyBalancer
 from common.difficulty import smoothed_accuracy
 from common.distributed import broadcast_from_first, of_rank
+from common.errors import UserError
 from common.losses import cross_entropy, weighted_mean
 from common.sampler import ClassProbabilitySampler, EpochSampler, InstanceBalancedSampler
 from common.streams import Streams
@@ -244,19 +245,43 @@ class LogitMethod(Method):
 
 
 class PostHocMethod(LogitMethod, ABC):
-    """Trained as cross-entropy; what is tested has another classifier, its last linear layer."""
+    """Trained as cross-entropy; what is tested has another classifier."""
+
+    needs_bias = False
+
+    def classifier_of(self, model: nn.Module) -> nn.Linear:
+        """The layer that gives the logits: the one that the network names, else its last linear.
+
+        Raises:
+            UserError: it is no linear layer, one of several, or has no bias where one is needed.
+        """
+        linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        heads = getattr(model, "heads", linear[-1:])
+        kinds = " and ".join(type(head).__name__.removeprefix("Float32") for head in heads)
+        if len(heads) == 1 and isinstance(heads[0], nn.Linear):
+            if heads[0].bias is not None or not self.needs_bias:
+                return heads[0]
+            kinds = "a layer without bias"
+        needed = "one linear layer" + (" with a bias" if self.needs_bias else "")
+        raise UserError(
+            f"--method {self.config.method} changes {needed} that gives the logits, this network "
+            f"has {kinds or 'none'}; choose another network, or method."
+        )
+
+    def start(self, model: nn.Module, train: Any) -> None:
+        """Refuse a network with another classifier, before it is trained."""
+        self.classifier_of(model)
 
     def for_evaluation(self, model: nn.Module) -> nn.Module:
         """A copy with another classifier."""
         changed = copy.deepcopy(model)
-        *_, classifier = (layer for layer in changed.modules() if isinstance(layer, nn.Linear))
         with torch.no_grad():
-            self.change(classifier)
+            self.change(self.classifier_of(changed))
         return changed
 
     @abstractmethod
     def change(self, classifier: nn.Linear) -> None:
-        """Change weight (C, D) and bias (C,) in place."""
+        """Change weight (C, D) and bias (C,), if there is one, in place."""
 
 
 class ClassWeightedMethod(LogitMethod, ABC):

@@ -17,6 +17,7 @@ class LogitAdjustmentPostHoc(PostHocMethod):
     """
 
     Settings = LogitAdjustmentSettings
+    needs_bias = True
     adjustment: Tensor
     """tau log pi_c, (C,), float64."""
 

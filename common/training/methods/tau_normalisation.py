@@ -34,4 +34,5 @@ class TauNormalisation(PostHocMethod):
         """Rows of the weights are divided; the bias is left out, as Kang et al. do."""
         lengths = torch.linalg.vector_norm(classifier.weight, dim=1, keepdim=True)
         classifier.weight.div_(lengths**self.config.norm_tau)
-        classifier.bias.zero_()
+        if classifier.bias is not None:
+            classifier.bias.zero_()

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from classification.evaluate import make_model
+from classification.models.named_network import NamedNetwork
 from classification.training import Training, results
+from common.errors import UserError
 from common.streams import Streams
 from common.training.history import plain_numbers
 from common.training.signals import StopRequest
@@ -72,6 +74,55 @@ def test_a_factor_of_zero_adjusts_nothing_but_a_bias_that_is_left_out() -> None:
     unadjusted = as_tested("logit-adjustment-post-hoc", layer, la_tau=0.0)
     assert_same_state(dict(unadjusted.state_dict()), dict(layer.state_dict()))
     assert torch.equal(as_tested("tau-normalisation", layer, norm_tau=0.0).weight, layer.weight)
+
+
+class Network(nn.Module):
+    """Its layers stand in no order of their passes, and it says itself which give the logits."""
+
+    def __init__(self, *heads: nn.Module) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        self.body = nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize("method", POST_HOC)
+def test_the_classifier_is_the_layer_that_the_network_names(method: str) -> None:
+    network = NamedNetwork(Network(nn.Linear(2, 3)), ["heads.0"], mixed=False)
+    before = copy.deepcopy(network)
+    changed = training(method=method).method.for_evaluation(network)
+    assert isinstance(changed, NamedNetwork)
+    (own,), (plain,) = changed.heads, before.heads
+    assert not torch.equal(own.bias, plain.bias)
+    assert_same_state(
+        dict(changed.network.body.state_dict()), dict(before.network.body.state_dict())
+    )
+    assert_same_state(dict(network.state_dict()), dict(before.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("method", "heads", "words"),
+    [
+        *((m, [nn.Conv2d(2, 3, 1)], "this network has Conv2d; choose") for m in POST_HOC),
+        *((m, [nn.Linear(2, 3)] * 2, "has Linear and Linear; choose") for m in POST_HOC),
+        *((m, [], "has none; choose") for m in POST_HOC),
+        (
+            "logit-adjustment-post-hoc", [nn.Linear(2, 3, bias=False)],
+            "one linear layer with a bias that gives the logits, this network has a layer without",
+        ),
+    ],
+)  # fmt: skip
+def test_a_network_with_another_classifier_is_refused_before_it_is_trained(
+    method: str, heads: list[nn.Module], words: str
+) -> None:
+    run = training(method=method)
+    with pytest.raises(UserError, match=words):
+        run.method.start(Network(*heads), run.data.train)
+
+
+def test_class_vectors_without_a_bias_are_normalised_too() -> None:
+    layer = nn.Linear(2, 3, bias=False)
+    lengths = as_tested("tau-normalisation", layer).weight.norm(dim=1)
+    assert lengths.tolist() == pytest.approx([1.0] * 3)
 
 
 def test_other_methods_have_the_network_itself_tested() -> None:
