@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import UserError, run_main
 from common.terminal import printable
@@ -40,11 +40,40 @@ from detection.sets import load_training_annotations
 _TABLE = ("path", "class", "score", "x1", "y1", "x2", "y2")
 
 
-def load_run(folder: Path | str, data: Path | None = None) -> tuple[Rcnn, tuple[str, ...]]:
-    """A finished run's detector, on the CPU, in evaluation mode, and the names of its categories.
+Found = dict[str, Tensor]
+"""Of an image: ``boxes`` (n, 4): x1, y1, x2, y2 in its pixels, ``labels`` (n,), ``scores`` (n,)
+and, of a run on masks, ``masks`` (n, H, W)."""
 
-    ``model([image])[0]``, with an image (3, H, W), uint8, has ``boxes`` (n, 4): x1, y1, x2, y2 in
-    its pixels, ``labels`` and ``scores`` (n,), and of a run on masks ``masks`` (n, H, W).
+
+class TrainedDetector(nn.Module):
+    """A finished run's detector, in evaluation mode.
+
+    Attributes:
+        class_names: (C,), by label.
+    """
+
+    def __init__(self, network: Rcnn, class_names: tuple[str, ...]) -> None:
+        """In evaluation mode."""
+        super().__init__()
+        self.network, self.class_names = network, class_names
+        self.eval()
+
+    def preprocess(self, item: Path | str) -> Tensor:
+        """The pixels of a file, (3, H, W), uint8, of any size, upright; the network scales them.
+
+        Raises:
+            UserError: it cannot be read as an image.
+        """
+        return read_new_image(Path(item))
+
+    def forward(self, images: Sequence[Tensor]) -> list[Found]:
+        """Images (3, H, W), uint8, on the network's device -> what is found on each."""
+        found: list[Found] = self.network(list(images))
+        return found
+
+
+def load_run(folder: Path | str, data: Path | None = None) -> TrainedDetector:
+    """A finished run's detector for predictions, on the CPU, in evaluation mode.
 
     Args:
         folder: the run's: config.json, record.json and weights.pt are read.
@@ -67,7 +96,7 @@ def load_run(folder: Path | str, data: Path | None = None) -> tuple[Rcnn, tuple[
             "it is in with --data."
         )
     model = make_trained_model(config, sets, weights)
-    return model.eval(), tuple(split["class_names"])
+    return TrainedDetector(model, tuple(split["class_names"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +137,9 @@ class Arguments:
                 )
 
 
-Found = dict[str, Tensor]
-
-
 @torch.inference_mode()
 def find_objects(
-    model: Rcnn, pictures: Readable, threshold: float, device: torch.device
+    model: TrainedDetector, pictures: Readable, threshold: float, device: torch.device
 ) -> Iterator[tuple[Path, Tensor, Found]]:
     """Each picture that can be read: its path, its pixels (3, H, W), and what scores enough.
 
@@ -123,7 +149,7 @@ def find_objects(
         UserError: not one can be read.
     """
     model.to(device)
-    for path, image in pictures.read(read_new_image):
+    for path, image in pictures.read(model.preprocess):
         found = model([image.to(device)])[0]
         sure = found["scores"] >= threshold
         yield path, image, {name: values[sure].cpu() for name, values in found.items()}
@@ -155,18 +181,18 @@ def main() -> None:
     )
     arguments.check()
     source = arguments.images
-    model, names = load_run(arguments.run, arguments.data)
+    model = load_run(arguments.run, arguments.data)
     pictures = Readable(find_files(source, SUFFIXES, "images"))
     device, rows = choose_device(arguments.device), []
     for path, image, found in find_objects(model, pictures, arguments.threshold, device):
-        own = _rows(path, found, names)
+        own = _rows(path, found, model.class_names)
         told = ", ".join(f"{name} {float(score):.2f}" for _, name, score, *_ in own)
         print(printable(f"{path}: {told or 'nothing'}"))
         rows += own
         if arguments.out:
             below = path.relative_to(source) if source.is_dir() else Path(path.name)
             target = arguments.out / below.with_name(f"{below.name}.png")
-            _write_drawn(target, image, found, names)
+            _write_drawn(target, image, found, model.class_names)
     if arguments.csv:
         write_table(arguments.csv, _TABLE, rows)
     pictures.exit()

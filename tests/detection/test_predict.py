@@ -54,8 +54,10 @@ def test_boxes_and_scores_are_those_of_evaluation_to_the_bit(
 ) -> None:  # fmt: skip
     run = trainer.reference(*RUNS[kind])
     val = load_sets(read_config(run), trainer.data, trainer.data).val
-    model, names = load_run(run, annotations)
-    expected = detect(model, val, masks=False)
+    model = load_run(run, annotations)
+    assert not model.training
+    names = model.class_names
+    expected = detect(model.network, val, masks=False)
     assert expected.xywh is not None
     pictures, table = tmp_path / "pictures", tmp_path / "table.csv"
     pictures.mkdir()
@@ -90,13 +92,13 @@ def test_what_scores_too_little_is_in_no_row_and_on_no_drawing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run, drawn = trainer.reference(*RUNS["box"]), tmp_path / "drawn"
-    model, _ = load_run(run, annotations)
+    model = load_run(run, annotations)
     path = tmp_path / "pictures" / "below" / "a.jpg"
     path.parent.mkdir(parents=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)).save(
         path
     )
-    scores = model([read_new_image(path)])[0]["scores"]
+    scores = model([model.preprocess(path)])[0]["scores"]
     middle = (scores.max() + scores.min()).item() / 2
     words = ("--data", annotations, "--threshold", middle, "--csv", tmp_path / "t.csv")
     call(monkeypatch, run, tmp_path / "pictures", *words, "--out", drawn)
