@@ -47,7 +47,7 @@ REPORTS: Final = (
 )
 """Looked up in the sources named; a method's numbers that could not be found there are left out."""
 
-Row = tuple[str, str, str, str, str]
+Row = tuple[str, ...]
 
 
 def bridge_runs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -62,20 +62,24 @@ def bridge_runs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows_of(method: str, runs: pd.DataFrame, reports: Sequence[Report]) -> list[Row]:
-    """A method's rows: ours at each decay, with what is reported for it there; then the others."""
-    rows: list[Row] = []
-    for decay, same in runs.groupby("decay", sort=True):
-        accuracy = summarize([100.0 - error for error in same["error_last"]]).with_n()
-        rows.append((method_name(method), scientific(float(decay)), accuracy, MISSING, ""))
-    for report in reports:
-        decay = MISSING if report.decay is None else scientific(report.decay)
-        name = method_name(method)
-        rows.append((name, decay, MISSING, number(report.accuracy, 1), report.source))
-    return rows
+    """A method's rows: what is reported, beside ours at the same decay; then ours at others."""
+    ours: dict[float | None, str] = {
+        float(decay): summarize([100.0 - error for error in same["error_last"]]).with_n()
+        for decay, same in runs.groupby("decay", sort=True)
+    }
+    rows = [
+        (report.decay, ours.pop(report.decay, MISSING), number(report.accuracy, 1), report.source)
+        for report in reports
+    ]
+    rows += [(decay, accuracy, MISSING, "") for decay, accuracy in ours.items()]
+    return [
+        (method_name(method), MISSING if decay is None else scientific(decay), *rest)
+        for decay, *rest in rows
+    ]
 
 
 def bridge_grid(name: str, frame: pd.DataFrame) -> Grid:
-    """Ours and others' accuracies, a row for each of ours and for each source.
+    """Ours and others' accuracies, a row for each source and each other decay of ours.
 
     Args:
         name: the block's name.
