@@ -141,6 +141,9 @@ def cifar100_in_one_colour() -> Cifar100:
     )
 
 
+SPLIT_SETTINGS = ("imbalance", "head_size", "split_seed", "lists")
+
+
 @dataclass
 class Splits:
     """What records are to say of their splits, each drawn once."""
@@ -150,7 +153,7 @@ class Splits:
 
     def of(self, task: str, config: Any) -> dict[str, Any]:
         """The record's ``split``."""
-        drawn_from = [getattr(config, name, None) for name in ("imbalance", "split_seed", "lists")]
+        drawn_from = [getattr(config, name, None) for name in SPLIT_SETTINGS]
         key = (config.dataset, *drawn_from)
         if key not in self.drawn:
             folder = self.folders.get(config.dataset)
@@ -206,6 +209,7 @@ def test_configuration_is_whole_and_says_what_the_record_says(record: dict[str, 
     group = task.group(config)
     assert record["group"] in {
         group, f"{group}-readings", f"{group}-recipe", f"{group}-one-frame",
+        f"{group}-head-500",
         *(["photo-crops"] if group == OWN else []),
     }  # fmt: skip
 
