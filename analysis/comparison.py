@@ -11,7 +11,7 @@ from typing import Final
 import pandas as pd
 
 from analysis.grid import Grid
-from analysis.records import CELL, paper_runs, paper_table, stage_of
+from analysis.records import CELL, group_runs, paper_table, stage_of
 from analysis.summary import Summary, errors_by_seed, summarize
 from analysis.words import dataset_name, run_name, signed, stage_name
 
@@ -164,7 +164,12 @@ def _conditions_run(
 
 
 def comparison_grid(
-    name: str, table: int, dataset: str, published: pd.DataFrame, local: pd.DataFrame | None = None
+    name: str,
+    table: int,
+    dataset: str,
+    published: pd.DataFrame,
+    local: pd.DataFrame | None = None,
+    group: str = "",
 ) -> Grid:
     """One of the paper's error tables beside our runs.
 
@@ -174,11 +179,13 @@ def comparison_grid(
         dataset: such as ``mnist-lt``.
         published: frame of the committed records.
         local: frame of this machine's runs, shown in columns of their own when given.
+        group: whose runs; without one the data set's own.
 
     Raises:
         UserError: when two runs claim the same cell and seed.
     """
-    frames = [paper_runs(frame, dataset) for frame in (published, local) if frame is not None]
+    given = [frame for frame in (published, local) if frame is not None]
+    frames = [group_runs(frame, dataset, group or dataset) for frame in given]
     header = ["Method", "Imbalance", "Paper"]
     for owner in ("Ours", "This machine")[: len(frames)]:
         header += [f"{owner}, last epoch", "Gap", f"{owner}, best epoch"]

@@ -20,7 +20,7 @@ from analysis.words import MISSING, condition_name, method_name, number, variant
 from common.training.record import STEADIERS
 
 GROUPS: Final = {
-    "steadiers-mnist": "mnist-lt-steadiers",
+    "steadiers-mnist": "mnist-lt",
     "steadiers-images": "digit-images-steadiers",
     "steadiers-clips": "motion-digits-steadiers",
     "steadiers-cifar100": "cifar100-lt-recipe",
@@ -28,6 +28,9 @@ GROUPS: Final = {
 """Of each table, the group of its runs."""
 Setting = tuple[str, str]
 """A method and its variant, which names law of tau and steadier."""
+METHODS: Final = ("ce", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s")
+LAWS: Final = ("sigmoid", "sigmoid-accv", "sigmoid-code", "1.0", "2.0")
+"""Of tau, as a variant names them."""
 _DECAY: Final = 5e-4
 _JUMP: Final = 0.2
 _FACTOR: Final = 3.0
@@ -101,16 +104,23 @@ def law_of(variant: str) -> str:
     return variant_name(variant.partition(" ")[0]) if variant else ""
 
 
-def _belongs(config: dict[str, Any]) -> bool:
-    """Whether a run is of this experiment, where its group has others: one thing changed."""
+def _compared(method: str, variant: str) -> bool:
+    """Whether the experiment has the method and the law."""
+    law = variant.partition(" ")[0].removeprefix("tau=")
+    return method in METHODS and (not law or law in LAWS)
+
+
+def _as_usual(config: dict[str, Any]) -> bool:
+    """Whether a run departs from its recipe in nothing else."""
     usual = {"sampler_unit": "class", "augmentation": "crop-flip"}
     return all(config.get(name, value) == value for name, value in usual.items())
 
 
 def steadied_runs(frame: pd.DataFrame, group: str) -> pd.DataFrame:
-    """The runs of a group that one of these tables shows; CIFAR100-LT's at its weight decay."""
+    """The runs of a group that are of this experiment; CIFAR100-LT's at its weight decay."""
     runs = frame[(frame["group"] == group) & (frame["variant"].str.find("stage1=") < 0)]
-    chosen = [_belongs(config) for config in runs["config"]]
+    cells = zip(runs["method"], runs["variant"], runs["config"], strict=True)
+    chosen = [_compared(method, variant) and _as_usual(config) for method, variant, config in cells]
     if group == GROUPS["steadiers-cifar100"]:
         recipe = {"weight_decay": _DECAY, "epochs": 200}
         chosen = [

@@ -29,7 +29,8 @@ from analysis.images import FOLDER, folder_groups
 from analysis.images import apart_makers as image_makers
 from analysis.measured import measured_makers
 from analysis.mnist_findings import mnist_findings, readings_findings
-from analysis.mnist_recipe import recipe_grid, recipe_sentence
+from analysis.mnist_recipe import DATASET as MNIST
+from analysis.mnist_recipe import PRINTED, recipe_grid, recipe_sentence
 from analysis.photo_crops import GROUP as EXAMPLE
 from analysis.photo_crops import photo_crops_makers
 from analysis.readings import readings_grid
@@ -130,6 +131,9 @@ def block_makers(frame: pd.DataFrame) -> dict[str, Callable[[], str]]:
 
     more: dict[str, Callable[[], Grid]] = {"front-page": partial(front_grid, frame)}
     claims = {f"claims-{n}": partial(claims_grid, frame, d) for n, d in SHORT_NAMES.items()}
+    for table in tables_of(MNIST):
+        name = f"mnist-printed-table-{table}"
+        more[name] = partial(comparison_grid, name, table, MNIST, frame, group=PRINTED)
     grids = table_makers(frame) | claims | more | measured_makers() | scale_makers()
     blocks: dict[str, Callable[[], str]] = {n: partial(text, make) for n, make in grids.items()}
     sentences = {
@@ -159,11 +163,12 @@ def datasets_run(*frames: pd.DataFrame) -> list[str]:
 def counted_groups() -> list[tuple[str, str]]:
     """Data set and group of every experiment with tables.
 
-    The paper's, the shortened, rendered, and the example of one's own images.
+    The paper's, MNIST-LT's at the printed learning rate, the shortened, rendered, and the example
+    of one's own images.
     """
     papers = [(dataset, dataset) for dataset in SHORT_NAMES.values()]
     demos = [(demo, demo) for demo in DEMOS]
-    return [*papers, *SHORT_GROUPS.values(), *demos, (FOLDER, EXAMPLE)]
+    return [*papers, (MNIST, PRINTED), *SHORT_GROUPS.values(), *demos, (FOLDER, EXAMPLE)]
 
 
 def check_settings(frame: pd.DataFrame) -> None:

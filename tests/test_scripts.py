@@ -74,6 +74,7 @@ RECIPE = ROOT / "classification/experiments/mnist_recipe.sh"
 TABLE1 = ROOT / "classification/experiments/mnist_table1.sh"
 TABLE2 = ROOT / "classification/experiments/mnist_table2.sh"
 TABLE3 = ROOT / "classification/experiments/mnist_table3.sh"
+PRINTED = ROOT / "classification/experiments/mnist_printed.sh"
 CIFAR = {
     name: ROOT / f"classification/experiments/cifar100_{name}.sh"
     for name in (
@@ -265,9 +266,10 @@ RUNS = {
     READINGS: 16 * 2 * 3,
     RECIPE: 12 * 5 * 2 * 5,
     STEADIERS: 52 * 2 * 2,
-    TABLE1: 9 * 2 * 5,
-    TABLE2: 11 * 2 * 3,
-    TABLE3: 11 * 2 * 3,
+    TABLE1: 9 * 2 * 10,
+    TABLE2: 11 * 2 * 10,
+    TABLE3: 11 * 2 * 10,
+    PRINTED: (7 + 11 * 2) * 2 * 3,
     CIFAR["table1"]: 12 * 2 * 3,
     CIFAR["table2"]: 11 * 5 * 3,
     CIFAR["table3"]: 11 * 5 * 3,
@@ -394,7 +396,7 @@ def test_table_1_covers_the_methods_imbalances_and_seeds() -> None:
         for w in dry_run(TABLE1)
     }
     methods = ["ce", "focal", "cfs", "cb", "eql", "l2rw", "cdb-s", "cdb-w-fl", "cdb-w-ce"]
-    assert cells == {(m, i, s) for m in methods for i in ("99", "199") for s in "01234"}
+    assert cells == {(m, i, s) for m in methods for i in ("99", "199") for s in "0123456789"}
 
 
 @pytest.mark.parametrize(
@@ -1232,7 +1234,7 @@ def test_default_job_is_table_1_with_seed_0_then_the_report(tmp_path: Path) -> N
 def test_named_experiment_has_its_own_seeds(tmp_path: Path) -> None:
     result, calls = run_all(tmp_path, "mnist_table3", "-j", "4")
     assert result.returncode == 0, result.stderr
-    assert len([line for line in calls if "classification.train" in line]) == 66
+    assert len([line for line in calls if "classification.train" in line]) == 220
 
 
 def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
@@ -1247,7 +1249,7 @@ def test_smoke_runs_every_experiment_shortly_and_anew(tmp_path: Path) -> None:
     assert not left_over.exists()
     assert real.exists()
     trained = [line for line in calls if "classification.train" in line]
-    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 2 + 9 + 3 + 3
+    assert len([line for line in trained if " mnist-lt " in line]) == 2 + 1 + 2 + 9 + 3 + 3 + 3
     assert (
         len([line for line in trained if " cifar100-lt" in line])
         == 2 + 1 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 2
@@ -1264,7 +1266,7 @@ def test_smoke_of_everything_leaves_out_what_has_no_data_and_names_it(tmp_path: 
     assert words.split()[2:] == sorted(script.stem for script in CIFAR.values())
     assert (words.split()[:2], problem) == (["left", "out:"], "data/x is missing; fetch it.")
     trained = [line for line in calls if "classification.train" in line]
-    assert len(trained) == 2 + 1 + 2 + 9 + 3 + 3
+    assert len(trained) == 2 + 1 + 2 + 9 + 3 + 3 + 3
     assert all(" mnist-lt " in line for line in trained)
 
 
@@ -1429,7 +1431,7 @@ def test_no_variable_of_the_users_shell_changes_what_a_script_does(
     assert (run.returncode, run.stderr) == (0, "")
     place, cost = run.stdout.splitlines()
     assert place == f"{tmp_path}/mine no no classification/ common/"
-    assert cost.startswith("90 runs of about")
+    assert cost.startswith("180 runs of about")
 
 
 @pytest.mark.parametrize("closed", ["", "2"])

@@ -37,8 +37,9 @@ while read -r method architecture initialisation scaling reduction; do
   for imbalance in $IMBALANCES; do
     for seed in $SEEDS; do
       run classification.train mnist-lt --group mnist-lt-readings --method "$method" \
-        --imbalance "$imbalance" --seed "$seed" --architecture "$architecture" \
-        --initialisation "$initialisation" --input-scaling "$scaling" --loss-reduction "$reduction"
+        --imbalance "$imbalance" --seed "$seed" --learning-rate 0.001 \
+        --architecture "$architecture" --initialisation "$initialisation" \
+        --input-scaling "$scaling" --loss-reduction "$reduction"
     done
   done
 done < <(readings)

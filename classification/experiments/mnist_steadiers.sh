@@ -11,15 +11,13 @@ TAUS=${TAUS:-"sigmoid sigmoid-accv sigmoid-code 1 2"}
 STEADIERS=${STEADIERS:-"none average prior both deferred"}
 OTHERS=${OTHERS-"ce balanced-softmax"} # beside them
 DEFER=${DEFER:-50} # the epoch from which on deferred weights are in force: half of them
-READING=${READING-} # options of another reading than the recipe's; docs/mnist-readings.md
 [[ $- == *p* ]] || exec "$BASH" -p "$0" "$@" # no function of the user's shell; experiment.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../../common/launching/experiment.sh"
 parse_arguments "$@"
 train() {
   local imbalance
   for imbalance in $IMBALANCES; do
-    # shellcheck disable=SC2086 # the options of a reading are words
-    run classification.train mnist-lt --group mnist-lt-steadiers --imbalance "$imbalance" "$@" $READING
+    run classification.train mnist-lt --imbalance "$imbalance" "$@"
   done
 }
 

@@ -1,11 +1,16 @@
 """The rule that chooses MNIST's reading by the baselines."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from analysis.mnist_recipe import CELLS, candidates, chosen, recipe_grid, recipe_sentence
-from analysis.records import to_frame
+from analysis.records import published_records, to_frame
+from classification.recipes import MNIST_LT, resolved
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 # The paper's means and standard deviations of Table 1.
 PAPER = {
@@ -74,3 +79,13 @@ def test_the_sentence_names_the_reading_or_says_that_runs_are_missing(reading):
     assert "lowest score so far is 1.00" in recipe_sentence(to_frame(reading(OTHER, 1.0)))
     whole = recipe_sentence(to_frame(reading(OTHER, 1.0, seeds=range(5))))
     assert whole.startswith("The rule takes learning rate 0.01, standardise pixels")
+
+
+def test_the_recipe_is_the_reading_that_the_rule_takes_from_the_published_records():
+    names = ("mnist-lt", "mnist-lt-printed", "mnist-lt-recipe")
+    records = [record for name in names for record in published_records(RESULTS / name)]
+    taken = chosen(candidates(to_frame(records)))
+    cb = resolved(replace(MNIST_LT, method="cb"))
+    settings = (cb.learning_rate, cb.input_scaling, cb.initialisation, cb.loss_reduction)
+    assert (*taken.reading, taken.divisor) == tuple(map(str, settings))
+    assert all(taken.errors[cell].n == 5 for cell in CELLS)

@@ -7,7 +7,7 @@ import pytest
 from analysis.records import to_frame
 from analysis.steadiers import jumps, mean_change, steadier_of, steadiers_grid, weight_jumps
 
-GROUP = "mnist-lt-steadiers"
+GROUP = "mnist-lt"
 
 
 @pytest.fixture

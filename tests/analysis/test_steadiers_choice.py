@@ -11,7 +11,7 @@ LAWS = ("sigmoid", "sigmoid-accv", "sigmoid-code", "1.0", "2.0")
 STEADIERS = ("", " average=0.9", " prior=1", " average=0.9 prior=1", " from-epoch=50")
 SETTINGS = [f"tau={law}{steadier}" for law in LAWS for steadier in STEADIERS]
 GROUPS = {
-    "mnist-lt-steadiers": ("99", "199"),
+    "mnist-lt": ("99", "199"),
     "digit-images-steadiers": ("50",),
     "motion-digits-steadiers": ("50",),
 }
@@ -110,7 +110,7 @@ def test_within_a_standard_error_the_steadier_one_is_recommended(first_round, ru
 def test_every_set_counts_alike_whatever_its_conditions(first_round, runs):
     # MNIST-LT's two imbalances are one set: (-9 + 3 + 3) / 3.
     uneven = {
-        "mnist-lt-steadiers": -9.0, "digit-images-steadiers": 3.0, "motion-digits-steadiers": 3.0,
+        "mnist-lt": -9.0, "digit-images-steadiers": 3.0, "motion-digits-steadiers": 3.0,
     }  # fmt: skip
     records = first_round + runs("balanced-softmax", "", uneven, seeds="all")
     assert lines(records)[-1] == "- Beside them Balanced Softmax: −1.00 ± 0.00."
