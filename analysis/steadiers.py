@@ -38,6 +38,8 @@ _STEADY_NAMES: Final = {
     (): "none", ("average",): "average", ("prior",): "prior", ("average", "prior"): "both",
     ("from-epoch",): "deferred",
 }  # fmt: skip
+STEADIER_NAMES: Final = tuple(_STEADY_NAMES.values())
+"""Those of the experiment, in the order of its page."""
 
 
 def jumps(record: Record) -> int:

@@ -30,7 +30,7 @@ _SHORTLISTED: Final = 3
 _COLUMN: Final = "difficulty_error_last"
 
 # Of each set, the block that names its group, and the seeds of the first round and of the second.
-_SETS: Final = {
+SETS: Final = {
     "MNIST-LT": ("steadiers-mnist", 2, 10),
     "digit images": ("steadiers-images", 1, 3),
     "motion digits": ("steadiers-clips", 1, 3),
@@ -80,12 +80,12 @@ def _set_gain(
 
 def _gain(sets: Mapping[str, pd.DataFrame], setting: Setting, place: int) -> Gain | None:
     """Over all sets, with the seeds of a round; None while one of them is missing."""
-    found = [_set_gain(sets[name], setting, seeds[place]) for name, (_, *seeds) in _SETS.items()]
+    found = [_set_gain(sets[name], setting, seeds[place]) for name, (_, *seeds) in SETS.items()]
     complete = [gain for gain in found if gain is not None]
-    if len(complete) < len(_SETS):
+    if len(complete) < len(SETS):
         return None
     means, squares, changes = zip(*complete, strict=True)
-    return Gain(fmean(means), math.sqrt(sum(squares)) / len(_SETS), fmean(changes))
+    return Gain(fmean(means), math.sqrt(sum(squares)) / len(SETS), fmean(changes))
 
 
 def _gains(
@@ -155,6 +155,6 @@ def choice_sentences(frame: pd.DataFrame) -> str:
     Args:
         frame: runs.
     """
-    sets = {name: steadied_runs(frame, GROUPS[block]) for name, (block, *_) in _SETS.items()}
+    sets = {name: steadied_runs(frame, GROUPS[block]) for name, (block, *_) in SETS.items()}
     lines = [line for method in METHODS for line in _sentences(sets, method)]
     return "\n".join(f"- {line}" for line in [*lines, *_rival_sentence(sets)])

@@ -208,8 +208,8 @@ def test_configuration_is_whole_and_says_what_the_record_says(record: dict[str, 
     assert record["condition"] == task.condition(config)
     group = task.group(config)
     assert record["group"] in {
-        group, f"{group}-readings", f"{group}-recipe", f"{group}-one-frame",
-        f"{group}-head-500",
+        group, f"{group}-readings", f"{group}-recipe", f"{group}-printed", f"{group}-one-frame",
+        f"{group}-head-500", f"{group}-steadiers",
         *(["photo-crops"] if group == OWN else []),
     }  # fmt: skip
 

@@ -29,6 +29,7 @@ from analysis.figures import (
     fig6,
     run_course,
     shots_by_decay,
+    steadiers,
     swing,
     tau_sweep,
 )
@@ -91,6 +92,8 @@ def result_figures(published: pd.DataFrame, local: pd.DataFrame) -> dict[str, Ca
         makers["shots_by_decay_cifar100-lt"] = partial(shots_by_decay.draw, published)
     if not swing.lacks(published):
         makers["swing_cifar100-lt"] = partial(swing.draw, published)
+    if not steadiers.lacks(published):
+        makers["steadiers"] = partial(steadiers.draw, published)
     return makers
 
 
