@@ -60,7 +60,8 @@ def run_of(trainer: Trainer, folder: Path) -> Run:
     """The finished run of a kind."""
     stage1 = ("--stage1-epochs", "2")
     words = {
-        "mnist": ("--epochs", "2", "--imbalance", "5"),
+        # The pixels are written to files as they are.
+        "mnist": ("--epochs", "2", "--imbalance", "5", "--input-scaling", "raw"),
         "cifar": small_cifar.small_run("cifar100-lt", "ldam-drw"),
         "crt": small_cifar.small_run("cifar100-lt-crt", "class-aware", *stage1),
         "lws": small_cifar.small_run("cifar100-lt-lws", "class-aware", *stage1),
