@@ -69,6 +69,7 @@ CAPTIONS = {
     "confusion": "Which verb is taken for which: rows are the true class; head, then tail.",
     "error_bars": "Table 1: mean and standard deviation of each method's test error.",
     "shots_by_decay": "Accuracy by shot group at the printed weight decay and the authors' code's.",
+    "steadiers": "What each law of tau and each steadier gains, on the difficulty set.",
     "swing": "How weights and accuracies change from epoch to epoch, steadied and not.",
     "tau_sweep": "Tables 2 and 3: test error over fixed and dynamic τ.",
 }

@@ -193,7 +193,8 @@ def decode_pictures(
     Raises:
         UserError: one in the middle cannot be decoded: pictures come out of packets before it and
             of packets behind it. (With B-frames a picture may come out after a later packet has
-            failed, so each is asked for the number of its own.)
+            failed, so each is asked for the number of its own; the decoder's threads now and then
+            lose it.)
     """
     stream.codec_context.copy_opaque = True
     failed: list[int] = []
@@ -206,7 +207,7 @@ def decode_pictures(
         except av.FFmpegError:
             failed.append(place)
             continue
-        given += [cast("int", picture.opaque) for picture in pictures]
+        given += [cast("int", p.opaque) for p in pictures if p.opaque is not None]
         if failed and given and any(min(given) < number < max(given) for number in failed):
             raise unusable(path, "it is damaged: a picture in the middle cannot be decoded")
         yield from pictures

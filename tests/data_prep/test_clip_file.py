@@ -1,9 +1,11 @@
 import errno
 import math
 import os
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import av
 import pytest
@@ -12,6 +14,7 @@ from common.errors import UserError
 from data_prep.clip_file import (
     ClipInfo,
     decode_clip,
+    decode_pictures,
     open_clip,
     picture_packets,
     probe_clip,
@@ -210,6 +213,33 @@ def test_several_video_streams_are_refused_with_the_way_to_keep_one(
 def test_decoding_a_clip_counts_the_pictures_that_come_out(clip: Path, tmp_path: Path) -> None:
     assert decode_clip(clip) == 24
     assert decode_clip(cut_video(clip, tmp_path / "cut.mp4", 9)) == 15
+
+
+class Forgetful:
+    """A decoder that fails at a packet and loses the numbers of some pictures, as threads may."""
+
+    def __init__(self, failing: int, forgotten: Collection[int]) -> None:
+        self.failing, self.forgotten = failing, forgotten
+
+    def decode(self, packet: SimpleNamespace | None) -> list[SimpleNamespace]:
+        if packet is None:
+            return []
+        if packet.opaque == self.failing:
+            raise av.InvalidDataError(1, "damaged")
+        number = None if packet.opaque in self.forgotten else packet.opaque
+        return [SimpleNamespace(opaque=number)]
+
+
+def test_a_picture_without_its_number_hides_no_damage(tmp_path: Path) -> None:
+    packets = [SimpleNamespace() for _ in range(6)]
+
+    def decoded(failing: int, forgotten: Collection[int]) -> int:
+        stream: Any = SimpleNamespace(codec_context=Forgetful(failing, forgotten))
+        return len(list(decode_pictures(stream, packets, tmp_path)))  # type: ignore[arg-type]
+
+    assert decoded(0, {1, 5}) == 5
+    with pytest.raises(UserError, match="a picture in the middle cannot be decoded"):
+        decoded(3, {2, 4})
 
 
 def test_decoding_a_clip_finds_what_its_first_picture_does_not_show(
