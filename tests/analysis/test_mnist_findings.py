@@ -24,8 +24,9 @@ def test_the_sentences_hold_the_records_numbers(make_record):
     # The steadied run that fell is none of them.
     assert "at the end in 1 of 2 at 99 and 0 of 0 at 199 runs" in text
     assert "CDB-S as printed has 7.00 (1) at 99 and – at 199 at the last epoch, 2.50 (1)" in text
-    assert "CDB-W-CE has 3.50 (1) at 99 and – at 199" in text
-    assert "at the best epoch 3.00 (1) at 99" in text
+    assert "by Eq. 10 CDB-W-CE 3.50 (1) at 99 and – at 199 (the paper 2.39 at 99" in text
+    # The paper's of Table 2.
+    assert "with τ 2 CDB-W-CE – at 99 and – at 199 (the paper 2.23 at 99 and 3.65 at 199)" in text
 
 
 def test_readings_are_grouped_by_pixels_and_divisor(make_record):
