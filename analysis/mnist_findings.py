@@ -106,10 +106,10 @@ class Findings:
 _READING: Final = ("architecture", "initialisation", "input_scaling", "loss_reduction")
 
 
-def _both(texts: Sequence[str], unit: str = "") -> str:
+def _both(texts: Sequence[str]) -> str:
     """``a at 99 and b at 199``."""
     return " and ".join(
-        f"{text}{unit} at {condition}" for text, condition in zip(texts, CONDITIONS, strict=True)
+        f"{t} at {condition}" for t, condition in zip(texts, CONDITIONS, strict=True)
     )
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.core import courses
 from analysis.grid import Grid
 from analysis.records import CELL, Record, as_array, imbalance_of
-from analysis.summary import summarize
+from analysis.summary import errors_by_seed, summarize
 from analysis.words import MISSING, condition_name, method_name, number, variant_name
 from common.training.record import STEADIERS
 
@@ -28,7 +28,7 @@ GROUPS: Final = {
 """Of each table, the group of its runs."""
 Setting = tuple[str, str]
 """A method and its variant, which names law of tau and steadier."""
-METHODS: Final = ("ce", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s")
+_COMPARED: Final = ("ce", "balanced-softmax", "logit-adjustment", "cdb-w-ce", "cdb-s")
 LAWS: Final = ("sigmoid", "sigmoid-accv", "sigmoid-code", "1.0", "2.0")
 """Of tau, as a variant names them."""
 _DECAY: Final = 5e-4
@@ -101,15 +101,33 @@ def steadier_of(variant: str) -> str:
     return _STEADY_NAMES.get(parts, " ".join(parts))
 
 
+def tau_of(variant: str) -> str:
+    """``sigmoid``, as :data:`LAWS` has it; empty for a method without tau."""
+    return variant.partition(" ")[0].removeprefix("tau=")
+
+
 def law_of(variant: str) -> str:
     """``τ sigmoid``; empty for a method without tau."""
     return variant_name(variant.partition(" ")[0]) if variant else ""
 
 
+def gains(runs: pd.DataFrame, setting: Setting, condition: str) -> pd.Series:
+    """Error on the difficulty set at the last epoch minus cross-entropy's, in points.
+
+    Returns:
+        Of each seed that both have, indexed by seed and split.
+    """
+    own, plain = (
+        errors_by_seed(runs, *run, condition, "difficulty_error_last")
+        for run in (setting, ("ce", ""))
+    )
+    return (own - plain).dropna()
+
+
 def _compared(method: str, variant: str) -> bool:
     """Whether the experiment has the method and the law."""
-    law = variant.partition(" ")[0].removeprefix("tau=")
-    return method in METHODS and (not law or law in LAWS)
+    tau = tau_of(variant)
+    return method in _COMPARED and (not tau or tau in LAWS)
 
 
 def _as_usual(config: dict[str, Any]) -> bool:

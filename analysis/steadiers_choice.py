@@ -15,12 +15,13 @@ from analysis.steadiers import (
     GROUPS,
     LAWS,
     Setting,
+    gains,
     law_of,
     mean_change,
     steadied_runs,
     steadier_of,
 )
-from analysis.summary import errors_by_seed, summarize
+from analysis.summary import summarize
 from analysis.words import method_name, number, signed
 
 METHODS: Final = ("cdb-w-ce", "cdb-s")
@@ -30,7 +31,6 @@ _SETTINGS: Final = 25
 _DIVERGED: Final = {("cdb-s", f"tau={law} from-epoch") for law in LAWS}
 """On MNIST-LT the loss of one of their runs becomes NaN, which leaves no record."""
 _SHORTLISTED: Final = 3
-_COLUMN: Final = "difficulty_error_last"
 
 # Of each set, the block that names its group, and the seeds of the first round and of the second.
 SETS: Final = {
@@ -67,9 +67,7 @@ def _set_gain(
     wanted = runs[runs["seed"] < seeds]
     means, squares = [], []
     for condition in conditions:
-        plain = errors_by_seed(wanted, "ce", "", condition, _COLUMN)
-        own = errors_by_seed(wanted, method, variant, condition, _COLUMN)
-        pairs = summarize(list((own - plain).dropna()))
+        pairs = summarize(list(gains(wanted, setting, condition)))
         if pairs.n < seeds:
             return None
         means.append(pairs.mean)

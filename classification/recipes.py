@@ -122,8 +122,10 @@ class MnistConfig(MixupSettings, L2rwSettings, EqlSettings, UsualSettings, Subsa
 
     def filled_in(self) -> dict[str, Any]:
         """As every run; CB divides by the sum of its weights where nothing else is asked for."""
-        divisor = self.loss_reduction or ("weight-sum" if self.method == "cb" else "batch-size")
-        return {**super().filled_in(), "loss_reduction": divisor}
+        filled = super().filled_in()
+        if self.method == "cb" and self.loss_reduction is None:
+            filled["loss_reduction"] = "weight-sum"
+        return filled
 
     def load_data(self, device: torch.device, source: Path | None, reading: Any) -> Any:
         """MNIST-LT."""

@@ -13,9 +13,16 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import heading_above, panels
 from analysis.records import imbalance_of
-from analysis.steadiers import GROUPS, LAWS, STEADIER_NAMES, law_of, steadied_runs, steadier_of
+from analysis.steadiers import (
+    GROUPS,
+    LAWS,
+    STEADIER_NAMES,
+    gains,
+    steadied_runs,
+    steadier_of,
+    tau_of,
+)
 from analysis.steadiers_choice import METHODS, SETS
-from analysis.summary import errors_by_seed
 from analysis.words import condition_name, method_name, signed
 
 _COLOURS: Final = "PuOr_r"
@@ -33,21 +40,17 @@ class Setup:
     condition: str
     runs: pd.DataFrame
 
-    def gains(self, method: str) -> np.ndarray:
-        """Mean error on the difficulty set minus cross-entropy's over the common seeds, in points.
+    def mean_gains(self, method: str) -> np.ndarray:
+        """The mean of :func:`analysis.steadiers.gains` over the seeds.
 
         Returns:
             Of each law and steadier, (5, 5); NaN where nothing was run.
         """
-        column = "difficulty_error_last"
         found = np.full((len(LAWS), len(STEADIER_NAMES)), math.nan)
-        plain = errors_by_seed(self.runs, "ce", "", self.condition, column)
-        own = self.runs[self.runs["method"] == method]
-        for variant in set(own["variant"]):
-            place = LAWS.index(law_of(variant).removeprefix("τ ")), steadier_of(variant)
-            if place[1] in STEADIER_NAMES:
-                errors = errors_by_seed(self.runs, method, variant, self.condition, column)
-                found[place[0], STEADIER_NAMES.index(place[1])] = (errors - plain).mean()
+        for variant in set(self.runs.loc[self.runs["method"] == method, "variant"]):
+            if (steadier := steadier_of(variant)) in STEADIER_NAMES:
+                place = LAWS.index(tau_of(variant)), STEADIER_NAMES.index(steadier)
+                found[place] = gains(self.runs, (method, variant), self.condition).mean()
         return found
 
 
@@ -67,10 +70,10 @@ def lacks(frame: pd.DataFrame) -> bool:
 
 
 def _panel(axes: Axes, setup: Setup, method: str) -> None:
-    gains = setup.gains(method)
+    means = setup.mean_gains(method)
     colours = mpl.colormaps[_COLOURS].with_extremes(bad="#eeeeee")
-    axes.imshow(gains, cmap=colours, vmin=-_DEEPEST, vmax=_DEEPEST, aspect="auto")
-    for (row, column), gain in np.ndenumerate(gains):
+    axes.imshow(means, cmap=colours, vmin=-_DEEPEST, vmax=_DEEPEST, aspect="auto")
+    for (row, column), gain in np.ndenumerate(means):
         if not math.isnan(gain):
             dark = abs(gain) > _DARK * _DEEPEST
             axes.text(

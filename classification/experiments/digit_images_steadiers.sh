@@ -3,7 +3,7 @@
 # Paper: Sec. 3.1 and 3.1.2, beyond what they have: docs/choosing-tau.md; not the paper's data
 # Data: rendered before the first run (2 MB); its squares are kept in OUT/image-cache (13 MB)
 # Check: data_prep.digit_images render
-# Cost: 52 runs of 70 to 84 s: 65 min on one AMD EPYC core
+# Cost: 52 runs of 70 to 84 s: 65 min on one AMD EPYC core, as long on both of an Intel Xeon, where two at once take 150 s each
 # Smoke: SEEDS=0 TAUS=1 STEADIERS=both METHODS=cdb-w-ce OTHERS=
 SEEDS=${SEEDS:-0} # the first round; the second has three
 METHODS=${METHODS:-"cdb-w-ce cdb-s"}

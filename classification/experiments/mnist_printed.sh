@@ -2,7 +2,7 @@
 # Experiment: mnist_printed - Tables 1 to 3 on MNIST-LT at the printed learning rate
 # Paper: Table 1, Table 2 and Table 3 (MNIST-LT), beside docs/mnist-readings.md's reading of them
 # Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
-# Cost: 58 runs a seed of about 35 s on one core: 20 minutes on 2 cores (three seeds: 1 hour)
+# Cost: 58 runs a seed of about 35 s alone, 50 s where two share a machine (l2rw 5 times as long): 27 minutes on 2 cores
 # Smoke: SEEDS=0 IMBALANCES=99 METHODS=eql TAUS=1
 SEEDS=${SEEDS:-"0 1 2"}
 IMBALANCES=${IMBALANCES:-"99 199"}

@@ -2,7 +2,7 @@
 # Experiment: mnist_recipe - which reading of MNIST-LT gives the paper's baselines
 # Paper: Table 1 (MNIST-LT: CE, focal, CFS, CB); docs/mnist-readings.md has the rule that decides
 # Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
-# Cost: 120 runs of about 35 s a seed on one core: 35 minutes on 2 cores (all five seeds: 3 hours)
+# Cost: 120 runs a seed of about 35 s alone, 50 s where two share a machine: 50 minutes on 2 cores (all five seeds: 4 hours)
 # Smoke: SEEDS=0 IMBALANCES=99 READINGS="0.01 +standardise +torch" METHODS=ce
 SEEDS=${SEEDS:-"0 1 2 3 4"}
 IMBALANCES=${IMBALANCES:-"99 199"}

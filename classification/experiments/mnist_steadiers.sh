@@ -2,7 +2,7 @@
 # Experiment: mnist_steadiers - law of tau x steadier of the difficulty, MNIST-LT, imbalance 99 and 199
 # Paper: Sec. 3.1 and 3.1.2, beyond what they have: docs/choosing-tau.md
 # Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
-# Cost: 208 runs of about 35 s on one core: 1 hour on 2 cores (the second round, about as much again)
+# Cost: 208 runs of about 35 s alone, 50 s where two share a machine: 87 minutes on 2 cores
 # Smoke: SEEDS=0 IMBALANCES=99 TAUS=1 STEADIERS="both deferred" METHODS=cdb-s OTHERS= DEFER=1
 SEEDS=${SEEDS:-"0 1"} # the first round; the second has ten
 IMBALANCES=${IMBALANCES:-"99 199"}

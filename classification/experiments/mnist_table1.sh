@@ -2,7 +2,7 @@
 # Experiment: mnist_table1 - all methods on MNIST-LT (digits 4 and 9), imbalance 99 and 199
 # Paper: Table 1 (MNIST-LT); claims M1, M2, M3
 # Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
-# Cost: 180 runs of about 35 s (l2rw 110 s) on one core: 70 minutes on 2 cores (one seed: 8 minutes)
+# Cost: 180 runs of about 35 s alone, 50 s where two share a machine (l2rw 5 times as long): 110 minutes on 2 cores (one seed: 11 minutes)
 # Smoke: SEEDS=0 IMBALANCES=99
 SEEDS=${SEEDS:-"0 1 2 3 4 5 6 7 8 9"}
 IMBALANCES=${IMBALANCES:-"99 199"}

@@ -2,7 +2,7 @@
 # Experiment: mnist_table3 - the effect of tau on CDB-S, MNIST-LT, imbalance 99 and 199
 # Paper: Table 3 (MNIST-LT), and the two other sigmoid versions
 # Data: none to fetch (data_prep/mnist_4_9.npz is in the repository)
-# Cost: 220 runs of about 35 s on one core: 70 to 90 minutes on 2 cores
+# Cost: 220 runs of about 35 s alone, 50 s where two share a machine: 90 minutes on 2 cores
 # Smoke: SEEDS=0 IMBALANCES=99 TAUS="polynomial sigmoid-accv sigmoid-code"
 SEEDS=${SEEDS:-"0 1 2 3 4 5 6 7 8 9"}
 IMBALANCES=${IMBALANCES:-"99 199"}

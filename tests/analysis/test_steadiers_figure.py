@@ -31,7 +31,7 @@ def test_a_cell_is_the_gain_over_cross_entropy_on_the_same_seeds(frame):
     # Nothing is steadied at imbalance 199.
     (setup,) = steadiers.setups(frame)
     assert (setup.name, setup.condition) == ("MNIST-LT", "99")
-    gains = setup.gains("cdb-s")
+    gains = setup.mean_gains("cdb-s")
     # Eq. 10 without a steadier, and tau 2 with an average: 11 and 5 minus seed 1's 12.
     assert gains[0, 0] == pytest.approx(-1.0)
     assert gains[4, 1] == pytest.approx(-7.0)
